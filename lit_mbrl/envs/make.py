@@ -1,0 +1,232 @@
+"""One name in, one Gymnasium environment out, whatever library it is from. Simulators are imported when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from lit_mbrl.envs import mbpo, poplin
+from lit_mbrl.envs.spec import EnvConfig, Spec
+from lit_mbrl.envs.state import Restorable
+from lit_mbrl.errors import UserError, did_you_mean
+
+
+def registered_variants() -> list[str]:
+    """Names of the papers' tasks, such as `poplin/Hopper`."""
+    return [f"poplin/{task}" for task in poplin.TASKS] + [f"mbpo/{task}" for task in mbpo.TASKS]
+
+
+def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
+    """Makes one environment with actions in [-1, 1] and flat float32 observations.
+
+    Finite action ranges are rescaled linearly; discrete actions and images (uint8) stay as they are.
+
+    Args:
+        name: see `EnvConfig`.
+        max_episode_steps: truncate after so many steps; None keeps the environment's own limit.
+        **kwargs: arguments of the environment's constructor.
+
+    Raises:
+        UserError: if the name or an argument is wrong, a package is missing, or observations are dicts.
+    """
+    try:
+        # Gymnasium warns of every superseded version (`Ant-v4`); whoever names one means it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = _build(name, max_episode_steps, kwargs)
+    except UserError:
+        raise
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise UserError("data.env.name", name, f"an installed environment ({_line(error)})") from error
+    except gym.error.Error as error:  # unknown, removed or malformed ids
+        raise _unknown(name) from error
+    except (TypeError, ValueError, AssertionError, OSError) as error:
+        if not kwargs:
+            raise
+        raise UserError("data.env.kwargs", kwargs, f"arguments that {name} takes ({_line(error)})") from error
+    return _conform(env, name)
+
+
+def spec_of(env: gym.Env, name: str) -> Spec:
+    """What algorithms need to know of an environment made by `make_gym`.
+
+    Raises:
+        UserError: if the observation is not a vector, or the action neither a vector nor one of n.
+    """
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, Box) or len(observation.shape) != 1:
+        raise UserError(
+            "data.env.name", name, f"an environment whose observation is a vector (this one's: {observation})"
+        )
+    if isinstance(action, Discrete):
+        return Spec(name, observation.shape[0], int(action.n), discrete=True, max_episode_steps=_step_limit(env))
+    if not isinstance(action, Box) or len(action.shape) != 1:
+        raise UserError(
+            "data.env.name", name, f"an environment whose action is a vector or one of n (this one's: {action})"
+        )
+    return Spec(name, observation.shape[0], action.shape[0], max_episode_steps=_step_limit(env))
+
+
+def describe(config: EnvConfig) -> Spec:
+    """Makes the environment once to look at it, and closes it.
+
+    Raises:
+        UserError: as `make_gym` and `spec_of`.
+    """
+    env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs)
+    try:
+        return spec_of(env, config.name)
+    finally:
+        env.close()
+
+
+class FlatObservation(Restorable):
+    """The observation as a float32 vector."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        low, high = (np.ravel(bound).astype(np.float32) for bound in (space.low, space.high))
+        self.observation_space = Box(low, high, dtype=np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Observation [O] float32 and info."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return np.ravel(observation).astype(np.float32), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict]:
+        """Gymnasium's step."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return np.ravel(observation).astype(np.float32), reward, terminated, truncated, info
+
+
+def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> gym.Env:
+    family, _, task = name.partition("/")
+    if name in registered_variants():
+        _log_mujoco_warnings()
+        return (poplin if family == "poplin" else mbpo).make(task, max_episode_steps, **kwargs)
+    if family in ("poplin", "mbpo"):
+        raise _unknown(name)
+    if family == "dmc":
+        try:
+            import dm_control.suite  # noqa: F401
+        except ImportError as error:
+            raise _missing(name, "dm_control", "dm-control", error) from error
+        from lit_mbrl.envs import dmc
+
+        _log_mujoco_warnings()
+        return dmc.make(task, max_episode_steps, **kwargs)
+    if "bullet" in name.lower():
+        return _build_bullet(name, max_episode_steps, kwargs)
+    registered = gym.registry.get(name)
+    if registered is not None and str(registered.entry_point).startswith("gymnasium.envs.mujoco"):
+        _log_mujoco_warnings()
+    return gym.make(name, max_episode_steps, disable_env_checker=True, **kwargs)
+
+
+def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> gym.Env:
+    with _quiet():
+        try:
+            import pybullet_envs_gymnasium  # noqa: F401  registers its ids
+        except ImportError as error:
+            raise _missing(name, "PyBullet", "pybullet pybullet-envs-gymnasium", error) from error
+        env = gym.make(name, max_episode_steps, disable_env_checker=True, **kwargs)
+        env.reset()  # connects to the simulator, which prints
+    return env
+
+
+def _conform(env: gym.Env, name: str) -> gym.Env:
+    action, observation = env.action_space, env.observation_space
+    if isinstance(observation, gym.spaces.Dict | gym.spaces.Tuple):
+        env.close()
+        raise UserError("data.env.name", name, "an environment whose observation is one array, not a dict or tuple")
+    if isinstance(action, Box):
+        if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+            env.close()
+            raise UserError("data.env.name", name, "an environment with finite action bounds")
+        if (action.low != -1.0).any() or (action.high != 1.0).any():
+            one = np.ones(action.shape, np.float32)
+            env = gym.wrappers.RescaleAction(env, -one, one)
+    is_image = isinstance(observation, Box) and observation.dtype == np.uint8 and len(observation.shape) > 1
+    if (
+        isinstance(observation, Box)
+        and not is_image
+        and not (observation.dtype == np.float32 and len(observation.shape) == 1)
+    ):
+        env = FlatObservation(env)
+    return env
+
+
+def _step_limit(env: gym.Env) -> int | None:
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.TimeLimit):
+            return layer._max_episode_steps
+        layer = layer.env
+    return getattr(layer, "max_episode_steps", None)
+
+
+def _unknown(name: str) -> UserError:
+    known = [*registered_variants(), *gym.registry]
+    return UserError(
+        "data.env.name",
+        name,
+        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, or a paper's task such as poplin/Hopper"
+        + did_you_mean(name, known),
+    )
+
+
+def _missing(name: str, what: str, packages: str, error: ImportError) -> UserError:
+    return UserError("data.env.name", name, f"{what} to be installed: pip install {packages} ({_line(error)})")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()).partition(" was raised from the environment creator")[0]
+
+
+def _log_mujoco_warnings() -> None:
+    """Sends MuJoCo's warnings to `logging`; on its own MuJoCo appends them to a file in the working directory."""
+    try:
+        import mujoco
+    except ImportError:
+        return  # the environment's own import says what to install
+    mujoco.set_mju_user_warning(_on_mujoco_warning)
+
+
+def _on_mujoco_warning(message: str) -> None:
+    # Deprecated attributes in the model files of Gymnasium and dm_control are nothing that a user could mend.
+    logging.getLogger(__name__).log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message.strip())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what C code writes to the standard streams: PyBullet announces its build and every connection there."""
+    if os.name != "posix":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    libc.fflush(None)
+    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd, _ in saved:
+            os.dup2(sink, fd)
+        yield
+    finally:
+        libc.fflush(None)
+        os.close(sink)
+        for fd, copy in saved:
+            os.dup2(copy, fd)
+            os.close(copy)

@@ -1,0 +1,71 @@
+"""What a user says about an environment (`EnvConfig`) and what an algorithm needs to know about it (`Spec`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lit_mbrl.errors import require
+
+
+@dataclass
+class EnvConfig:
+    """The `data.env` section of a config file.
+
+    Args:
+        name: a Gymnasium id (`HalfCheetah-v5`, `package:Id-v0`), a PyBullet id (`HopperBulletEnv-v0`), a DeepMind
+            Control task (`dmc/walker-walk`) or a task of a paper (`poplin/Hopper`, `mbpo/AntTruncatedObs`).
+        kwargs: arguments of the environment's constructor.
+        max_episode_steps: truncate after so many steps; None keeps the environment's own limit.
+        num_envs: copies that run side by side.
+        workers: step the copies in worker processes instead of this one.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+
+    name: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    num_envs: int = 1
+    workers: bool = False
+
+    def __post_init__(self) -> None:
+        limit = self.max_episode_steps
+        require(
+            isinstance(self.name, str) and self.name != "", "data.env.name", self.name, "the name of an environment"
+        )
+        require(isinstance(self.kwargs, dict), "data.env.kwargs", self.kwargs, "a mapping of constructor arguments")
+        reserved = sorted({"name", "max_episode_steps"} & set(self.kwargs))
+        require(not reserved, "data.env.kwargs", self.kwargs, f"{', '.join(reserved)} one level up, in data.env")
+        require(
+            limit is None or (_is_int(limit) and limit >= 1),
+            "data.env.max_episode_steps",
+            limit,
+            "an integer >= 1 or null",
+        )
+        require(_is_int(self.num_envs) and self.num_envs >= 1, "data.env.num_envs", self.num_envs, "an integer >= 1")
+        require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What algorithms see of an environment.
+
+    Args:
+        name: as in `EnvConfig`.
+        observation_dim: O, length of the flat float32 observation.
+        action_dim: A, length of the action in [-1, 1]; the number of actions if `discrete`.
+        discrete: whether an action is an index in 0..A-1 instead of a vector.
+        max_episode_steps: steps after which an episode is truncated, None if it never is.
+    """
+
+    name: str
+    observation_dim: int
+    action_dim: int
+    discrete: bool = False
+    max_episode_steps: int | None = None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,158 @@
+"""The TorchRL environment everybody steps: copies of a Gymnasium environment, in this process or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from lit_mbrl.envs.pool import LocalPool, WorkerPool
+from lit_mbrl.envs.spec import EnvConfig
+from lit_mbrl.errors import UserError
+
+
+class VectorEnv(EnvBase):
+    """`num_envs` copies of an environment as one batched TorchRL environment on the CPU.
+
+    | key | shape | |
+    |---|---|---|
+    | `observation` | [N, O] float32 | at the root and in `next` |
+    | `is_init` | [N, 1] bool | True with the first observation of an episode, False in `next` |
+    | `action` | [N, A] float32 in [-1, 1], or [N] int64 if discrete | in |
+    | `next.reward` | [N, 1] float32 | |
+    | `terminated`, `truncated`, `done` | [N, 1] bool | at the root (False) and in `next`; done is either |
+
+    Finished copies are reset by TorchRL's partial reset (`_reset`), so `next.observation` is always the true last one.
+
+    Args:
+        config: which environment, how many copies, in workers or not.
+        seed: copy i is seeded with `seed + i` at its next reset.
+        num_envs: replaces `config.num_envs`.
+
+    Raises:
+        UserError: if the environment cannot be made or its observation is not a vector.
+        RuntimeError: if a worker process dies.
+    """
+
+    def __init__(self, config: EnvConfig, seed: int, num_envs: int | None = None) -> None:
+        config = config if num_envs is None else replace(config, num_envs=num_envs)
+        n = config.num_envs
+        super().__init__(device=torch.device("cpu"), batch_size=(n,))
+        self.config = config
+        self._pool: LocalPool | WorkerPool = (WorkerPool if config.workers else LocalPool)(config, n)
+        self._false = torch.zeros(n, 1, dtype=torch.bool)
+        self._make_specs()
+        self.is_closed = False
+        self._pending_seeds: list[int | None] = [None] * n
+        self._set_seed(seed)
+
+    def _make_specs(self) -> None:
+        n, spec = self.config.num_envs, self._pool.spec
+        flag = Binary(n=1, shape=(n, 1), dtype=torch.bool)
+        self.observation_spec = Composite(
+            observation=Unbounded(shape=(n, spec.observation_dim), dtype=torch.float32),
+            is_init=flag.clone(),
+            shape=(n,),
+        )
+        self.action_spec = (
+            Categorical(spec.action_dim, shape=(n,), dtype=torch.int64)
+            if spec.discrete
+            else Bounded(-1.0, 1.0, shape=(n, spec.action_dim), dtype=torch.float32)
+        )
+        self.reward_spec = Unbounded(shape=(n, 1), dtype=torch.float32)
+        self.done_spec = Composite(done=flag.clone(), terminated=flag.clone(), truncated=flag.clone(), shape=(n,))
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None:
+            self._pending_seeds = [seed + i for i in range(self.config.num_envs)]
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        rows = None if mask is None else mask.reshape(-1).numpy()
+        observation = self._pool.reset(rows, self._pending_seeds)
+        self._pending_seeds = [
+            seed if rows is not None and not rows[i] else None for i, seed in enumerate(self._pending_seeds)
+        ]
+        return TensorDict(
+            {
+                "observation": torch.from_numpy(observation),
+                "is_init": ~self._false if mask is None else mask.reshape(-1, 1).clone(),
+                "done": self._false.clone(),
+                "terminated": self._false.clone(),
+                "truncated": self._false.clone(),
+            },
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        action = tensordict.get("action").detach().numpy()
+        observation, reward, terminated, truncated = self._pool.step(action)
+        return TensorDict(
+            {
+                "observation": torch.from_numpy(observation),
+                "is_init": self._false.clone(),
+                "reward": torch.from_numpy(reward),
+                "done": torch.from_numpy(terminated | truncated),
+                "terminated": torch.from_numpy(terminated),
+                "truncated": torch.from_numpy(truncated),
+            },
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+
+    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
+        # `_step` returns every key in its exact shape; checking that again costs as much as a Pendulum's step.
+        return next_tensordict_out
+
+    def get_env_state(self) -> list[dict[str, Any]] | None:
+        """The exact state of every copy, as plain values and tensors that `torch.load(weights_only=True)` reads.
+
+        Returns:
+            One dict per copy, or None if the environment cannot be restored exactly.
+        """
+        states = self._pool.get_state()
+        if any(state is None for state in states):
+            return None
+        return [
+            {"env": _to_torch(state), "seed": seed} for state, seed in zip(states, self._pending_seeds, strict=True)
+        ]
+
+    def set_env_state(self, states: Sequence[dict[str, Any]]) -> None:
+        """Puts every copy where `get_env_state` found it: the next step continues bit for bit.
+
+        Raises:
+            UserError: if the number of copies or the kind of environment differs.
+        """
+        if len(states) != self.config.num_envs:
+            raise UserError("data.env.num_envs", self.config.num_envs, f"{len(states)} as in the checkpoint")
+        self._pool.set_state([_to_numpy(state["env"]) for state in states])
+        self._pending_seeds = [state["seed"] for state in states]
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Closes the copies and ends their workers; a second call does nothing."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._pool.close()
+
+
+def _to_torch(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _to_torch(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_to_torch(value) for value in tree]
+    return torch.from_numpy(tree.copy()) if isinstance(tree, np.ndarray) else tree
+
+
+def _to_numpy(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _to_numpy(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_to_numpy(value) for value in tree]
+    return tree.cpu().numpy() if isinstance(tree, torch.Tensor) else tree

@@ -1,0 +1,36 @@
+"""Errors that a user can mend: one line that names the option, its value and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Wrong input by the user. The command line prints it as one line and exits with code 2.
+
+    Args:
+        option: the option as it is typed on the command line, without the leading dashes (`model.horizon`).
+        value: what was given.
+        expected: what would be right (`an integer >= 0`).
+    """
+
+    def __init__(self, option: str, value: object, expected: str) -> None:
+        self.option, self.value, self.expected = option, value, expected
+        super().__init__(f"--{option}={value}: expected {expected}")
+
+    def __reduce__(self) -> tuple:
+        # Exceptions pickle with the message alone; worker processes send this one whole.
+        return UserError, (self.option, self.value, self.expected)
+
+
+def require(condition: bool, option: str, value: object, expected: str) -> None:
+    """Raises `UserError` unless `condition` holds."""
+    if not condition:
+        raise UserError(option, value, expected)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name, `" (did you mean 'Pendulum-v1'?)"`, or an empty string if nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
