@@ -1,0 +1,85 @@
+"""The differentiable rollout of a policy in a world model: everyone who imagines calls it.
+
+SVG is Amos et al. 2021 (arXiv 2008.12775v3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lit_mbrl.models.base import WorldModel
+
+S = TypeVar("S")
+Policy = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Imagined(NamedTuple):
+    """An imagined rollout of `H` steps, batch first.
+
+    | field | shape | entry `t` |
+    |---|---|---|
+    | `observation` | `[B, H+1, O]` | `x_t`; `x_0` is where imagination starts |
+    | `action` | `[B, H+1, A]` | `u_t ~ pi(x_t)`; the last one is for the terminal value |
+    | `log_prob` | `[B, H+1, 1]` | `log pi(u_t given x_t)` |
+    | `reward` | `[B, H, 1]` | `r(x_t, u_t)` |
+    | `termination_prob` | `[B, H, 1]` | `d(x_t, u_t)`, the probability of terminating after `(x_t, u_t)` |
+    """
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    reward: Tensor
+    termination_prob: Tensor
+
+
+def imagine(
+    policy: Policy,
+    model: WorldModel[S] | None,
+    observation: Float[Tensor, "B O"],
+    noise: Float[Tensor, "B steps A"],
+) -> Imagined:
+    """Rolls `policy` out in `model` for `H = noise.shape[1] - 1` steps: the rollout inside SVG eq. 3 and 9.
+
+        x_0 --policy(noise_0)--> u_0,  r_0 = r(x_0, u_0),  d_0 = d(x_0, u_0),  x_1 = f(x_0, u_0)
+        ...
+        x_H --policy(noise_H)--> u_H   nothing more of the model
+
+    Gradient flows through policy, dynamics, reward and termination; none is stopped. `H = 0` never calls the model.
+
+    Args:
+        policy: `(observation [B, O], noise [B, A]) -> (action [B, A], log_prob [B, 1])`, reparameterised.
+        model: any `WorldModel`; may be None where H = 0.
+        observation: `x_0`.
+        noise: standard normal, `noise[:, t]` is used for `u_t`.
+    """
+    first, *later = noise.unbind(1)
+    action, log_prob = policy(observation, first)
+    if not later:
+        empty = observation.new_zeros(observation.shape[0], 0, 1)
+        return Imagined(observation.unsqueeze(1), action.unsqueeze(1), log_prob.unsqueeze(1), empty, empty)
+    assert model is not None, "a rollout of H > 0 steps needs a model"
+    state = model.initial(observation)
+    observations, actions, log_probs = [observation], [action], [log_prob]
+    rewards: list[Tensor] = []
+    logits: list[Tensor] = []
+    for step_noise in later:
+        rewards.append(model.reward(state, action))
+        logits.append(model.termination_logit(state, action))
+        state = model.step(state, action)
+        observation = model.observation(state)
+        action, log_prob = policy(observation, step_noise)
+        observations.append(observation)
+        actions.append(action)
+        log_probs.append(log_prob)
+    return Imagined(
+        torch.stack(observations, dim=1),
+        torch.stack(actions, dim=1),
+        torch.stack(log_probs, dim=1),
+        torch.stack(rewards, dim=1),
+        torch.stack(logits, dim=1).sigmoid(),
+    )

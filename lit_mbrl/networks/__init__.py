@@ -1,0 +1,10 @@
+"""Networks: plain modules of tensors, used by models and algorithms alike."""
+
+from __future__ import annotations
+
+from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
+from lit_mbrl.networks.critics import QEnsemble
+from lit_mbrl.networks.mlp import MLP, orthogonal_
+from lit_mbrl.networks.normalizer import RunningNormalizer
+
+__all__ = ["MLP", "DeterministicActor", "QEnsemble", "RunningNormalizer", "TanhGaussianActor", "orthogonal_"]

@@ -1,0 +1,40 @@
+"""Multi-layer perceptron and its initialiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class MLP(nn.Sequential):
+    """Linear layers with an activation between them; the last layer is linear.
+
+    Maps `[..., in_features]` to `[..., out_features]`. An empty `hidden` gives a single linear layer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        out_features: int,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise([in_features, *hidden]):
+            layers += [nn.Linear(fan_in, fan_out), activation()]
+        super().__init__(*layers, nn.Linear(hidden[-1] if hidden else in_features, out_features))
+
+
+def orthogonal_(module: M, gain: float = 1.0) -> M:
+    """Orthogonal weights times `gain` and zero biases for every `nn.Linear` in `module`, in place; returns `module`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module

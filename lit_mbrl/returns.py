@@ -1,0 +1,109 @@
+"""Returns of imagined rollouts: SVG (Amos et al. arXiv 2008.12775v3) and MVE (Feinberg et al. arXiv 1803.00101).
+
+`B` batch, `H` imagined steps; `r_t` and `d_t` (termination probability) for `t < H`, `log pi_t` for `t <= H`. All is
+differentiable in every tensor but the temperature `alpha`, which is a constant here and detached.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def survival(termination_prob: Float[Tensor, "B H 1"]) -> Float[Tensor, "B H+1 1"]:
+    """Probability of being alive before step `t`: `s_t = prod_{i<t} (1 - d_i)`, `s_0 = 1`."""
+    alive = termination_prob.new_ones(termination_prob.shape[0], 1)
+    alives = [alive]
+    # A loop, not cumprod: cumprod's backward asks whether any factor is zero, which waits for the device.
+    for stays in (1.0 - termination_prob).unbind(1):
+        alive = alive * stays
+        alives.append(alive)
+    return torch.stack(alives, dim=1)
+
+
+def value_expansion(
+    reward: Float[Tensor, "B H 1"],
+    log_prob: Float[Tensor, "B H+1 1"],
+    terminal_q: Float[Tensor, "B 1"] | None,
+    alpha: float | Float[Tensor, ""],
+    gamma: float,
+    survival: Float[Tensor, "B H+1 1"],
+) -> Float[Tensor, "B 1"]:
+    """`sum_{t<H} gamma^t s_t (r_t - alpha log pi_t) + gamma^H s_H (Q - alpha log pi_H)`: SVG eq. 3 with eq. 2 and 6.
+
+    The paper prints neither the discount nor a mask. The mask is derived: `s_t` is the probability that step `t`
+    happens at all, so it weighs that step's reward and entropy alike. The public code masks otherwise, see
+    `value_expansion_code`. Stop-gradient: `alpha`.
+
+    Args:
+        terminal_q: `Q(x_H, u_H)`, the least of the critics. None: no terminal term and no entropy of the unused `u_H`,
+            the pure model-based policy gradient.
+        survival: of `survival(termination_prob)`; ones where nothing terminates.
+    """
+    horizon = reward.shape[1]
+    alpha = alpha.detach() if isinstance(alpha, Tensor) else alpha
+    weight = _discounts(gamma, reward) * survival
+    value = (weight[:, :horizon] * (reward - alpha * log_prob[:, :horizon])).sum(1)
+    if terminal_q is None:
+        return value
+    return value + weight[:, horizon] * (terminal_q - alpha * log_prob[:, horizon])
+
+
+def value_expansion_code(
+    reward: Float[Tensor, "B H 1"],
+    log_prob: Float[Tensor, "B H+1 1"],
+    terminal_q: Float[Tensor, "B 1"] | None,
+    alpha: float | Float[Tensor, ""],
+    gamma: float,
+    termination_prob: Float[Tensor, "B H 1"],
+) -> Float[Tensor, "B 1"]:
+    """The same value as SVG's public code computes it, `c_t = prod_{i<=t} (1 - d_i)`.
+
+    `(sum_{t<H} gamma^t (c_t r_t - alpha log pi_t) + gamma^H (c_{H-1} Q - alpha log pi_H)) / (H + 1)`, `c_{-1} = 1`: the
+    mask includes the current step, so a step predicted to terminate loses its own reward; entropies are not masked; the
+    sum is divided by the number of terms, `H + 1` here and called the horizon there. Arguments as in `value_expansion`,
+    with `termination_prob` in place of `survival`; without `terminal_q` the divisor stays. Stop-gradient: `alpha`.
+    """
+    horizon = reward.shape[1]
+    alpha = alpha.detach() if isinstance(alpha, Tensor) else alpha
+    discount = _discounts(gamma, reward)
+    alive = survival(termination_prob)
+    value = (discount[:horizon] * (alive[:, 1:] * reward - alpha * log_prob[:, :horizon])).sum(1)
+    if terminal_q is not None:
+        value = value + discount[horizon] * (alive[:, horizon] * terminal_q - alpha * log_prob[:, horizon])
+    return value / (horizon + 1)
+
+
+def td_k_targets(
+    reward: Float[Tensor, "B H 1"],
+    terminal_value: Float[Tensor, "B 1"],
+    gamma: float,
+    termination_prob: Float[Tensor, "B H 1"],
+    next_entropy_bonus: Float[Tensor, "B H 1"] | None = None,
+) -> Float[Tensor, "B H 1"]:
+    """MVE's TD-k targets of `Q(x_t, u_t)`: `y_t = r_t + gamma (1 - d_t) (y_{t+1} + b_t)`, `y_H = terminal_value`.
+
+    Every imagined step gets a target from the steps after it, so the critic is trained on the model's own states.
+    `H >= 1`.
+
+    Args:
+        terminal_value: `V(x_H)`; of a soft value it contains its own entropy.
+        next_entropy_bonus: `b_t = -alpha log pi(u_{t+1} | x_{t+1})`, which soft values add for `t + 1 < H`. The last
+            entry is ignored, being part of `terminal_value`: `-alpha * imagined.log_prob[:, 1:]` is right as it stands.
+    """
+    stays = gamma * (1.0 - termination_prob)
+    last = reward.shape[1] - 1
+    target = terminal_value
+    targets: list[Tensor] = []
+    for t in range(last, -1, -1):
+        following = target if next_entropy_bonus is None or t == last else target + next_entropy_bonus[:, t]
+        target = reward[:, t] + stays[:, t] * following
+        targets.append(target)
+    return torch.stack(targets[::-1], dim=1)
+
+
+def _discounts(gamma: float, like: Float[Tensor, "B H 1"]) -> Float[Tensor, "H+1 1"]:
+    """`gamma^t` for `t = 0 ... H`, at least in float32: half precision would round 0.99 to 0.988."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return gamma ** torch.arange(like.shape[1] + 1, dtype=dtype, device=like.device).unsqueeze(-1)

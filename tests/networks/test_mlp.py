@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lit_mbrl.networks import MLP, QEnsemble, orthogonal_
+
+
+def test_mlp_is_linear_activation_linear() -> None:
+    mlp = MLP(3, [4, 5], 2, activation=nn.Tanh)
+    assert [type(layer) for layer in mlp] == [nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
+    x = torch.randn(6, 7, 3)
+    expected = mlp[4](torch.tanh(mlp[2](torch.tanh(mlp[0](x)))))
+    assert torch.equal(mlp(x), expected) and mlp(x).shape == (6, 7, 2)
+
+
+def test_mlp_without_hidden_layers_is_one_linear_layer() -> None:
+    assert [type(layer) for layer in MLP(3, [], 2)] == [nn.Linear]
+
+
+def test_orthogonal_weights_zero_bias_and_gain() -> None:
+    mlp = orthogonal_(MLP(8, [6], 3), gain=2.0)
+    for layer in mlp:
+        if isinstance(layer, nn.Linear):
+            gram = layer.weight @ layer.weight.T
+            torch.testing.assert_close(gram, 4.0 * torch.eye(layer.out_features), atol=1e-5, rtol=0)
+            assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
+
+
+def test_q_ensemble_stacks_independent_members() -> None:
+    critic = QEnsemble(3, 2, [8], num=3)
+    observation, action = torch.randn(4, 5, 3), torch.randn(4, 5, 2)
+    q = critic(observation, action)
+    assert q.shape == (3, 4, 5, 1)
+    for index, member in enumerate(critic.members):
+        assert torch.equal(q[index], member(torch.cat([observation, action], -1)))
+    assert (q[0] - q[1]).abs().min() > 0
+    q[1].sum().backward()
+    touched = [any(p.grad.abs().sum() > 0 for p in member.parameters()) for member in critic.members]
+    assert touched == [False, True, False]

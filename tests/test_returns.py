@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from lit_mbrl.losses import soft_policy_loss, soft_value, value_gradient_loss
+from lit_mbrl.returns import survival, td_k_targets, value_expansion, value_expansion_code
+
+B, H, ALPHA, GAMMA = 4, 3, 0.3, 0.9
+
+
+def rollout(horizon: int = H, grad: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Reward, log-probability, terminal Q and termination probability of a random rollout."""
+    tensors = (
+        torch.randn(B, horizon, 1, dtype=torch.float64),
+        torch.randn(B, horizon + 1, 1, dtype=torch.float64),
+        torch.randn(B, 1, dtype=torch.float64),
+        torch.rand(B, horizon, 1, dtype=torch.float64),
+    )
+    for tensor in tensors:
+        tensor.requires_grad_(grad)
+    return tensors
+
+
+def test_survival() -> None:
+    d = torch.tensor([[[0.5], [0.2], [1.0], [0.3]], [[0.0], [0.0], [0.0], [0.0]]], dtype=torch.float64)
+    expected = torch.tensor([[1.0, 0.5, 0.4, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(survival(d).squeeze(-1), expected, atol=1e-15, rtol=0)
+    assert torch.equal(survival(torch.rand(B, 0, 1)), torch.ones(B, 1, 1))
+
+
+def test_survival_gradient_is_right_where_termination_is_certain() -> None:
+    d = torch.tensor([[[0.5], [1.0], [0.2]]], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(survival, (d,))
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_value_expansion_against_a_loop(horizon: int, terminal: bool) -> None:
+    reward, log_prob, q, d = rollout(horizon)
+    value = value_expansion(reward, log_prob, q if terminal else None, ALPHA, GAMMA, survival(d))
+    assert value.shape == (B, 1)
+    for b in range(B):
+        expected, alive = 0.0, 1.0
+        for t in range(horizon):
+            expected += GAMMA**t * alive * (reward[b, t].item() - ALPHA * log_prob[b, t].item())
+            alive *= 1.0 - d[b, t].item()
+        if terminal:
+            expected += GAMMA**horizon * alive * (q[b].item() - ALPHA * log_prob[b, horizon].item())
+        assert value[b].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_value_expansion_code_against_a_loop(horizon: int, terminal: bool) -> None:
+    reward, log_prob, q, d = rollout(horizon)
+    value = value_expansion_code(reward, log_prob, q if terminal else None, ALPHA, GAMMA, d)
+    for b in range(B):
+        expected, mask = 0.0, 1.0
+        for t in range(horizon):
+            mask *= 1.0 - d[b, t].item()  # before the reward: the step's own termination masks it
+            expected += GAMMA**t * (mask * reward[b, t].item() - ALPHA * log_prob[b, t].item())
+        if terminal:
+            expected += GAMMA**horizon * (mask * q[b].item() - ALPHA * log_prob[b, horizon].item())
+        assert value[b].item() == pytest.approx(expected / (horizon + 1), rel=1e-12)
+
+
+def test_the_two_variants_agree_up_to_the_divisor_where_nothing_terminates() -> None:
+    reward, log_prob, q, _ = rollout()
+    never = torch.zeros(B, H, 1, dtype=torch.float64)
+    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(never))
+    code = value_expansion_code(reward, log_prob, q, ALPHA, GAMMA, never)
+    torch.testing.assert_close(code * (H + 1), value, atol=1e-14, rtol=0)
+
+
+def test_horizon_zero_is_the_soft_value_bit_for_bit() -> None:
+    """SVG(0) is the actor of SAC: value, loss and gradient."""
+    q = torch.randn(2, 64, 1, requires_grad=True)
+    log_prob = torch.randn(64, 1, requires_grad=True)
+    alpha = torch.tensor(0.37, requires_grad=True)
+    empty = torch.zeros(64, 0, 1)
+    value = value_expansion(empty, log_prob.unsqueeze(1), q.amin(0), alpha, GAMMA, survival(empty))
+    assert torch.equal(value, soft_value(q, log_prob, alpha))
+    loss = soft_policy_loss(q, log_prob, alpha)
+    assert torch.equal(value, -loss) and torch.equal(value_gradient_loss(value), loss)
+    svg = torch.autograd.grad(value_gradient_loss(value).sum(), (q, log_prob, alpha), allow_unused=True)
+    sac = torch.autograd.grad(loss.sum(), (q, log_prob, alpha), allow_unused=True)
+    assert torch.equal(svg[0], sac[0]) and torch.equal(svg[1], sac[1]) and svg[2] is sac[2] is None
+    code = value_expansion_code(empty, log_prob.unsqueeze(1), q.amin(0), alpha, GAMMA, empty)
+    assert torch.equal(code, value)
+
+
+def test_without_a_terminal_value_the_last_action_does_not_matter() -> None:
+    reward, log_prob, _, d = rollout(grad=True)
+    value = value_expansion(reward, log_prob, None, ALPHA, GAMMA, survival(d))
+    (gradient,) = torch.autograd.grad(value.sum(), log_prob)
+    assert (gradient[:, :H] != 0).all() and (gradient[:, H] == 0).all()
+
+
+def test_after_a_certain_termination_nothing_counts() -> None:
+    reward, log_prob, q, d = rollout(grad=True)
+    with torch.no_grad():
+        d[:, 1] = 1.0
+    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(d))
+    g_reward, g_log_prob, g_q = torch.autograd.grad(value.sum(), (reward, log_prob, q))
+    # The reward of the terminating step itself counts; the public code drops it.
+    assert (g_reward[:, :2] != 0).all() and (g_reward[:, 2:] == 0).all()
+    assert (g_log_prob[:, 2:] == 0).all() and (g_q == 0).all()
+    code = value_expansion_code(reward, log_prob, q, ALPHA, GAMMA, d)
+    g_reward, g_log_prob = torch.autograd.grad(code.sum(), (reward, log_prob))
+    assert (g_reward[:, 1:] == 0).all() and (g_log_prob != 0).all()
+
+
+@pytest.mark.parametrize("bonus", [True, False])
+def test_td_k_targets_against_a_loop(bonus: bool) -> None:
+    reward, log_prob, terminal, d = rollout()
+    entropy = -ALPHA * log_prob[:, 1:] if bonus else None
+    targets = td_k_targets(reward, terminal, GAMMA, d, entropy)
+    assert targets.shape == (B, H, 1)
+    for b in range(B):
+        for t in range(H):  # each target forward, from its own step
+            expected, weight = 0.0, 1.0
+            for i in range(t, H):
+                expected += weight * reward[b, i].item()
+                weight *= GAMMA * (1.0 - d[b, i].item())
+                if bonus and i + 1 < H:
+                    expected += weight * -ALPHA * log_prob[b, i + 1].item()
+            expected += weight * terminal[b].item()
+            assert targets[b, t].item() == pytest.approx(expected, rel=1e-11)
+
+
+def test_the_first_td_k_target_is_the_value_expansion() -> None:
+    reward, log_prob, q, d = rollout()
+    terminal = q - ALPHA * log_prob[:, H]
+    first = td_k_targets(reward, terminal, GAMMA, d, -ALPHA * log_prob[:, 1:])[:, 0]
+    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(d))
+    torch.testing.assert_close(first - ALPHA * log_prob[:, 0], value, atol=1e-13, rtol=0)
+
+
+def test_gradchecks() -> None:
+    inputs = rollout(grad=True)
+    alpha = torch.tensor(ALPHA, dtype=torch.float64)
+    assert gradcheck(lambda r, p, q, d: value_expansion(r, p, q, alpha, GAMMA, survival(d)), inputs)
+    assert gradcheck(lambda r, p, q, d: value_expansion(r, p, None, alpha, GAMMA, survival(d)), inputs)
+    assert gradcheck(lambda r, p, q, d: value_expansion_code(r, p, q, alpha, GAMMA, d), inputs)
+    assert gradcheck(lambda r, p, q, d: td_k_targets(r, q, GAMMA, d, -ALPHA * p[:, 1:]), inputs)
+
+
+def test_temperature_is_a_constant() -> None:
+    reward, log_prob, q, d = rollout(grad=True)
+    alpha = torch.tensor(ALPHA, dtype=torch.float64, requires_grad=True)
+    for value in (
+        value_expansion(reward, log_prob, q, alpha, GAMMA, survival(d)),
+        value_expansion_code(reward, log_prob, q, alpha, GAMMA, d),
+    ):
+        assert torch.autograd.grad(value.sum(), alpha, allow_unused=True) == (None,)
+
+
+def test_discounts_are_not_rounded_in_half_precision() -> None:
+    reward = torch.zeros(1, 64, 1, dtype=torch.bfloat16)
+    q, log_prob = torch.ones(1, 1, dtype=torch.bfloat16), torch.zeros(1, 65, 1, dtype=torch.bfloat16)
+    value = value_expansion(reward, log_prob, q, 0.0, 0.99, survival(reward))
+    assert value.item() == pytest.approx(0.99**64, rel=1e-5)  # 0.988^64 is off by 10 %
