@@ -1,0 +1,72 @@
+"""Annealing of a target entropy or of an entropy coefficient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_mbrl.errors import UserError, require
+
+
+class EntropyAnnealing(Callback):
+    """Moves an attribute of the module from `initial` to `final` over `schedule_steps` environment steps.
+
+    | form | value at step t, with s = min(t / schedule_steps, 1) |
+    |---|---|
+    | `"power"` | `(initial - final) (1 - s)^exponent + final` (SVG eq. 14, arXiv 2008.12775v3) |
+    | `"linear"` | the same with exponent 1 |
+    | `"exponential"` | `initial (final / initial)^s`; both of one sign and not 0 |
+
+    The value depends on the environment step alone, so a resumed run continues the curve; and the length of the curve
+    is an option of its own, so a shorter run does not change it. After `schedule_steps` the value stays at `final`.
+
+    Args:
+        initial: value at step 0.
+        final: value at `schedule_steps`.
+        schedule_steps: T of eq. 14.
+        form: the curve.
+        exponent: beta of eq. 14.
+        attribute: the module's scalar tensor that is set.
+    """
+
+    def __init__(
+        self,
+        initial: float,
+        final: float,
+        schedule_steps: int,
+        form: Literal["power", "linear", "exponential"] = "power",
+        exponent: float = 1.0,
+        attribute: str = "target_entropy",
+    ) -> None:
+        require(schedule_steps > 0, "trainer.callbacks.schedule_steps", schedule_steps, "an integer > 0")
+        require(exponent > 0, "trainer.callbacks.exponent", exponent, "a number > 0")
+        if form == "exponential":
+            require(initial * final > 0, "trainer.callbacks.final", final, f"the sign of initial={initial}, and not 0")
+        self.initial, self.final, self.schedule_steps = initial, final, schedule_steps
+        self.form, self.exponent, self.attribute = form, exponent, attribute
+
+    def value(self, env_steps: int) -> float:
+        """The curve at an environment step."""
+        share = min(env_steps / self.schedule_steps, 1.0)
+        if self.form == "exponential":
+            return math.copysign(
+                math.exp((1 - share) * math.log(abs(self.initial)) + share * math.log(abs(self.final))), self.initial
+            )
+        exponent = 1.0 if self.form == "linear" else self.exponent
+        return (self.initial - self.final) * (1.0 - share) ** exponent + self.final
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks that there is something to anneal."""
+        if not isinstance(getattr(pl_module, self.attribute, None), torch.Tensor):
+            raise UserError(
+                "trainer.callbacks.attribute",
+                self.attribute,
+                f"a scalar of {type(pl_module).__name__}, which has none of that name",
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Sets the value for the round that begins."""
+        getattr(pl_module, self.attribute).fill_(self.value(pl_module.env_steps))

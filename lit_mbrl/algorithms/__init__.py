@@ -1,0 +1,10 @@
+"""Algorithms: one file per paper, each a LightningModule."""
+
+from lit_mbrl.algorithms.base import Algorithm
+from lit_mbrl.algorithms.ddpg import DDPG
+from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.sac import SAC
+from lit_mbrl.algorithms.sac_svg import SACSVG
+from lit_mbrl.algorithms.td3 import TD3
+
+__all__ = ["DDPG", "MVE", "SAC", "SACSVG", "TD3", "Algorithm"]

@@ -1,0 +1,274 @@
+"""The one update loop that every algorithm shares.
+
+An algorithm says what is its own: its networks (`build`), how it acts (`act`, `explore`), the ordered list of its
+updates (`updates`) and one loss method per update. Environments, replay, devices and loggers are elsewhere.
+
+One Lightning batch is one *round*: the whole list of updates, once. So a callback on `on_train_batch_end` runs exactly
+once per round. The clocks are `env_steps` and `grad_steps`; Lightning's `global_step` counts optimiser steps of all
+updates together and is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.errors import UserError, require
+from lit_mbrl.networks import RunningNormalizer
+
+
+@dataclass(frozen=True)
+class Update:
+    """One line of an algorithm: which parameters descend which loss, on which batch, how often.
+
+    Attributes:
+        name: the optimiser's name, also the metric `loss/<name>`.
+        modules: whose parameters are trained. No other parameter receives a gradient from this loss.
+        loss: maps the batch to a scalar.
+        lr: Adam's learning rate.
+        batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
+        repeat: gradient steps per round, each on a batch of its own where `batch` is `"sequences"`.
+        every: take part in every n-th round only (TD3's delay).
+        max_grad_norm: clip the gradient to this global norm.
+    """
+
+    name: str
+    modules: nn.Module | nn.Parameter | Iterable[nn.Module]
+    loss: Callable[[TensorDictBase], Tensor]
+    lr: float
+    batch: str = "transitions"
+    repeat: int = 1
+    every: int = 1
+    max_grad_norm: float | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in a fixed order."""
+        if isinstance(self.modules, nn.Parameter):
+            return [self.modules]
+        modules = [self.modules] if isinstance(self.modules, nn.Module) else list(self.modules)
+        return list(chain.from_iterable(module.parameters() for module in modules))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What one round reads from the replay besides its transitions.
+
+    Attributes:
+        sequence_length: transitions per sequence (`T`); 0: the algorithm reads no sequences.
+        sequence_batches: batches of sequences per round, one for each repeated model update.
+    """
+
+    sequence_length: int = 0
+    sequence_batches: int = 0
+
+
+class Algorithm(LightningModule):
+    """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses.
+
+    Args:
+        normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
+            acting and in every batch with the same numbers (`networks.RunningNormalizer`).
+    """
+
+    paper: ClassVar[str] = ""
+    continuous_actions: ClassVar[bool] = True
+
+    def __init__(self, normalize_observations: bool = False) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.normalize_observations = normalize_observations
+        self.normalizer: RunningNormalizer | None = None
+        self._built = False
+        self._update_list: list[Update] = []
+        self._recorded: dict[str, Tensor] = {}
+        self._recording = False
+
+    # ------------------------------------------------------------------ what an algorithm says
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        """Builds the networks. Called once, when the environment's sizes are known."""
+        raise NotImplementedError
+
+    def updates(self) -> Iterator[Update]:
+        """The updates of one round, in the order in which they happen."""
+        raise NotImplementedError
+
+    def act(self, observation: Tensor) -> Tensor:
+        """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
+        raise NotImplementedError
+
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
+        raise NotImplementedError
+
+    def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
+        yield from ()
+
+    def sampling(self) -> Sampling:
+        """Which sequences a round needs; none by default."""
+        return Sampling()
+
+    def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
+        """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
+        return {}
+
+    # ------------------------------------------------------------------ clocks
+    @property
+    def env_steps(self) -> int:
+        """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
+        return self.trainer.datamodule.env_steps
+
+    @property
+    def grad_steps(self) -> int:
+        """Rounds of updates so far, the running one included."""
+        return self.trainer.datamodule.rounds
+
+    # ------------------------------------------------------------------ construction
+    def check(self, spec: Any) -> None:
+        """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
+        if self.continuous_actions and spec.discrete:
+            raise UserError(
+                "data.env.name", spec.name, f"an environment with continuous actions, which {type(self).__name__} needs"
+            )
+
+    def configure_model(self) -> None:
+        """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
+        if not self._built:
+            spec = self.trainer.datamodule.spec
+            self.setup_networks(spec.observation_dim, spec.action_dim)
+
+    def setup_networks(self, observation_dim: int, action_dim: int) -> None:
+        """Builds networks and the ordered list of updates; for use without a trainer, too."""
+        if self.normalize_observations:
+            self.normalizer = RunningNormalizer(observation_dim)
+        self.build(observation_dim, action_dim)
+        for _, target in self.targets():
+            target.requires_grad_(False)
+        self._update_list = list(self.updates())
+        self._built = True
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One fused Adam per update, in the order of `updates()`."""
+        return [torch.optim.Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
+
+    # ------------------------------------------------------------------ one round
+    def normalize(self, observation: Tensor) -> Tensor:
+        """Observations as the networks see them, `[..., O]`."""
+        return observation if self.normalizer is None else self.normalizer(observation)
+
+    def observe(self, frames: TensorDictBase) -> None:
+        """Hears of newly collected frames (any batch shape, raw), before they are learned from."""
+        if self.normalizer is not None:
+            self.normalizer.update(frames["observation"].flatten(0, -2).to(self.device))
+
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDict:
+        """The same frames with normalised observations; keys as in `data.replay`."""
+        return TensorDict(
+            {
+                "observation": self.normalize(batch["observation"]),
+                "action": batch["action"],
+                "next": {
+                    "observation": self.normalize(batch["next", "observation"]),
+                    "reward": batch["next", "reward"],
+                    "terminated": batch["next", "terminated"],
+                },
+            },
+            batch.batch_size,
+        )
+
+    def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
+        """Runs one round: every update of `updates()`, in order.
+
+        Args:
+            batch: `"transitions"` of shape `[B]` and, where the algorithm asks for them, `"sequences"` of shape
+                `[repeat, B, T]`, raw as they are in the replay.
+        """
+        every = self.trainer.log_every_n_steps
+        self._recording = every > 0 and self.grad_steps % every == 0
+        batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
+        optimizers = self.optimizers()
+        for update, optimizer in zip(self._update_list, optimizers, strict=True):
+            if self.grad_steps % update.every:
+                continue
+            for k in range(update.repeat):
+                frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
+                self.descend(update, optimizer, frames)
+        if self._recording:
+            self.log_training()
+
+    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> None:
+        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through."""
+        loss = update.loss(frames)
+        parameters = update.parameters()
+        optimizer.zero_grad()
+        self.manual_backward(loss, inputs=parameters)
+        if update.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
+        optimizer.step()
+        self.record(f"loss/{update.name}", loss)
+
+    # ------------------------------------------------------------------ metrics
+    def record(self, name: str, value: Tensor | float) -> None:
+        """Keeps a scalar of this round for the log; does nothing (and costs nothing) in rounds that are not logged."""
+        if self._recording:
+            self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
+
+    def log_training(self) -> None:
+        """Sends this round's metrics to the loggers, with one device synchronisation."""
+        names = list(self._recorded)
+        values = torch.stack([self._recorded[name].to(self.device) for name in names]).tolist()
+        self._recorded = {}
+        self.log_metrics(dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics())
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Writes metrics to every logger at the current environment step."""
+        metrics = metrics | {"time/rounds": float(self.grad_steps)}
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.env_steps)
+
+    # ------------------------------------------------------------------ evaluation
+    def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
+        """Logs return and length of deterministic evaluation episodes `[K, T]` and the algorithm's own metrics.
+
+        Reads `("next", "reward")` `[K, T, 1]` and `"mask"` `[K, T]` (True for the frames of the episode).
+        """
+        mask = episodes["mask"]
+        returns = (episodes["next", "reward"].squeeze(-1) * mask).sum(-1)
+        metrics = {
+            "eval/return": returns.mean(),
+            "eval/return_std": returns.std(correction=0),
+            "eval/episode_length": mask.sum(-1).float().mean(),
+        }
+        prepared = self.prepare_batch(episodes)
+        prepared["mask"] = mask
+        metrics |= self.episode_metrics(prepared)
+        self.log_dict(metrics, logger=False, batch_size=1)
+        if self.trainer.state.fn == "fit":
+            self.log_metrics({name: float(value) for name, value in metrics.items()})
+
+    # ------------------------------------------------------------------ checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is."""
+        checkpoint.pop("loops", None)
+
+
+def positive_sizes(option: str, sizes: list[int]) -> None:
+    """Checks a list of hidden layer sizes."""
+    require(all(size > 0 for size in sizes), option, sizes, "positive layer sizes, as [256,256]")
+
+
+def in_unit_interval(option: str, value: float) -> None:
+    """Checks a discount or an averaging rate."""
+    require(0.0 <= value <= 1.0, option, value, "a number between 0 and 1")
+
+
+def positive(option: str, value: float) -> None:
+    """Checks a learning rate or another strictly positive number."""
+    require(value > 0, option, value, "a number > 0")

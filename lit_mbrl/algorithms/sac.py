@@ -1,0 +1,184 @@
+"""Soft actor-critic.
+
+Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications" (arXiv 1812.05905v2), in the notation of Amos et
+al. 2021 (arXiv 2008.12775v3, "SVG"), whose model-free half it is: critic SVG eq. 4-6, actor eq. 7, temperature eq. 8.
+
+Readings and departures:
+
+- The critic minimises the sum of both members' mean squared residuals, without SAC's factor 1/2 (as SVG eq. 4).
+- The temperature's loss takes the log-probabilities that the actor's loss of the same round has drawn, from the actor
+  before its step: the expectation of eq. 8 over the same distribution, without a second forward pass.
+- `alpha = exp(log_alpha)` keeps the temperature positive; Adam descends in `log_alpha`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms.base import Algorithm, Update, in_unit_interval, positive, positive_sizes
+from lit_mbrl.errors import require
+from lit_mbrl.losses import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
+from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
+
+
+class SAC(Algorithm):
+    """Twin critics, a tanh-Gaussian actor and an adaptive temperature.
+
+    Needs `callbacks.SoftTargetUpdate`; `callbacks.EntropyAnnealing` may move the target entropy (SVG eq. 14).
+
+    Args:
+        hidden_sizes: hidden layers of the actor and of each critic.
+        gamma: discount.
+        actor_lr: Adam's learning rate of the actor.
+        critic_lr: of both critics.
+        alpha_lr: of the temperature.
+        init_alpha: temperature at the start; 0 (with `learn_alpha=False`) removes the entropy altogether.
+        learn_alpha: adapt the temperature so that the policy's entropy meets `target_entropy`.
+        target_entropy: in nats; `"auto"` is minus the number of action dimensions.
+        log_std_bounds: range of the Gaussian's log standard deviation.
+        log_std_squash: how the range is kept, `"tanh"` (smooth) or `"clamp"`.
+        orthogonal_init: orthogonal weights and zero biases for the MLPs that act and value (and, in SAC-SVG, for the
+            dynamics' encoder and decoder), as SVG's public code; otherwise torch's default.
+        normalize_observations: see `Algorithm`.
+    """
+
+    paper = "Haarnoja et al. 2018, arXiv 1812.05905"
+
+    def __init__(
+        self,
+        hidden_sizes: list[int] | None = None,
+        gamma: float = 0.99,
+        actor_lr: float = 3e-4,
+        critic_lr: float = 3e-4,
+        alpha_lr: float = 3e-4,
+        init_alpha: float = 1.0,
+        learn_alpha: bool = True,
+        target_entropy: float | Literal["auto"] = "auto",
+        log_std_bounds: tuple[float, float] = (-5.0, 2.0),
+        log_std_squash: Literal["tanh", "clamp"] = "tanh",
+        orthogonal_init: bool = False,
+        normalize_observations: bool = False,
+    ) -> None:
+        super().__init__(normalize_observations)
+        self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
+        positive_sizes("model.hidden_sizes", self.hidden_sizes)
+        in_unit_interval("model.gamma", gamma)
+        positive("model.actor_lr", actor_lr)
+        positive("model.critic_lr", critic_lr)
+        positive("model.alpha_lr", alpha_lr)
+        if learn_alpha:
+            require(init_alpha > 0, "model.init_alpha", init_alpha, "a number > 0 while model.learn_alpha is true")
+        else:
+            require(init_alpha >= 0, "model.init_alpha", init_alpha, "a number >= 0")
+        require(
+            log_std_bounds[0] < log_std_bounds[1],
+            "model.log_std_bounds",
+            list(log_std_bounds),
+            "a lower and a higher bound",
+        )
+        self.gamma = gamma
+        self.actor_lr, self.critic_lr, self.alpha_lr = actor_lr, critic_lr, alpha_lr
+        self.learn_alpha = learn_alpha
+        self.init_target_entropy = target_entropy
+        self.log_std_bounds, self.log_std_squash = tuple(log_std_bounds), log_std_squash
+        self.orthogonal_init = orthogonal_init
+        # A parameter in the logarithm; a constant temperature may be 0, whose logarithm has no gradient to follow.
+        log_alpha = torch.tensor(math.log(init_alpha) if init_alpha > 0 else -math.inf)
+        self.log_alpha = nn.Parameter(log_alpha, requires_grad=learn_alpha)
+        self.register_buffer("target_entropy", torch.tensor(math.nan))
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        self.action_dim = action_dim
+        self.actor = TanhGaussianActor(
+            observation_dim, action_dim, self.hidden_sizes, self.log_std_bounds, self.log_std_squash
+        )
+        self.critic = QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=2)
+        if self.orthogonal_init:
+            orthogonal_(self.actor)
+            orthogonal_(self.critic)
+        self.critic_target = copy.deepcopy(self.critic)
+        automatic = self.init_target_entropy == "auto"
+        self.target_entropy.fill_(-float(action_dim) if automatic else float(self.init_target_entropy))
+
+    def updates(self) -> Iterator[Update]:
+        """Critic, actor, temperature: Algorithm 1 of arXiv 1812.05905."""
+        yield self.critic_update()
+        yield self.actor_update()
+        if self.learn_alpha:
+            yield self.alpha_update()
+
+    def critic_update(self) -> Update:
+        return Update("critic", self.critic, self.critic_loss, self.critic_lr)
+
+    def actor_update(self) -> Update:
+        return Update("actor", self.actor, self.actor_loss, self.actor_lr)
+
+    def alpha_update(self) -> Update:
+        return Update("alpha", self.log_alpha, self.alpha_loss, self.alpha_lr)
+
+    def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield self.critic, self.critic_target
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, a scalar."""
+        return self.log_alpha.exp()
+
+    # ------------------------------------------------------------------ acting
+    def act(self, observation: Tensor) -> Tensor:
+        return self.actor.mode(observation)
+
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        return self.sample_policy(observation)[0]
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal noise `[*shape, A]` for the reparameterised policy."""
+        return torch.randn(*shape, self.action_dim, device=self.device, dtype=self.log_alpha.dtype)
+
+    def sample_policy(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[..., A]` and log-probabilities `[..., 1]`, differentiable in the actor's parameters."""
+        return self.actor.sample(observation, self.noise(*observation.shape[:-1]))
+
+    # ------------------------------------------------------------------ losses
+    def soft_value_target(self, observation: Tensor) -> Tensor:
+        """Target network's soft value `[B, 1]` (SVG eq. 6), a constant."""
+        with torch.no_grad():
+            action, log_prob = self.sample_policy(observation)
+            return soft_value(self.critic_target(observation, action), log_prob, self.alpha)
+
+    def critic_loss(self, batch: TensorDictBase) -> Tensor:
+        """Soft Bellman residual of both critics (SVG eq. 4-5)."""
+        following = batch["next"]
+        value = self.soft_value_target(following["observation"])
+        target = soft_q_target(following["reward"], following["terminated"], value, self.gamma)
+        q = self.critic(batch["observation"], batch["action"])
+        self.record("q/mean", q.mean())
+        self.record("q/target", target.mean())
+        return q_loss(q, target).mean((1, 2)).sum()
+
+    def actor_loss(self, batch: TensorDictBase) -> Tensor:
+        """SAC's policy objective (SVG eq. 7). Writes `"log_prob"` `[B, 1]` into the batch for the temperature."""
+        action, log_prob = self.sample_policy(batch["observation"])
+        q = self.critic(batch["observation"], action)
+        self.keep_log_prob(batch, log_prob)
+        return soft_policy_loss(q, log_prob, self.alpha).mean()
+
+    def keep_log_prob(self, batch: TensorDictBase, log_prob: Tensor) -> None:
+        """Leaves the actor's log-probabilities for `alpha_loss` and the log."""
+        batch["log_prob"] = log_prob.detach()
+        self.record("policy/entropy", -log_prob.mean())
+        self.record("policy/target_entropy", self.target_entropy)
+        self.record("policy/alpha", self.alpha)
+
+    def alpha_loss(self, batch: TensorDictBase) -> Tensor:
+        """Temperature (SVG eq. 8) from the `"log_prob"` that `actor_loss` left in the batch."""
+        if "log_prob" not in batch.keys():  # noqa: SIM118
+            raise RuntimeError("alpha_loss reads the log-probabilities of actor_loss, which has to run before it")
+        return temperature_loss(self.alpha, batch["log_prob"], self.target_entropy).mean()

@@ -1,0 +1,6 @@
+"""Data modules: how experience is collected, kept and served."""
+
+from lit_mbrl.data.off_policy import OffPolicy
+from lit_mbrl.data.replay import Replay
+
+__all__ = ["OffPolicy", "Replay"]

@@ -1,0 +1,55 @@
+"""Returns and lengths of the training episodes, across batches of frames."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+
+
+class EpisodeMeter:
+    """Sums rewards per environment and keeps the episodes that ended since it was last asked.
+
+    Args:
+        num_envs: environments side by side.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.returns = torch.zeros(num_envs, dtype=torch.float64)
+        self.lengths = torch.zeros(num_envs, dtype=torch.int64)
+        self.ended: list[tuple[float, int]] = []
+
+    def add(self, frames: TensorDictBase) -> None:
+        """Takes frames `[num_envs, T]`."""
+        rewards = frames["next", "reward"].squeeze(-1).double()
+        ends = (frames["next", "terminated"] | frames["next", "truncated"]).squeeze(-1)
+        for t in range(rewards.shape[1]):
+            self.returns += rewards[:, t]
+            self.lengths += 1
+            if ends[:, t].any():
+                for i in ends[:, t].nonzero().flatten().tolist():
+                    self.ended.append((float(self.returns[i]), int(self.lengths[i])))
+                    self.returns[i] = 0.0
+                    self.lengths[i] = 0
+
+    def pop(self) -> dict[str, float]:
+        """Mean return and length of the episodes that ended since the last call; empty if none did."""
+        if not self.ended:
+            return {}
+        returns, lengths = zip(*self.ended, strict=True)
+        self.ended = []
+        return {
+            "train/return": sum(returns) / len(returns),
+            "train/episode_length": sum(lengths) / len(lengths),
+        }
+
+    def state_dict(self) -> dict:
+        return {"returns": self.returns, "lengths": self.lengths, "ended": [list(pair) for pair in self.ended]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.returns, self.lengths = state["returns"], state["lengths"]
+        self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
+
+    def restart(self) -> None:
+        """Forgets the running episodes (a resume that starts new ones)."""
+        self.returns.zero_()
+        self.lengths.zero_()

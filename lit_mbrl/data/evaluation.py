@@ -1,0 +1,44 @@
+"""Deterministic evaluation episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+
+@torch.no_grad()
+def run_episodes(env: EnvBase, act: Callable[[Tensor], Tensor], max_steps: int) -> TensorDictBase:
+    """One episode in each environment, side by side, from a fresh reset.
+
+    Args:
+        env: a batched environment, batch size `[K]`.
+        act: maps raw observations `[K, O]` to actions `[K, A]`.
+        max_steps: where environments without a time limit of their own are cut.
+
+    Returns:
+        Frames `[K, T]` with the replay's keys and `"mask"` `[K, T]`, True up to and including the episode's last frame.
+    """
+    root = env.reset()
+    alive = torch.ones(env.batch_size, dtype=torch.bool)
+    frames = []
+    for _ in range(max_steps):
+        root["action"] = act(root["observation"])
+        frame, root = env.step_and_maybe_reset(root)
+        kept = frame.select(
+            "observation",
+            "action",
+            ("next", "observation"),
+            ("next", "reward"),
+            ("next", "terminated"),
+            ("next", "truncated"),
+        )
+        kept["mask"] = alive
+        frames.append(kept)
+        alive = alive & ~frame["next", "done"].squeeze(-1)
+        if not alive.any():
+            break
+    return torch.stack(frames, 1)

@@ -1,0 +1,51 @@
+"""Made-up frames and the algorithms that tests run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDict
+
+from lit_mbrl.algorithms import DDPG, MVE, SAC, SACSVG, TD3, Algorithm
+
+SMALL = {"hidden_sizes": [8, 8], "model_hidden_size": 8}
+
+ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
+    "sac": lambda: SAC(hidden_sizes=[8, 8]),
+    "td3": lambda: TD3(hidden_sizes=[8, 8]),
+    "ddpg": lambda: DDPG(hidden_sizes=[8, 8]),
+    "sac_svg": lambda: SACSVG(horizon=2, **SMALL),
+    "sac_svg_code": lambda: SACSVG(
+        horizon=2, objective="code", detach_model_state=True, model_max_grad_norm=1.0, **SMALL
+    ),
+    "ivg": lambda: SACSVG(horizon=2, init_alpha=0.0, learn_alpha=False, **SMALL),
+    "mbpg": lambda: SACSVG(horizon=2, init_alpha=0.0, learn_alpha=False, terminal_value=False, **SMALL),
+    "mve": lambda: MVE(critic_horizon=2, horizon=0, **SMALL),
+    "mve_svg": lambda: MVE(critic_horizon=2, horizon=1, **SMALL),
+}
+
+
+def make_frames(*shape: int, observation_dim: int = 3, action_dim: int = 2, terminated: float = 0.3) -> TensorDict:
+    """Random frames of any batch shape, with the keys that losses read."""
+    return TensorDict(
+        {
+            "observation": torch.randn(*shape, observation_dim),
+            "action": torch.rand(*shape, action_dim) * 2 - 1,
+            "next": {
+                "observation": torch.randn(*shape, observation_dim),
+                "reward": torch.randn(*shape, 1),
+                "terminated": torch.rand(*shape, 1) < terminated,
+            },
+        },
+        shape,
+    )
+
+
+def make_batch(algorithm: Algorithm, kind: str, size: int = 6) -> TensorDict:
+    """A batch as `update.batch` names it, with the log-probabilities that the actor's loss leaves behind."""
+    if kind == "sequences":
+        return make_frames(size, algorithm.sampling().sequence_length)
+    frames = make_frames(size)
+    frames["log_prob"] = torch.randn(size, 1)
+    return frames

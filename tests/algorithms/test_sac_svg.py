@@ -1,0 +1,141 @@
+"""SAC-SVG(H): H = 0 is SAC, the round is Algorithm 1's, masks and horizons as documented."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_mbrl.algorithms import MVE, SAC, SACSVG
+from lit_mbrl.errors import UserError
+from tests.algorithms.frames import SMALL, make_frames
+
+
+def twins(other: SACSVG) -> tuple[SAC, SACSVG]:
+    """SAC and another algorithm with the same actor, critics and temperature."""
+    sac = SAC(hidden_sizes=[8, 8], init_alpha=0.3)
+    sac.setup_networks(3, 2)
+    other.setup_networks(3, 2)
+    missing = other.load_state_dict(sac.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    return sac, other
+
+
+@pytest.mark.parametrize("objective", ["paper", "code"])
+def test_horizon_zero_is_exactly_sac(objective: str) -> None:
+    sac, svg = twins(SACSVG(horizon=0, objective=objective, hidden_sizes=[8, 8], init_alpha=0.3))
+    frames = make_frames(16)
+    assert {update.name for update in svg._update_list} == {"actor", "alpha", "critic"}
+    for loss in ("critic_loss", "actor_loss", "alpha_loss"):
+        torch.manual_seed(7)
+        expected = getattr(sac, loss)(frames)
+        torch.manual_seed(7)
+        found = getattr(svg, loss)(frames)
+        assert torch.equal(expected, found), loss
+        for p, q in zip(sac.parameters(), svg.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None)
+    torch.manual_seed(7)
+    expected = torch.autograd.grad(sac.actor_loss(frames), list(sac.actor.parameters()))
+    torch.manual_seed(7)
+    found = torch.autograd.grad(svg.actor_loss(frames), list(svg.actor.parameters()))
+    for p, q in zip(expected, found, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
+
+
+def test_critic_horizon_zero_is_exactly_sac() -> None:
+    sac, mve = twins(MVE(critic_horizon=0, horizon=0, hidden_sizes=[8, 8], init_alpha=0.3))
+    frames = make_frames(16)
+    torch.manual_seed(7)
+    expected = sac.critic_loss(frames)
+    torch.manual_seed(7)
+    assert torch.equal(expected, mve.critic_loss(frames))
+
+
+def test_round_is_algorithm_one() -> None:
+    svg = SACSVG(horizon=3, **SMALL)
+    svg.setup_networks(3, 2)
+    assert [(u.name, u.repeat, u.batch) for u in svg._update_list] == [
+        ("actor", 1, "transitions"),
+        ("alpha", 1, "transitions"),
+        ("critic", 1, "transitions"),
+        ("reward", 1, "transitions"),
+        ("termination", 1, "transitions"),
+        ("dynamics", 4, "sequences"),
+    ]
+    assert (svg.sampling().sequence_length, svg.sampling().sequence_batches) == (3, 4)
+
+
+def test_warmup_uses_the_model_free_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    sac, svg = twins(SACSVG(horizon=2, warmup_steps=100, init_alpha=0.3, **SMALL))
+    frames = make_frames(16)
+    torch.manual_seed(7)
+    expected = sac.actor_loss(frames)
+    for env_steps, equal in ((99, True), (100, False)):
+        monkeypatch.setattr(SACSVG, "env_steps", env_steps)
+        torch.manual_seed(7)
+        assert torch.equal(expected, svg.actor_loss(frames)) is equal
+
+
+def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
+    """A model that is sure of termination leaves the first reward and entropy; one that never terminates, all."""
+    svg = SACSVG(horizon=1, hidden_sizes=[8, 8], model_hidden_size=8, gamma=0.9, init_alpha=0.5)
+    svg.setup_networks(3, 2)
+    frames = make_frames(5)
+    head = svg.world_model.termination_model
+    for bias, alive in ((50.0, 0.0), (-50.0, 1.0)):
+        with torch.no_grad():
+            head.net[-1].weight.zero_()
+            head.net[-1].bias.fill_(bias)
+        torch.manual_seed(3)
+        loss = svg.actor_loss(frames)
+        torch.manual_seed(3)
+        path = svg.imagine(frames["observation"], 1)
+        q = svg.critic(path.observation[:, 1], path.action[:, 1]).amin(0)
+        value = path.reward[:, 0] - 0.5 * path.log_prob[:, 0] + alive * 0.9 * (q - 0.5 * path.log_prob[:, 1])
+        torch.testing.assert_close(loss, -value.mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"horizon": -1}, "model.horizon"),
+        ({"horizon": 0, "terminal_value": False}, "model.horizon"),
+        ({"terminal_value": False, "warmup_steps": 5}, "model.warmup_steps"),
+        ({"gamma": 1.5}, "model.gamma"),
+        ({"init_alpha": 0.0}, "model.init_alpha"),
+        ({"model_updates": 0}, "model.model_updates"),
+        ({"hidden_sizes": [8, 0]}, "model.hidden_sizes"),
+    ],
+)
+def test_wrong_options_are_named(options: dict, named: str) -> None:
+    with pytest.raises(UserError, match=f"--{named}="):
+        SACSVG(**options)
+
+
+def test_model_error_is_measured_on_whole_windows_only() -> None:
+    svg = SACSVG(horizon=2, **SMALL)
+    svg.setup_networks(3, 2)
+    episodes = make_frames(4, 5)
+    episodes["mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    metrics = svg.episode_metrics(episodes)
+    errors = []
+    for episode, first in ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0)):
+        window = episodes[episode, first : first + 2]
+        predicted = svg.world_model.dynamics.unroll(window["observation"][:1], window["action"][None])[0]
+        errors.append((predicted - window["next", "observation"]).square().mean(-1))
+    expected = torch.stack(errors).mean(0)
+    torch.testing.assert_close(torch.stack([metrics["model/mse_1"], metrics["model/mse_2"]]), expected)
+
+
+def test_orthogonal_init_is_an_option() -> None:
+    svg = SACSVG(horizon=1, orthogonal_init=True, **SMALL)
+    svg.setup_networks(3, 2)
+    world = svg.world_model
+    chosen = [svg.actor, svg.critic, svg.critic_target, world.dynamics.encoder, world.dynamics.decoder]
+    for layer in (layer for network in chosen for layer in network.modules() if isinstance(layer, torch.nn.Linear)):
+        singular = torch.linalg.svdvals(layer.weight)
+        torch.testing.assert_close(singular, torch.ones_like(singular), atol=1e-5, rtol=0)
+        assert not layer.bias.any()
+    assert world.reward_model.net[0].bias.any() and world.dynamics.cells[0].bias_hh.any()
+    default = SACSVG(horizon=1, **SMALL)
+    default.setup_networks(3, 2)
+    assert default.actor.net[0].bias.any() and default.world_model.dynamics.decoder[0].bias.any()

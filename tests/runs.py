@@ -1,0 +1,75 @@
+"""Short real runs for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from callbacks.soft_target_update import SoftTargetUpdate
+from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.data import OffPolicy
+from lit_mbrl.envs import EnvConfig
+
+SHORT = {"total_frames": 60, "epoch_frames": 20, "learning_starts": 24, "batch_size": 8, "eval_episodes": 2}
+
+
+class Stop(Exception):
+    """Ends a run in the middle, as a kill would."""
+
+
+class SaveAndStop(Callback):
+    """Saves a checkpoint after a given round and stops."""
+
+    def __init__(self, path: Path, rounds: int) -> None:
+        self.path, self.rounds = path, rounds
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        if pl_module.grad_steps == self.rounds:
+            trainer.save_checkpoint(self.path)
+            raise Stop
+
+
+def make_trainer(*callbacks: Callback, period: int = 1, **options: Any) -> Trainer:
+    """A quiet trainer on the CPU."""
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": -1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+    }
+    return Trainer(callbacks=[SoftTargetUpdate(0.05, period), *callbacks], **(defaults | options))
+
+
+def make_data(env: str = "Pendulum-v1", max_episode_steps: int = 12, num_envs: int = 1, **options: Any) -> OffPolicy:
+    """A data module of a few frames, with several episodes."""
+    return OffPolicy(EnvConfig(env, max_episode_steps=max_episode_steps, num_envs=num_envs), **(SHORT | options))
+
+
+def fit(algorithm: Algorithm, data: OffPolicy, *callbacks: Callback, seed: int = 0, **options: Any) -> Trainer:
+    """Trains; the checkpoint of `options["ckpt_path"]` is resumed from."""
+    ckpt_path = options.pop("ckpt_path", None)
+    seed_everything(seed, verbose=False)
+    trainer = make_trainer(*callbacks, **options)
+    trainer.fit(algorithm, data, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def everything(algorithm: Algorithm, data: OffPolicy) -> dict[str, torch.Tensor]:
+    """All tensors that a run has produced: weights, statistics, optimisers, replay."""
+    state = {f"module.{key}": value for key, value in algorithm.state_dict().items()}
+    for i, optimizer in enumerate(algorithm.trainer.optimizers):
+        for p, values in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{i}.{p}.{key}": value for key, value in values.items()}
+    replay = data.replay.state_dict()
+    state |= {f"replay.{key}": value for key, value in replay["frames"].items()}
+    state["replay.cursor"] = torch.tensor(replay["cursor"])
+    state["clock"] = torch.tensor([data.env_steps, data.rounds])
+    state["random"] = torch.get_rng_state()
+    return state
