@@ -10,6 +10,7 @@ updates together and is never used.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.networks import RunningNormalizer
+from lit_mbrl.optim import Adam
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Algorithm(LightningModule):
         self._update_list: list[Update] = []
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
+        self._last_log: tuple[float, int] | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -156,7 +159,7 @@ class Algorithm(LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One fused Adam per update, in the order of `updates()`."""
-        return [torch.optim.Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
+        return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
 
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:
@@ -225,7 +228,13 @@ class Algorithm(LightningModule):
         names = list(self._recorded)
         values = torch.stack([self._recorded[name].to(self.device) for name in names]).tolist()
         self._recorded = {}
-        self.log_metrics(dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics())
+        metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
+        now = time.perf_counter()
+        if self._last_log is not None:
+            then, env_steps = self._last_log
+            metrics["time/steps_per_second"] = (self.env_steps - env_steps) / (now - then)
+        self._last_log = (now, self.env_steps)
+        self.log_metrics(metrics)
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Writes metrics to every logger at the current environment step."""

@@ -1,4 +1,4 @@
-"""The tasks of POPLIN (Wang & Ba 2019, arXiv 1906.08649v1), as the SVG paper (arXiv 2008.12775, Table 1) runs them too.
+"""The tasks of POPLIN (Wang & Ba 2019, arXiv 1906.08649v1), as the SVG paper (arXiv 2008.12775, Table 2) runs them too.
 
 An episode is 1000 steps and never terminates. The observation is `[qpos[k:], qvel]`, velocities not clipped, and the
 reward is computed from the state s_t in which the action a_t is taken,

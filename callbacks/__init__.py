@@ -1,0 +1,18 @@
+"""Callbacks of the application. In a config file: `class_path: callbacks.SoftTargetUpdate`."""
+
+from callbacks.checkpoint import Checkpoint
+from callbacks.entropy_annealing import EntropyAnnealing
+from callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
+from callbacks.progress import Progress, duration
+from callbacks.soft_target_update import SoftTargetUpdate
+
+__all__ = [
+    "Aborted",
+    "Checkpoint",
+    "EntropyAnnealing",
+    "GracefulStop",
+    "Interrupted",
+    "Progress",
+    "SoftTargetUpdate",
+    "duration",
+]

@@ -1,0 +1,120 @@
+"""Checkpoints of a run, complete or not there at all."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch.callbacks
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_mbrl.errors import require
+
+
+class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
+    """Writes `checkpoints/last.ckpt` and, when the evaluation improves, `checkpoints/best.ckpt` into the run folder.
+
+    A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any
+    moment leaves the previous one intact. Lightning keeps callbacks of this base class last in line: whatever the other
+    callbacks do at the end of a round or of an epoch is in the checkpoint.
+
+    Args:
+        every_epochs: epochs between checkpoints; the end of a run and an improvement are always saved.
+        monitor: metric of the evaluation that decides which checkpoint is the best.
+        mode: whether a good value is a high (`"max"`) or a low one (`"min"`).
+        folder: where to, relative to `trainer.default_root_dir`.
+    """
+
+    def __init__(
+        self, every_epochs: int = 1, monitor: str = "eval/return", mode: str = "max", folder: str = "checkpoints"
+    ) -> None:
+        require(every_epochs > 0, "checkpoint.every_epochs", every_epochs, "an integer > 0")
+        require(mode in ("max", "min"), "checkpoint.mode", mode, "max or min")
+        self.every_epochs, self.monitor, self.mode, self.folder = every_epochs, monitor, mode, folder
+        self.best: float | None = None
+        self._saved: tuple[int, int] | None = None
+
+    # ------------------------------------------------------------------ hooks
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves if it is time to, if the evaluation improved, or if the run was asked to stop."""
+        improved = self._improved(trainer)
+        due = (trainer.current_epoch + 1) % self.every_epochs == 0
+        if improved or due or trainer.should_stop:
+            self.save(trainer, best=improved)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves what came after the last checkpoint."""
+        if self._clock(pl_module) != self._saved:
+            self.save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what tells this checkpoint from another algorithm's."""
+        data = trainer.datamodule
+        checkpoint["lit_mbrl"] = {
+            "algorithm": type(pl_module).__name__,
+            "environment": data.spec.name,
+            "env_steps": pl_module.env_steps,
+            "rounds": pl_module.grad_steps,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on comparing with the best value of the run that is resumed."""
+        self.best = state_dict["best"]
+
+    # ------------------------------------------------------------------ saving
+    def save(self, trainer: Trainer, best: bool = False) -> None:
+        """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process."""
+        if trainer.fast_dev_run:
+            return
+        folder = Path(trainer.default_root_dir) / self.folder
+        temporary = folder / "last.ckpt.tmp"
+        trainer.save_checkpoint(temporary, weights_only=False)
+        if trainer.is_global_zero:
+            _flush(temporary)
+            if best:
+                _replace_by_copy(temporary, folder / "best.ckpt")
+            os.replace(temporary, folder / "last.ckpt")
+            _flush(folder)
+        trainer.strategy.barrier("checkpoint")
+        self._saved = self._clock(trainer.lightning_module)
+
+    def _improved(self, trainer: Trainer) -> bool:
+        value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        if math.isnan(value):
+            return False
+        if self.best is not None and (value <= self.best if self.mode == "max" else value >= self.best):
+            return False
+        self.best = value
+        return True
+
+    @staticmethod
+    def _clock(pl_module: LightningModule) -> tuple[int, int]:
+        return pl_module.env_steps, pl_module.grad_steps
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_by_copy(source: Path, target: Path) -> None:
+    """Puts a copy of `source` in the place of `target` in one step; a hard link where the file system has them."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+        _flush(temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,84 @@
+"""Ctrl-C and SIGTERM end a run with a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.checkpoint import Checkpoint
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """A run was asked to stop, and its checkpoint is written."""
+
+
+class Aborted(BaseException):
+    """A run was asked twice to stop: nothing more was saved."""
+
+
+class GracefulStop(Callback):
+    """The first SIGINT or SIGTERM finishes the running round, saves and stops; the second one stops at once.
+
+    In the middle of an epoch the round ends by raising `Interrupted`. At the end of an epoch the evaluation and the
+    checkpoint that are due there take place first. The warm-up is part of the first round.
+
+    Has to come after the callbacks that belong to a round (`SoftTargetUpdate`), or their work would not be saved.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    # ------------------------------------------------------------------ signals
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over the two signals, Lightning's own SIGTERM handler (which raises in mid-round) included."""
+        self.requested = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the signals back: Lightning has no teardown after an exception."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise Aborted
+        self.requested = True
+        # Not print(): the signal may have come while the stream's lock was held.
+        os.write(2, b"\nStopping after this round, with a checkpoint. Once more: stop at once, without.\n")
+
+    # ------------------------------------------------------------------ stopping
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Saves and raises `Interrupted` if the epoch goes on after this round."""
+        if self._agreed(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, Checkpoint):
+                    callback.save(trainer)
+            raise Interrupted
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets `Checkpoint`, which comes later, save and the trainer stop."""
+        if self._agreed(trainer):
+            trainer.should_stop = True
+
+    def _agreed(self, trainer: Trainer) -> bool:
+        """Whether any process was asked to stop: all have to stop in the same round."""
+        if trainer.world_size == 1:
+            return self.requested
+        return trainer.strategy.reduce_boolean_decision(self.requested, all=False)

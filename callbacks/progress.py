@@ -1,0 +1,126 @@
+"""What a terminal, or the log of a batch job, shows of a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from lit_mbrl.errors import require
+
+_BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
+
+
+class Progress(Callback):
+    """A bar with environment steps, steps per second, time left and the last evaluation's return.
+
+    Where standard error is not a terminal, a line per evaluation takes its place. After a resume the speed counts this
+    run's steps only.
+
+    Args:
+        enabled: show anything at all.
+        refresh_seconds: time between updates of the bar.
+    """
+
+    def __init__(self, enabled: bool = True, refresh_seconds: float = 0.25) -> None:
+        require(refresh_seconds >= 0, "progress.refresh_seconds", refresh_seconds, "a number >= 0")
+        self.enabled, self.refresh_seconds = enabled, refresh_seconds
+        self._bar: tqdm | None = None
+        self._shown = 0.0
+        self._start_time = self._line_time = 0.0
+        self._line_steps = 0
+
+    # ------------------------------------------------------------------ hooks
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, at the restored step of a resumed run."""
+        self._start_time = self._line_time = time.monotonic()
+        self._line_steps = pl_module.env_steps
+        if self.enabled and trainer.is_global_zero and _has_terminal():
+            self._bar = tqdm(
+                total=trainer.datamodule.total_frames,
+                initial=pl_module.env_steps,
+                bar_format=_BAR,
+                unit=" steps",
+                dynamic_ncols=True,
+                mininterval=0,  # `_refresh` decides when
+                miniters=1,
+            )
+
+    def on_warmup(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hears of collected frames while there is no round yet."""
+        self._refresh(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Hears of a finished round."""
+        self._refresh(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows the evaluation's return."""
+        if not self.enabled or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        metrics = trainer.callback_metrics
+        if "eval/return" not in metrics:
+            return
+        evaluation = f"eval return {metrics['eval/return']:.1f} +- {metrics['eval/return_std']:.1f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(evaluation, refresh=False)
+            self._refresh(pl_module, force=True)
+            return
+        steps, total = pl_module.env_steps, trainer.datamodule.total_frames
+        now = time.monotonic()
+        # Since the last line: the warm-up is much faster than what follows it.
+        speed = (steps - self._line_steps) / max(now - self._line_time, 1e-9)
+        self._line_time, self._line_steps = now, steps
+        left = duration((total - steps) / speed) if speed > 0 else "?"
+        print(
+            f"{steps:,}/{total:,} env steps ({steps / total:.0%}), {speed:,.0f} steps/s, "
+            f"{duration(now - self._start_time)} elapsed, {left} left, {evaluation}",
+            flush=True,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the finished bar on the screen."""
+        if self._bar is not None:
+            self._refresh(pl_module, force=True)
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the bar where it was."""
+        self._close()
+
+    # ------------------------------------------------------------------ the bar
+    def _refresh(self, pl_module: LightningModule, force: bool = False) -> None:
+        if self._bar is None:
+            return
+        now = time.monotonic()
+        if force or now - self._shown >= self.refresh_seconds:
+            self._shown = now
+            self._bar.update(pl_module.env_steps - self._bar.n)
+            if force:
+                self._bar.refresh()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _has_terminal() -> bool:
+    """Whether standard error is a terminal with room for a bar (one without a size has none)."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: `42s`, `2m10s`, `3h05m`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}m{seconds:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m"

@@ -1,0 +1,8 @@
+"""`python -m lit_mbrl`."""
+
+import sys
+
+from lit_mbrl.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

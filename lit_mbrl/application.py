@@ -1,0 +1,374 @@
+"""The application: Lightning's command line, with run folders, checks before anything is created, and plain output."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shlex
+import sys
+import time
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from callbacks import Aborted, Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
+from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
+from lit_mbrl.errors import UserError, did_you_mean, require
+from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+from lit_mbrl.output import evaluation, quiet, say, shorten
+from lit_mbrl.run_folder import (
+    SavedRun,
+    existing_parent,
+    find_checkpoint,
+    folder_of,
+    make_folder,
+    new_folder,
+    read_checkpoint,
+    run_family,
+)
+from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
+    with quiet():
+        try:
+            Application(argv)
+        except (UserError, OneLine) as error:
+            return _fail(str(error))
+        except Aborted:
+            print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
+            return 130
+    return 0
+
+
+def _fail(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+class Parser(LightningArgumentParser):
+    """A parser that raises `ParseError` instead of printing usage and exiting, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **(kwargs | {"allow_abbrev": False}))  # jsonargparse's nested parsers, too
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # one of jsonargparse's own nested parsers, which catches
+            super().error(message, ex)
+        raise ParseError(message) from ex
+
+    def options(self) -> list[str]:
+        """Every long option string."""
+        return [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved `config.yaml` into the run folder and tells the loggers of it."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        entries = dict(_flatten(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(entries)
+
+
+class Application(LightningCLI):
+    """`fit` and `validate`; construction runs the command.
+
+    Everything that can be wrong with the input is found, and raised as `UserError` or `OneLine`, before the run folder
+    is created and before anything is logged.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        arguments = with_config_of_checkpoint(self.argv)
+        self.run_folder = Path()
+        self.saved_run: SavedRun | None = None
+        self.graceful_stop = GracefulStop()
+        jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        # omegaconf+: interpolations are resolved after the command line has been applied.
+        parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
+        command = parser | {"default_config_files": [str(CONF / "base.yaml")]}
+        super().__init__(
+            Algorithm,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            parser_kwargs=parser | {name: dict(command) for name in self.subcommands()},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+
+    # ------------------------------------------------------------------ parsing
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's `fit` and `validate`."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate")}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Names the program."""
+        kwargs.setdefault("prog", "python -m lit_mbrl")
+        kwargs.setdefault("description", "Model-based and maximum-entropy reinforcement learning.")
+        return super().init_parser(**kwargs)
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
+        """Mentions `list`, which needs none of this and is answered by `cli.main`."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        self.parser.epilog = "`python -m lit_mbrl list` shows the algorithms, their papers and their config files."
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
+        parser.add_argument(
+            "--num_threads",
+            type=int | None,
+            default=None,
+            help="CPU threads of torch; null: torch's own choice, one per core",
+        )
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(Progress, "progress")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Turns whatever the parser has to say into one line."""
+        try:
+            self.config = parser.parse_args(args)
+        except (ParseError, OmegaConfBaseException) as error:
+            command = self._subcommand_parsers.get(self.argv[0] if self.argv else "")
+            raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
+        config = self.config[self.config.subcommand]
+        for key in ("model", "data"):
+            _reject_unknown_fields(key, config[key])
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            seed = self.config[self.subcommand].seed_everything
+            raise UserError("seed_everything", seed, f"a seed ({error})") from error
+
+    # ------------------------------------------------------------------ checks, then creation
+    def before_instantiate_classes(self) -> None:
+        """Decides on the run folder and on the checkpoint to go on from, without touching the disk."""
+        config = self.config[self.subcommand]
+        threads = config.num_threads
+        require(threads is None or threads > 0, "num_threads", threads, "an integer > 0 or null")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        family = run_family(
+            [str(path) for path in config.config or ()],
+            config.model.class_path.rpartition(".")[2],
+            config.data.init_args.env.name,
+            config.seed_everything,
+        )
+        root_dir = config.trainer.default_root_dir
+        if config.ckpt_path in CHECKPOINT_WORDS:
+            config.ckpt_path = str(find_checkpoint(config.ckpt_path, family, root_dir))
+        if self.subcommand == "validate":
+            require(config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
+        if config.ckpt_path is not None:
+            self.saved_run = read_checkpoint(Path(config.ckpt_path))
+        resumed = folder_of(self.saved_run.path) if self.saved_run else None
+        self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
+
+    def instantiate_classes(self) -> None:
+        """Builds data module, algorithm and trainer."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if (line := explain_instantiation(error)) is not None:
+                raise OneLine(line) from error
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer; for `fit` with our callbacks, in the order in which they have to run, and our loggers."""
+        config = dict(self._get(self.config_init, "trainer")) | kwargs
+        config["default_root_dir"] = str(self.run_folder)
+        callbacks = config["callbacks"] or []
+        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        config["logger"] = self._loggers(config["logger"]) if self.subcommand == "fit" else False
+        if self.subcommand == "fit":
+            if not config["enable_progress_bar"]:
+                callbacks.append(self._get(self.config_init, "progress"))
+            callbacks.append(self.graceful_stop)
+            if not config["fast_dev_run"]:
+                callbacks.append(self._save_config())
+            if config["enable_checkpointing"] is not False:
+                callbacks.append(self._get(self.config_init, "checkpoint"))
+        else:
+            config["enable_checkpointing"] = None
+            callbacks.append(self._get(self.config_init, "checkpoint"))  # its state is in the checkpoint
+        config["callbacks"] = callbacks
+        try:
+            return Trainer(**config)
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
+
+    def _loggers(self, wanted: Any) -> list[Logger]:
+        others = [] if wanted in (None, True, False) else list(wanted) if isinstance(wanted, list) else [wanted]
+        for logger in others:
+            if isinstance(logger, (WandbLogger, TensorBoardLogger)):
+                logger.use_folder(self.run_folder)
+        saved = self.saved_run
+        return [CsvLogger(self.run_folder, (saved.env_steps, saved.rounds) if saved else None), *others]
+
+    def _save_config(self) -> SaveConfig:
+        config = self.config[self.subcommand].clone()
+        config.ckpt_path = None  # so that `--config .../config.yaml` starts the run anew
+        return SaveConfig(self._parser(self.subcommand), config, overwrite=True)
+
+    def after_instantiate_classes(self) -> None:
+        """The checks that need the objects; then, for `fit`, creates the run folder."""
+        spec = self.datamodule.spec
+        self.model.check(spec)
+        self.datamodule.check(str(existing_parent(self.run_folder)))
+        twin = _networks(self.model, spec)
+        has_targets = any(True for _ in twin.targets())
+        if self.subcommand == "fit":
+            require(
+                not has_targets or any(isinstance(callback, SoftTargetUpdate) for callback in self.trainer.callbacks),
+                "trainer.callbacks",
+                self._get(self.config, "trainer").callbacks,
+                f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
+            )
+        if self.saved_run is not None:
+            self._check_saved_run(self.saved_run, twin)
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:
+            make_folder(self.run_folder)
+        parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
+        say(
+            f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
+            f"action {spec.action_dim}, {parameters:,} parameters, seed {self._get(self.config, 'seed_everything')}, "
+            f"{self.trainer.strategy.root_device}"
+        )
+
+    def _check_saved_run(self, saved: SavedRun, twin: Algorithm) -> None:
+        name = type(self.model).__name__
+        where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
+        require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
+        shapes = {key: tuple(value.shape) for key, value in twin.state_dict().items()}
+        for key in sorted(shapes.keys() | saved.shapes.keys()):
+            expected, found = shapes.get(key, "no such weight"), saved.shapes.get(key, "no such weight")
+            require(expected == found, "ckpt_path", where, f"{key} to be {expected} as configured, not {found}")
+        updates = len(list(twin.updates()))
+        require(
+            saved.optimizers == updates,
+            "ckpt_path",
+            where,
+            f"a checkpoint with {updates} optimisers as configured, not {saved.optimizers}",
+        )
+
+    # ------------------------------------------------------------------ commands
+    def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
+        """Trains, and ends with one line that says where everything is."""
+        saved = self.saved_run
+        say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
+        start = time.monotonic()
+        try:
+            with _trainer_errors():
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
+        except Interrupted:
+            pass  # the checkpoint is written
+        finally:
+            # After an exception Lightning tears nothing down.
+            datamodule.teardown("fit")
+            urls = [logger.close() for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        for url in filter(None, urls):
+            say(f"W&B: {url}")
+        if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
+            say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
+        else:
+            say(self._summary(datamodule.env_steps, time.monotonic() - start))
+
+    def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
+        """Evaluates a checkpoint and prints its return."""
+        saved = self.saved_run
+        assert saved is not None  # `before_instantiate_classes` has checked
+        try:
+            with _trainer_errors():
+                self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
+        finally:
+            datamodule.teardown("validate")
+        length = self.trainer.callback_metrics["eval/episode_length"]
+        say(
+            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
+            f"steps on average, after {saved.env_steps:,} env steps"
+        )
+
+    def _summary(self, env_steps: int, seconds: float) -> str:
+        parts = [f"Finished: {env_steps:,} env steps in {duration(seconds)}"]
+        if "eval/return" in self.trainer.callback_metrics:
+            parts.append(evaluation(self.trainer.callback_metrics))
+        folder = self.run_folder
+        found = [name for name in ("last", "best") if (folder / "checkpoints" / f"{name}.ckpt").exists()]
+        if not found:
+            return ", ".join(parts) + "."
+        checkpoints = "{last,best}" if len(found) == 2 else found[0]
+        best = shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")
+        return (
+            f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
+            f"config.yaml. Watch it: python -m lit_mbrl validate --ckpt_path {shlex.quote(str(best))} "
+            "--data.eval_episodes=1 --data.env.kwargs.render_mode=human"
+        )
+
+
+# ---------------------------------------------------------------------- helpers
+def _reject_unknown_fields(key: str, component: Any) -> None:
+    """Nested dataclasses: jsonargparse drops fields that they do not have instead of complaining."""
+    if component is None:
+        return
+    module, _, name = component.class_path.rpartition(".")
+    cls = getattr(sys.modules[module], name)
+    hints = typing.get_type_hints(cls.__init__)
+    for option, value in vars(component.init_args).items():
+        if dataclasses.is_dataclass(hints.get(option)) and isinstance(value, jsonargparse.Namespace):
+            known = [field.name for field in dataclasses.fields(hints[option])]
+            for given in vars(value):
+                if given not in known:
+                    raise OneLine(f"--{key}.{option}.{given}: no such option{did_you_mean(given, known)}")
+
+
+def _networks(model: Algorithm, spec: Any) -> Algorithm:
+    """A copy of the algorithm with all its networks, without memory for their weights."""
+    twin = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        twin.setup_networks(spec.observation_dim, spec.action_dim)
+    return twin
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries under the names of the command line: `model.horizon`, and `model` for the class."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and key == "init_args":
+            yield from _flatten(value, prefix)
+        elif isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif key == "class_path":
+            yield prefix.rstrip("."), value.rpartition(".")[2]
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextmanager
+def _trainer_errors() -> Iterator[None]:
+    """What Lightning finds wrong with its options only when it starts."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise OneLine(" ".join(str(error).split())) from error

@@ -1,0 +1,62 @@
+"""What the application says, and what it keeps its libraries from saying."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+_LIGHTNING = ("lightning", "lightning.fabric", "lightning.pytorch")
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Prints a line, once however many processes there are."""
+    print(line, flush=True)
+
+
+def evaluation(metrics: Mapping[str, Tensor]) -> str:
+    """The result of the last evaluation."""
+    return f"eval return {metrics['eval/return']:.1f} +- {metrics['eval/return_std']:.1f}"
+
+
+def shorten(path: Path) -> Path:
+    """The path relative to the working directory, if it lies below it."""
+    absolute, here = path.absolute(), Path.cwd()
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what libraries say about themselves; what this application says stays, and so do real warnings."""
+    handlers = [handler for name in _LIGHTNING for handler in logging.getLogger(name).handlers]
+    torchrl = logging.getLogger("torchrl")
+    torchrl.addFilter(_no_info)
+    for handler in handlers:
+        handler.addFilter(_not_lightnings_info)
+    try:
+        with warnings.catch_warnings():
+            # Lightning's own uses of deprecated names, of torch and of jsonargparse.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+            # It takes an epoch that is shorter than the logging interval for a mistake.
+            warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
+            yield
+    finally:
+        torchrl.removeFilter(_no_info)
+        for handler in handlers:
+            handler.removeFilter(_not_lightnings_info)
+
+
+def _not_lightnings_info(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or f"{os.sep}lightning{os.sep}" not in record.pathname
+
+
+def _no_info(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO

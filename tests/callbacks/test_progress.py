@@ -1,0 +1,85 @@
+"""What a terminal and what a log file sees."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import callbacks.progress
+from callbacks import Progress, duration
+from lit_mbrl.algorithms import SAC
+from tests.runs import SaveAndStop, Stop, fit, make_data
+
+
+class Bar:
+    """Stands for tqdm, and remembers."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.n, self.shown, self.postfix, self.closed = options, options["initial"], [], "", False
+
+    def update(self, count: int) -> None:
+        self.n += count
+        self.shown.append(self.n)
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        self.postfix = text
+
+    def refresh(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    """The bars that were made, as if there were a terminal."""
+    made: list[Bar] = []
+    monkeypatch.setattr(callbacks.progress, "_has_terminal", lambda: True)
+    monkeypatch.setattr(callbacks.progress, "tqdm", lambda **options: made.append(Bar(**options)) or made[-1])
+    return made
+
+
+def test_bar_counts_environment_steps_from_the_warm_up_on(bars: list[Bar], capsys: pytest.CaptureFixture) -> None:
+    fit(SAC(hidden_sizes=[8]), make_data(), Progress(refresh_seconds=0))
+    (bar,) = bars
+    assert (bar.options["initial"], bar.options["total"]) == (0, 60)
+    assert bar.shown[0] == 1 and bar.shown[-1] == 60 and bar.shown == sorted(bar.shown)
+    assert re.fullmatch(r"eval return -?\d+\.\d \+- \d+\.\d", bar.postfix)
+    assert bar.closed
+    assert "env steps (" not in capsys.readouterr().out
+
+
+def test_bar_is_updated_a_few_times_a_second_only(bars: list[Bar]) -> None:
+    fit(SAC(hidden_sizes=[8]), make_data(), Progress(refresh_seconds=1e12))
+    assert bars[0].shown == [40, 60, 60]  # two evaluations, the end
+
+
+def test_bar_of_a_resumed_run_starts_where_it_was(bars: list[Bar], tmp_path: Any) -> None:
+    with pytest.raises(Stop):
+        fit(SAC(hidden_sizes=[8]), make_data(), SaveAndStop(tmp_path / "stop.ckpt", 10), Progress())
+    assert bars[0].closed
+    fit(SAC(hidden_sizes=[8]), make_data(), Progress(), ckpt_path=tmp_path / "stop.ckpt")
+    assert bars[1].options["initial"] == 34  # 24 frames of warm-up and 10 rounds
+
+
+def test_log_file_gets_a_line_per_evaluation(capsys: pytest.CaptureFixture) -> None:
+    fit(SAC(hidden_sizes=[8]), make_data(), Progress())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "env steps" in line]
+    assert [line.split(" env steps ")[0] for line in lines] == ["40/60", "60/60"]
+    pattern = r"\d+/60 env steps \(\d+%\), [\d,]+ steps/s, \ds elapsed, \ds left, eval return -?[\d.]+ \+- [\d.]+"
+    assert all(re.fullmatch(pattern, line) for line in lines)
+
+
+def test_can_be_switched_off(bars: list[Bar], capsys: pytest.CaptureFixture) -> None:
+    fit(SAC(hidden_sizes=[8]), make_data(), Progress(enabled=False))
+    assert bars == [] and "eval return" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.4, "59s"), (59.6, "1m00s"), (130, "2m10s"), (3600, "1h00m"), (11100, "3h05m")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,72 @@
+"""The command line as tests use it: in this process, with runs of a second."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+TINY = [
+    "--data.total_frames=60",
+    "--data.learning_starts=20",
+    "--data.epoch_frames=20",
+    "--data.eval_episodes=1",
+    "--data.env.max_episode_steps=20",
+    "--data.batch_size=8",
+    "--model.hidden_sizes=[8,8]",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=10",
+]
+NO_WANDB = "--trainer.logger=null"
+SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
+
+
+class SendSignal(Callback):
+    """Sends this process a signal at the end of a round, before `GracefulStop` looks, or during the warm-up."""
+
+    def __init__(self, round: int, number: int = int(signal.SIGINT), times: int = 1) -> None:
+        self.round, self.number, self.times = round, number, times
+
+    def on_warmup(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.round == 0 and pl_module.env_steps == 1:
+            self._send()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if pl_module.grad_steps == self.round:
+            self._send()
+
+    def _send(self) -> None:
+        for _ in range(self.times):
+            os.kill(os.getpid(), self.number)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics, without how long things took."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if "second" not in key} for row in csv.DictReader(file)]
+
+
+def run_folders(directory: Path) -> list[Path]:
+    """All run folders below a working directory."""
+    return sorted(path.parent for path in directory.glob("runs/*/*/*/config.yaml"))
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint, read as the application reads it."""
+    return torch.load(checkpoint, weights_only=True)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two trees of tensors and plain values are bit-equal."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second or (first != first and second != second)
