@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,3 +204,32 @@ def test_overrides_change_something() -> None:
 def parameters(cls: type) -> dict[str, Any]:
     """Options of a class and their defaults."""
     return {name: p.default for name, p in inspect.signature(cls.__init__).parameters.items()}
+
+
+@pytest.mark.parametrize(
+    "names", [*([name] for name in TABLE_4), ["poplin_hopper", PUBLIC_CODE], ["mbpo_ant", PUBLIC_CODE]], ids="+".join
+)
+def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> None:
+    """The networks at the paper's sizes, in its environments; the batches and the run are short."""
+    configs = [f"--config={FOLDER / name}.yaml" for name in names]
+    options = [
+        "--data.total_frames=33",
+        "--data.epoch_frames=33",
+        "--data.learning_starts=30",
+        "--data.batch_size=8",
+        "--data.sequence_batch_size=8",
+        "--data.eval_episodes=1",
+        "--data.env.max_episode_steps=10",
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=null",
+        "--trainer.log_every_n_steps=1",
+        "--checkpoint.every_epochs=100",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    assert main(["fit", *configs, *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
+    assert [row["time/rounds"] for row in rounds] == ["1.0", "2.0", "3.0"]
+    losses = [name for name in rounds[0] if name.startswith("loss/")]
+    assert len(losses) == 6
+    assert all(math.isfinite(float(row[name])) for row in rounds for name in losses)

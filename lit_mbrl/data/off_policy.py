@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -141,8 +142,8 @@ class OffPolicy(LightningDataModule):
             return
         size = predicted_bytes(self.capacity, self.spec.observation_dim, self.spec.action_dim)
         rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
-        self.replay = Replay(self.capacity, self.env.num_envs, self.storage)
         trainer = self.trainer
+        self.replay = Replay(self.capacity, self.env.num_envs, self.storage, Path(trainer.default_root_dir) / "replay")
         limit = trainer.fit_loop.max_epochs
         epochs = self._epochs_after(self.total_frames)
         trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)

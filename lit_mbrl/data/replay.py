@@ -58,7 +58,9 @@ class Replay:
         if storage == "memory":
             backing = LazyTensorStorage(self.capacity)
         else:
-            backing = LazyMemmapStorage(self.capacity, scratch_dir=None if directory is None else str(directory))
+            # A resumed run writes over its files: the frames of its checkpoint are in the checkpoint.
+            folder = None if directory is None else str(directory)
+            backing = LazyMemmapStorage(self.capacity, scratch_dir=folder, existsok=True)
         self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
 

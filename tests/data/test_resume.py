@@ -48,3 +48,18 @@ def test_resume_in_other_environments(env: str, tmp_path: Path) -> None:
 
 def test_resume_with_environments_side_by_side_and_a_full_replay(tmp_path: Path) -> None:
     compare("sac_svg", 20, tmp_path / "run.ckpt", num_envs=2, frames_per_batch=4, capacity=30, utd_ratio=0.75)
+
+
+def test_resume_with_the_replay_on_disk(tmp_path: Path) -> None:
+    options = {"storage": "memmap"}
+    whole, whole_data = ALGORITHMS["sac"](), make_data(**options)
+    fit(whole, whole_data, default_root_dir=tmp_path / "whole")
+    assert list((tmp_path / "whole" / "replay").rglob("*.memmap"))
+    run = {"default_root_dir": tmp_path / "run"}
+    with pytest.raises(Stop):
+        fit(ALGORITHMS["sac"](), make_data(**options), SaveAndStop(tmp_path / "run.ckpt", 9), **run)
+    # In the folder of the run, whose files hold frames from after the checkpoint.
+    second, second_data = ALGORITHMS["sac"](), make_data(**options)
+    fit(second, second_data, ckpt_path=tmp_path / "run.ckpt", **run)
+    expected, found = everything(whole, whole_data), everything(second, second_data)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
