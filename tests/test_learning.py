@@ -1,7 +1,7 @@
 """Learning on small tasks (slow): several seeds, and a threshold that chance does not reach.
 
-On Pendulum-v1 a uniformly random policy returns -1233 with a standard deviation of 290 over episodes (5000 episodes; the
-best mean of ten was -994), and doing nothing -1204 with one of 350. A mean of ten above -250 takes a swing-up.
+On Pendulum-v1 a uniformly random policy returns -1233 with a standard deviation of 290 over episodes (5000 episodes;
+the best mean of ten was -994), and doing nothing -1204 with one of 350. A mean of ten above -250 takes a swing-up.
 """
 
 from __future__ import annotations
