@@ -7,7 +7,7 @@ policy that is updated (and targets that follow, `callbacks.SoftTargetUpdate(per
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,17 +22,14 @@ class TD3(DDPG):
     """Twin critics, target policy smoothing, delayed policy updates.
 
     Args:
-        hidden_sizes: hidden layers of actor and critics.
-        gamma: discount.
         actor_lr: Adam's learning rate of the actor.
         critic_lr: of both critics.
         exploration: `"gaussian"` (the paper's) or `"ou"`.
         exploration_sigma: the noise's standard deviation, for actions in [-1, 1].
-        ou_theta: the Ornstein-Uhlenbeck noise's rate of return.
         policy_delay: rounds per policy update.
         target_noise: standard deviation of the smoothing noise.
         target_noise_clip: bound of the smoothing noise.
-        normalize_observations: see `Algorithm`.
+        **kwargs: of `DDPG`.
     """
 
     paper = "Fujimoto et al. 2018, arXiv 1802.09477"
@@ -40,20 +37,21 @@ class TD3(DDPG):
 
     def __init__(
         self,
-        hidden_sizes: list[int] | None = None,
-        gamma: float = 0.99,
         actor_lr: float = 3e-4,
         critic_lr: float = 3e-4,
         exploration: Literal["ou", "gaussian"] = "gaussian",
         exploration_sigma: float = 0.1,
-        ou_theta: float = 0.15,
         policy_delay: int = 2,
         target_noise: float = 0.2,
         target_noise_clip: float = 0.5,
-        normalize_observations: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            hidden_sizes, gamma, actor_lr, critic_lr, exploration, exploration_sigma, ou_theta, normalize_observations
+            actor_lr=actor_lr,
+            critic_lr=critic_lr,
+            exploration=exploration,
+            exploration_sigma=exploration_sigma,
+            **kwargs,
         )
         require(policy_delay > 0, "model.policy_delay", policy_delay, "an integer > 0")
         require(target_noise >= 0, "model.target_noise", target_noise, "a number >= 0")

@@ -9,6 +9,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from lit_mbrl.data.replay import STORED
+
 
 @torch.no_grad()
 def run_episodes(env: EnvBase, act: Callable[[Tensor], Tensor], max_steps: int) -> TensorDictBase:
@@ -28,14 +30,7 @@ def run_episodes(env: EnvBase, act: Callable[[Tensor], Tensor], max_steps: int) 
     for _ in range(max_steps):
         root["action"] = act(root["observation"])
         frame, root = env.step_and_maybe_reset(root)
-        kept = frame.select(
-            "observation",
-            "action",
-            ("next", "observation"),
-            ("next", "reward"),
-            ("next", "terminated"),
-            ("next", "truncated"),
-        )
+        kept = frame.select(*STORED)
         kept["mask"] = alive
         frames.append(kept)
         alive = alive & ~frame["next", "done"].squeeze(-1)

@@ -26,20 +26,12 @@ from torchrl.collectors import Collector
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.errors import require
 
 _EVALUATION_MAX_STEPS = 10_000
 _CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
-_STORED = (
-    "observation",
-    "action",
-    ("next", "observation"),
-    ("next", "reward"),
-    ("next", "terminated"),
-    ("next", "truncated"),
-)
 
 
 class OffPolicy(LightningDataModule):
@@ -201,7 +193,7 @@ class OffPolicy(LightningDataModule):
         """Takes `frames_per_batch` environment steps, random ones during the warm-up, and stores them."""
         warming_up = self.env_steps < self.learning_starts
         self._policy.random = warming_up
-        frames = self.collector.rollout().select(*_STORED)
+        frames = self.collector.rollout().select(*STORED)
         self.env_steps += frames.numel()
         self.trainer.lightning_module.observe(frames)
         self.replay.extend(frames)

@@ -24,6 +24,14 @@ from torchrl.data.replay_buffers.samplers import RandomSampler
 
 from lit_mbrl.errors import UserError
 
+STORED = (
+    "observation",
+    "action",
+    ("next", "observation"),
+    ("next", "reward"),
+    ("next", "terminated"),
+    ("next", "truncated"),
+)
 _TRIES = 100
 
 
