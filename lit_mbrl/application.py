@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from callbacks import Aborted, Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
-from lit_mbrl.errors import UserError, did_you_mean, require
+from lit_mbrl.errors import RunFailed, UserError, did_you_mean, require
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 from lit_mbrl.output import evaluation, quiet, say, shorten
 from lit_mbrl.run_folder import (
@@ -48,6 +48,9 @@ def run(argv: Sequence[str]) -> int:
             Application(argv)
         except (UserError, OneLine) as error:
             return _fail(str(error))
+        except RunFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except Aborted:
             print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
             return 130
@@ -138,6 +141,12 @@ class Application(LightningCLI):
             type=int | None,
             default=None,
             help="CPU threads of torch; null: torch's own choice, one per core",
+        )
+        parser.add_argument(
+            "--non_finite",
+            type=typing.Literal["stop", "skip"],
+            default="stop",
+            help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
         )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Progress, "progress")
@@ -278,6 +287,7 @@ class Application(LightningCLI):
     def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Trains, and ends with one line that says where everything is."""
         saved = self.saved_run
+        model.finite.action = self._get(self.config, "non_finite")
         say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
         start = time.monotonic()
         try:
@@ -285,6 +295,8 @@ class Application(LightningCLI):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
         except Interrupted:
             pass  # the checkpoint is written
+        except RunFailed as error:
+            raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
         finally:
             # After an exception Lightning tears nothing down.
             datamodule.teardown("fit")
@@ -295,6 +307,13 @@ class Application(LightningCLI):
             say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
         else:
             say(self._summary(datamodule.env_steps, time.monotonic() - start))
+
+    def _last_checkpoint(self) -> str:
+        path = self.run_folder / "checkpoints" / "last.ckpt"
+        if not path.is_file():
+            return "there is no checkpoint yet"
+        saved = read_checkpoint(path)
+        return f"the last good checkpoint is {shorten(path)} ({saved.env_steps:,} env steps)"
 
     def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Evaluates a checkpoint and prints its return."""

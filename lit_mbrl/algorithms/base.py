@@ -21,6 +21,7 @@ from lightning.pytorch import LightningModule
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from lit_mbrl.algorithms.finite import FiniteCheck
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.optim import Adam
@@ -92,6 +93,7 @@ class Algorithm(LightningModule):
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
         self._last_log: tuple[float, int] | None = None
+        self.finite = FiniteCheck()
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -214,7 +216,9 @@ class Algorithm(LightningModule):
         self.manual_backward(loss, inputs=parameters)
         if update.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
-        optimizer.step()
+        gradients = [parameter.grad for parameter in parameters]
+        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, self.trainer):
+            optimizer.step()
         self.record(f"loss/{update.name}", loss)
 
     # ------------------------------------------------------------------ metrics
@@ -229,6 +233,8 @@ class Algorithm(LightningModule):
         values = torch.stack([self._recorded[name].to(self.device) for name in names]).tolist()
         self._recorded = {}
         metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
+        self.finite.settle()
+        metrics |= self.finite.metrics()
         now = time.perf_counter()
         if self._last_log is not None:
             then, env_steps = self._last_log
@@ -264,8 +270,18 @@ class Algorithm(LightningModule):
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is."""
+        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
+
+        Raises:
+            RunFailed: if a step was not finite: what came after it is not saved.
+        """
+        self.finite.settle()
+        checkpoint["skipped"] = dict(self.finite.skipped)
         checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting the steps left out."""
+        self.finite.skipped = dict(checkpoint.get("skipped", {}))
 
 
 def positive_sizes(option: str, sizes: list[int]) -> None:
