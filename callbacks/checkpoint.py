@@ -61,12 +61,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of what."""
+        return {"best": self.best, "of": [self.monitor, self.mode]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on comparing with the best value of the run that is resumed."""
-        self.best = state_dict["best"]
+        """Goes on comparing with the best value of the run that is resumed, unless it was one of something else."""
+        if state_dict.get("of", [self.monitor, self.mode]) == [self.monitor, self.mode]:
+            self.best = state_dict["best"]
 
     # ------------------------------------------------------------------ saving
     def save(self, trainer: Trainer, best: bool = False) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import shlex
 import sys
 import time
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,11 +29,13 @@ from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_conf
 from lit_mbrl.errors import RunFailed, UserError, did_you_mean, require
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 from lit_mbrl.output import evaluation, quiet, say, shorten
+from lit_mbrl.overrides import changes, flatten
 from lit_mbrl.run_folder import (
     SavedRun,
     existing_parent,
     find_checkpoint,
     folder_of,
+    locked,
     make_folder,
     new_folder,
     read_checkpoint,
@@ -43,9 +46,9 @@ from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantia
 
 def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
-    with quiet():
+    with quiet(), ExitStack() as until_the_end:
         try:
-            Application(argv)
+            Application(argv, until_the_end)
         except (UserError, OneLine) as error:
             return _fail(str(error))
         except RunFailed as error:
@@ -79,10 +82,19 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved `config.yaml` into the run folder and tells the loggers of it."""
+    """Writes the resolved `config.yaml` into the run folder and into checkpoints, and tells the loggers of it."""
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The configuration as YAML."""
+        return self.parser.dump(self.config, skip_unset=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lets a resumed run tell what has changed."""
+        checkpoint["config"] = self.text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        entries = dict(_flatten(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))))
+        entries = dict(flatten(yaml.safe_load(self.text)))
         for logger in trainer.loggers:
             logger.log_hyperparams(entries)
 
@@ -92,13 +104,19 @@ class Application(LightningCLI):
 
     Everything that can be wrong with the input is found, and raised as `UserError` or `OneLine`, before the run folder
     is created and before anything is logged.
+
+    Args:
+        argv: the command line.
+        until_the_end: what the run holds as long as it goes on: the lock of its folder.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], until_the_end: ExitStack) -> None:
         self.argv = list(argv)
+        self.until_the_end = until_the_end
         arguments = with_config_of_checkpoint(self.argv)
         self.run_folder = Path()
         self.saved_run: SavedRun | None = None
+        self.changed: list[str] = []
         self.graceful_stop = GracefulStop()
         jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         # omegaconf+: interpolations are resolved after the command line has been applied.
@@ -193,8 +211,19 @@ class Application(LightningCLI):
             require(config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
         if config.ckpt_path is not None:
             self.saved_run = read_checkpoint(Path(config.ckpt_path))
+            if self.subcommand == "fit":
+                self.changed = self._changes(self.saved_run)
         resumed = folder_of(self.saved_run.path) if self.saved_run else None
         self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
+
+    def _changes(self, saved: SavedRun) -> list[str]:
+        """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
+        config = self.config[self.subcommand]
+        current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
+        if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
+            return []
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in _class_of(config[key]).only_at_start]
+        return changes(saved.config, current, fixed)
 
     def instantiate_classes(self) -> None:
         """Builds data module, algorithm and trainer."""
@@ -260,6 +289,8 @@ class Application(LightningCLI):
             self._check_saved_run(self.saved_run, twin)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             make_folder(self.run_folder)
+            if self.trainer.is_global_zero:  # the other processes of a run share its folder
+                self.until_the_end.enter_context(locked(self.run_folder))
         parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
         say(
             f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
@@ -289,6 +320,8 @@ class Application(LightningCLI):
         saved = self.saved_run
         model.finite.action = self._get(self.config, "non_finite")
         say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
+        if self.changed:
+            say(f"changed since the checkpoint: {', '.join(self.changed)}")
         start = time.monotonic()
         try:
             with _trainer_errors():
@@ -348,12 +381,16 @@ class Application(LightningCLI):
 
 
 # ---------------------------------------------------------------------- helpers
+def _class_of(component: Any) -> Any:
+    module, _, name = component.class_path.rpartition(".")
+    return getattr(sys.modules[module], name)
+
+
 def _reject_unknown_fields(key: str, component: Any) -> None:
     """Nested dataclasses: jsonargparse drops fields that they do not have instead of complaining."""
     if component is None:
         return
-    module, _, name = component.class_path.rpartition(".")
-    cls = getattr(sys.modules[module], name)
+    cls = _class_of(component)
     hints = typing.get_type_hints(cls.__init__)
     for option, value in vars(component.init_args).items():
         if dataclasses.is_dataclass(hints.get(option)) and isinstance(value, jsonargparse.Namespace):
@@ -369,19 +406,6 @@ def _networks(model: Algorithm, spec: Any) -> Algorithm:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         twin.setup_networks(spec.observation_dim, spec.action_dim)
     return twin
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries under the names of the command line: `model.horizon`, and `model` for the class."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and key == "init_args":
-            yield from _flatten(value, prefix)
-        elif isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif key == "class_path":
-            yield prefix.rstrip("."), value.rpartition(".")[2]
-        else:
-            yield f"{prefix}{key}", value
 
 
 @contextmanager

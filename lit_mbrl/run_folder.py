@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from lit_mbrl.errors import UserError, require
 
@@ -79,6 +82,29 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder. The lock ends with the process, however that ends.
+
+    Raises:
+        UserError: if another run has it.
+    """
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                "trainer.default_root_dir",
+                folder,
+                f"a folder in which no other run is going on, but process {file.read().strip() or '?'} has one there",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
 def existing_parent(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
@@ -96,6 +122,7 @@ class SavedRun:
         rounds: rounds of updates taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
+        config: its configuration, as in `config.yaml`; None if it was not run by the command line.
     """
 
     path: Path
@@ -105,6 +132,7 @@ class SavedRun:
     rounds: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
+    config: Mapping[str, Any] | None = None
 
 
 def read_checkpoint(path: Path) -> SavedRun:
@@ -126,4 +154,5 @@ def read_checkpoint(path: Path) -> SavedRun:
         **content["lit_mbrl"],
         shapes={name: tuple(value.shape) for name, value in content["state_dict"].items()},
         optimizers=len(content["optimizer_states"]),
+        config=yaml.safe_load(content["config"]) if "config" in content else None,
     )

@@ -82,6 +82,8 @@ class Algorithm(LightningModule):
 
     paper: ClassVar[str] = ""
     continuous_actions: ClassVar[bool] = True
+    # Options that a resumed run cannot change, since their work is done or the weights depend on them.
+    only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(self, normalize_observations: bool = False) -> None:
         super().__init__()
@@ -162,6 +164,12 @@ class Algorithm(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One fused Adam per update, in the order of `updates()`."""
         return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
+
+    def on_train_start(self) -> None:
+        """Lets the learning rates of the configuration go before those in a checkpoint's optimisers."""
+        for update, optimizer in zip(self._update_list, self.trainer.optimizers, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = update.lr
 
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ class FiniteCheck:
     """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
 
     On a CPU the answer is there at once. On an accelerator it stays on the device, the fused optimiser reads it there
-    (`found_inf`), and it is fetched with the metrics, with the evaluation and before a checkpoint: a run stops late, but
-    its weights are still those of the last good step of every update.
+    (`found_inf`), and it is fetched with the metrics and before a checkpoint: a run stops late, but its weights are
+    still those of the last good step of every update.
 
     Under a gradient scaler (16-bit precision) infinite gradients are the scaler's way of finding its scale; it leaves
     those steps out by itself, and the loss alone is looked at.
@@ -45,7 +45,7 @@ class FiniteCheck:
         """
         total = loss.detach()
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            # The 2-norm is the cheapest reduction. It calls a gradient infinite from 1e19 on, which it might as well be.
+            # The 2-norm is the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be.
             norms = torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
             total = torch.stack(norms).sum() + total
         if total.device.type == "cpu" and trainer.world_size == 1:
