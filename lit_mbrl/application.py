@@ -39,6 +39,7 @@ from lit_mbrl.run_folder import (
     make_folder,
     new_folder,
     read_checkpoint,
+    require_replay,
     run_family,
 )
 from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
@@ -212,6 +213,7 @@ class Application(LightningCLI):
         if config.ckpt_path is not None:
             self.saved_run = read_checkpoint(Path(config.ckpt_path))
             if self.subcommand == "fit":
+                require_replay(self.saved_run)
                 self.changed = self._changes(self.saved_run)
         resumed = folder_of(self.saved_run.path) if self.saved_run else None
         self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)

@@ -122,6 +122,7 @@ class SavedRun:
         rounds: rounds of updates taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
+        replay: name and size in bytes of the files that hold its replay, in the folder `replay` beside the checkpoint.
         config: its configuration, as in `config.yaml`; None if it was not run by the command line.
     """
 
@@ -132,6 +133,7 @@ class SavedRun:
     rounds: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
+    replay: tuple[tuple[str, int], ...] = ()
     config: Mapping[str, Any] | None = None
 
 
@@ -154,5 +156,20 @@ def read_checkpoint(path: Path) -> SavedRun:
         **content["lit_mbrl"],
         shapes={name: tuple(value.shape) for name, value in content["state_dict"].items()},
         optimizers=len(content["optimizer_states"]),
+        replay=tuple(_replay_files(content)),
         config=yaml.safe_load(content["config"]) if "config" in content else None,
     )
+
+
+def require_replay(saved: SavedRun) -> None:
+    """Raises `UserError` if a file of the checkpoint's replay is missing or torn. Evaluating it needs none."""
+    for name, size in saved.replay:
+        file = saved.path.parent / "replay" / name
+        whole = file.is_file() and file.stat().st_size == size
+        require(whole, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")
+
+
+def _replay_files(content: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for part in content.values():
+        if isinstance(part, dict) and isinstance(part.get("replay"), dict):
+            yield from ((name, size) for name, _, _, size in part["replay"].get("files", ()))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +27,7 @@ from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.errors import require
 
@@ -125,6 +127,7 @@ class OffPolicy(LightningDataModule):
         self._eval_env: VectorEnv | None = None
         self._resume: dict[str, Any] | None = None
         self._max_epochs: int | None = None
+        self._files: ReplayFiles | None = None
 
     # ------------------------------------------------------------------ set-up
     @property
@@ -289,6 +292,15 @@ class OffPolicy(LightningDataModule):
         return episodes
 
     # ------------------------------------------------------------------ checkpoint
+    def save_replay_in(self, folder: Path) -> None:
+        """From now on checkpoints name files in `folder`, which has to be called `replay` and lie beside them."""
+        self._files = ReplayFiles(folder)
+
+    def tidy_replay(self) -> None:
+        """Removes the files that no checkpoint needs any more."""
+        if self._files is not None:
+            self._files.tidy()
+
     def state_dict(self) -> dict[str, Any]:
         """Counters, replay, statistics of running episodes, environments and every random state."""
         state: dict[str, Any] = {
@@ -299,7 +311,8 @@ class OffPolicy(LightningDataModule):
         }
         if self.collector is not None:
             carrier = self.collector._carrier
-            state["replay"] = self.replay.state_dict()
+            save_files = self._files is not None and self.trainer.is_global_zero
+            state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = {key: carrier[key].clone() for key in _CARRIED}
             state["random"] = get_random_state()
@@ -315,7 +328,12 @@ class OffPolicy(LightningDataModule):
             self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self.utd_ratio))
         if self.replay is None or "replay" not in state:
             return
-        self.replay.load_state_dict(state["replay"])
+        if "files" in state["replay"]:
+            source = ReplayFiles(Path(self.trainer.ckpt_path).parent / "replay")
+            goes_on = self._files is not None and self._files.folder.resolve() == source.folder.resolve()
+            (self._files if goes_on else source).load(self.replay, state["replay"])
+        else:
+            self.replay.load_state_dict(state["replay"])
         self._resume = {name: state[name] for name in ("envs", "carrier", "random")}
         self._limit_epochs()
         done = self._epochs_done()
