@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import functools
 import shlex
 import sys
@@ -39,6 +40,7 @@ from lit_mbrl.run_folder import (
     make_folder,
     new_folder,
     read_checkpoint,
+    read_last_good,
     require_replay,
     run_family,
 )
@@ -118,6 +120,7 @@ class Application(LightningCLI):
         self.run_folder = Path()
         self.saved_run: SavedRun | None = None
         self.changed: list[str] = []
+        self.damage: str | None = None
         self.graceful_stop = GracefulStop()
         jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         # omegaconf+: interpolations are resolved after the command line has been applied.
@@ -206,15 +209,20 @@ class Application(LightningCLI):
             config.seed_everything,
         )
         root_dir = config.trainer.default_root_dir
+        training = self.subcommand == "fit"
+        require(training or config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
         if config.ckpt_path in CHECKPOINT_WORDS:
-            config.ckpt_path = str(find_checkpoint(config.ckpt_path, family, root_dir))
-        if self.subcommand == "validate":
-            require(config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
-        if config.ckpt_path is not None:
+            found = find_checkpoint(config.ckpt_path, family, root_dir)
+            self.saved_run, problem = read_last_good(found, with_replay=training)
+            config.ckpt_path = str(self.saved_run.path)
+            if problem is not None:
+                self.damage = f"{shorten(found)}: expected {problem}; going on from {shorten(self.saved_run.path)}"
+        elif config.ckpt_path is not None:
             self.saved_run = read_checkpoint(Path(config.ckpt_path))
-            if self.subcommand == "fit":
+            if training:
                 require_replay(self.saved_run)
-                self.changed = self._changes(self.saved_run)
+        if self.saved_run is not None and training:
+            self.changed = self._changes(self.saved_run)
         resumed = folder_of(self.saved_run.path) if self.saved_run else None
         self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
 
@@ -289,6 +297,8 @@ class Application(LightningCLI):
             )
         if self.saved_run is not None:
             self._check_saved_run(self.saved_run, twin)
+        if self.damage is not None:
+            print(f"warning: {self.damage}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             make_folder(self.run_folder)
             if self.trainer.is_global_zero:  # the other processes of a run share its folder
@@ -330,6 +340,12 @@ class Application(LightningCLI):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
         except Interrupted:
             pass  # the checkpoint is written
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunFailed(
+                f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
+            ) from error
         except RunFailed as error:
             raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
         finally:

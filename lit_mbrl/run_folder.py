@@ -61,6 +61,31 @@ def find_checkpoint(word: str, family: Path, root_dir: str | None) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def read_last_good(path: Path, with_replay: bool) -> tuple[SavedRun, str | None]:
+    """The checkpoint or, if it is damaged, the newest whole one beside it, and then what is wrong with the first.
+
+    Args:
+        path: a checkpoint of a run folder.
+        with_replay: whether its replay has to be whole, too.
+
+    Raises:
+        UserError: about the first one, if none is whole.
+    """
+    others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda file: file.stat().st_mtime, reverse=True)
+    problem: UserError | None = None
+    for candidate in (path, *others):
+        try:
+            saved = read_checkpoint(candidate)
+            if with_replay:
+                require_replay(saved)
+        except UserError as error:
+            problem = problem or error
+        else:
+            return saved, None if problem is None else problem.expected
+    assert problem is not None  # the first candidate was not whole
+    raise problem
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The run folder of a checkpoint; None if it lies elsewhere."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
