@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_mbrl.errors import require
+from lit_mbrl.errors import RunFailed, require
 
 
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
@@ -38,6 +38,11 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._saved: tuple[int, int] | None = None
 
     # ------------------------------------------------------------------ hooks
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets a data module with a replay write it beside the checkpoints, each frame once."""
+        if stage == "fit" and hasattr(trainer.datamodule, "save_replay_in"):
+            trainer.datamodule.save_replay_in(Path(trainer.default_root_dir) / self.folder / "replay")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves if it is time to, if the evaluation improved, or if the run was asked to stop."""
         improved = self._improved(trainer)
@@ -61,27 +66,39 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of what."""
+        return {"best": self.best, "of": [self.monitor, self.mode]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on comparing with the best value of the run that is resumed."""
-        self.best = state_dict["best"]
+        """Goes on comparing with the best value of the run that is resumed, unless it was one of something else."""
+        if state_dict.get("of", [self.monitor, self.mode]) == [self.monitor, self.mode]:
+            self.best = state_dict["best"]
 
     # ------------------------------------------------------------------ saving
     def save(self, trainer: Trainer, best: bool = False) -> None:
-        """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process."""
+        """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process.
+
+        Raises:
+            RunFailed: if the disk is full or gone; the previous checkpoints are still there.
+        """
         if trainer.fast_dev_run:
             return
         folder = Path(trainer.default_root_dir) / self.folder
         temporary = folder / "last.ckpt.tmp"
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            _flush(temporary)
-            if best:
-                _replace_by_copy(temporary, folder / "best.ckpt")
-            os.replace(temporary, folder / "last.ckpt")
-            _flush(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if trainer.is_global_zero:
+                _flush(temporary)
+                if best:
+                    _replace_by_copy(temporary, folder / "best.ckpt")
+                os.replace(temporary, folder / "last.ckpt")
+                _flush(folder)
+                if hasattr(trainer.datamodule, "tidy_replay"):
+                    trainer.datamodule.tidy_replay()
+        except OSError as error:
+            temporary.unlink(missing_ok=True)  # its room may be what is missing
+            raise RunFailed(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error
         trainer.strategy.barrier("checkpoint")
         self._saved = self._clock(trainer.lightning_module)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
+import functools
 import shlex
 import sys
 import time
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,17 +27,21 @@ from omegaconf.errors import OmegaConfBaseException
 from callbacks import Aborted, Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
-from lit_mbrl.errors import UserError, did_you_mean, require
+from lit_mbrl.errors import RunFailed, UserError, did_you_mean, require
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 from lit_mbrl.output import evaluation, quiet, say, shorten
+from lit_mbrl.overrides import changes, flatten
 from lit_mbrl.run_folder import (
     SavedRun,
     existing_parent,
     find_checkpoint,
     folder_of,
+    locked,
     make_folder,
     new_folder,
     read_checkpoint,
+    read_last_good,
+    require_replay,
     run_family,
 )
 from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
@@ -43,11 +49,14 @@ from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantia
 
 def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
-    with quiet():
+    with quiet(), ExitStack() as until_the_end:
         try:
-            Application(argv)
+            Application(argv, until_the_end)
         except (UserError, OneLine) as error:
             return _fail(str(error))
+        except RunFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except Aborted:
             print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
             return 130
@@ -76,10 +85,19 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved `config.yaml` into the run folder and tells the loggers of it."""
+    """Writes the resolved `config.yaml` into the run folder and into checkpoints, and tells the loggers of it."""
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The configuration as YAML."""
+        return self.parser.dump(self.config, skip_unset=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lets a resumed run tell what has changed."""
+        checkpoint["config"] = self.text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        entries = dict(_flatten(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))))
+        entries = dict(flatten(yaml.safe_load(self.text)))
         for logger in trainer.loggers:
             logger.log_hyperparams(entries)
 
@@ -89,13 +107,20 @@ class Application(LightningCLI):
 
     Everything that can be wrong with the input is found, and raised as `UserError` or `OneLine`, before the run folder
     is created and before anything is logged.
+
+    Args:
+        argv: the command line.
+        until_the_end: what the run holds as long as it goes on: the lock of its folder.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], until_the_end: ExitStack) -> None:
         self.argv = list(argv)
+        self.until_the_end = until_the_end
         arguments = with_config_of_checkpoint(self.argv)
         self.run_folder = Path()
         self.saved_run: SavedRun | None = None
+        self.changed: list[str] = []
+        self.damage: str | None = None
         self.graceful_stop = GracefulStop()
         jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         # omegaconf+: interpolations are resolved after the command line has been applied.
@@ -139,6 +164,12 @@ class Application(LightningCLI):
             default=None,
             help="CPU threads of torch; null: torch's own choice, one per core",
         )
+        parser.add_argument(
+            "--non_finite",
+            type=typing.Literal["stop", "skip"],
+            default="stop",
+            help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
+        )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Progress, "progress")
 
@@ -178,14 +209,31 @@ class Application(LightningCLI):
             config.seed_everything,
         )
         root_dir = config.trainer.default_root_dir
+        training = self.subcommand == "fit"
+        require(training or config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
         if config.ckpt_path in CHECKPOINT_WORDS:
-            config.ckpt_path = str(find_checkpoint(config.ckpt_path, family, root_dir))
-        if self.subcommand == "validate":
-            require(config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
-        if config.ckpt_path is not None:
+            found = find_checkpoint(config.ckpt_path, family, root_dir)
+            self.saved_run, problem = read_last_good(found, with_replay=training)
+            config.ckpt_path = str(self.saved_run.path)
+            if problem is not None:
+                self.damage = f"{shorten(found)}: expected {problem}; going on from {shorten(self.saved_run.path)}"
+        elif config.ckpt_path is not None:
             self.saved_run = read_checkpoint(Path(config.ckpt_path))
+            if training:
+                require_replay(self.saved_run)
+        if self.saved_run is not None and training:
+            self.changed = self._changes(self.saved_run)
         resumed = folder_of(self.saved_run.path) if self.saved_run else None
         self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
+
+    def _changes(self, saved: SavedRun) -> list[str]:
+        """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
+        config = self.config[self.subcommand]
+        current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
+        if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
+            return []
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in _class_of(config[key]).only_at_start]
+        return changes(saved.config, current, fixed)
 
     def instantiate_classes(self) -> None:
         """Builds data module, algorithm and trainer."""
@@ -249,8 +297,12 @@ class Application(LightningCLI):
             )
         if self.saved_run is not None:
             self._check_saved_run(self.saved_run, twin)
+        if self.damage is not None:
+            print(f"warning: {self.damage}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             make_folder(self.run_folder)
+            if self.trainer.is_global_zero:  # the other processes of a run share its folder
+                self.until_the_end.enter_context(locked(self.run_folder))
         parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
         say(
             f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
@@ -278,13 +330,24 @@ class Application(LightningCLI):
     def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Trains, and ends with one line that says where everything is."""
         saved = self.saved_run
+        model.finite.action = self._get(self.config, "non_finite")
         say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
+        if self.changed:
+            say(f"changed since the checkpoint: {', '.join(self.changed)}")
         start = time.monotonic()
         try:
             with _trainer_errors():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
         except Interrupted:
             pass  # the checkpoint is written
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunFailed(
+                f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
+            ) from error
+        except RunFailed as error:
+            raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
         finally:
             # After an exception Lightning tears nothing down.
             datamodule.teardown("fit")
@@ -295,6 +358,13 @@ class Application(LightningCLI):
             say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
         else:
             say(self._summary(datamodule.env_steps, time.monotonic() - start))
+
+    def _last_checkpoint(self) -> str:
+        path = self.run_folder / "checkpoints" / "last.ckpt"
+        if not path.is_file():
+            return "there is no checkpoint yet"
+        saved = read_checkpoint(path)
+        return f"the last good checkpoint is {shorten(path)} ({saved.env_steps:,} env steps)"
 
     def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Evaluates a checkpoint and prints its return."""
@@ -329,12 +399,16 @@ class Application(LightningCLI):
 
 
 # ---------------------------------------------------------------------- helpers
+def _class_of(component: Any) -> Any:
+    module, _, name = component.class_path.rpartition(".")
+    return getattr(sys.modules[module], name)
+
+
 def _reject_unknown_fields(key: str, component: Any) -> None:
     """Nested dataclasses: jsonargparse drops fields that they do not have instead of complaining."""
     if component is None:
         return
-    module, _, name = component.class_path.rpartition(".")
-    cls = getattr(sys.modules[module], name)
+    cls = _class_of(component)
     hints = typing.get_type_hints(cls.__init__)
     for option, value in vars(component.init_args).items():
         if dataclasses.is_dataclass(hints.get(option)) and isinstance(value, jsonargparse.Namespace):
@@ -350,19 +424,6 @@ def _networks(model: Algorithm, spec: Any) -> Algorithm:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         twin.setup_networks(spec.observation_dim, spec.action_dim)
     return twin
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries under the names of the command line: `model.horizon`, and `model` for the class."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and key == "init_args":
-            yield from _flatten(value, prefix)
-        elif isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif key == "class_path":
-            yield prefix.rstrip("."), value.rpartition(".")[2]
-        else:
-            yield f"{prefix}{key}", value
 
 
 @contextmanager

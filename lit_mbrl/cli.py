@@ -17,7 +17,9 @@ _ALGORITHMS = Path(__file__).resolve().parent / "algorithms"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code: 0 (also after a graceful stop), 2 for a mistake, 130 for an abort.
+    """Runs a command and returns the exit code.
+
+    0: finished, or gracefully stopped; 1: the run failed; 2: a mistake of the user; 130: aborted.
 
     Args:
         argv: the arguments; None: those of the process.

@@ -24,6 +24,10 @@ class UserError(ValueError):
         return UserError, (self.option, self.value, self.expected)
 
 
+class RunFailed(RuntimeError):
+    """A run that cannot go on, through no mistake of its command line. Printed as one line, exit code 1."""
+
+
 def require(condition: bool, option: str, value: object, expected: str) -> None:
     """Raises `UserError` unless `condition` holds."""
     if not condition:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from lit_mbrl.errors import UserError, require
 
@@ -58,6 +61,31 @@ def find_checkpoint(word: str, family: Path, root_dir: str | None) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def read_last_good(path: Path, with_replay: bool) -> tuple[SavedRun, str | None]:
+    """The checkpoint or, if it is damaged, the newest whole one beside it, and then what is wrong with the first.
+
+    Args:
+        path: a checkpoint of a run folder.
+        with_replay: whether its replay has to be whole, too.
+
+    Raises:
+        UserError: about the first one, if none is whole.
+    """
+    others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda file: file.stat().st_mtime, reverse=True)
+    problem: UserError | None = None
+    for candidate in (path, *others):
+        try:
+            saved = read_checkpoint(candidate)
+            if with_replay:
+                require_replay(saved)
+        except UserError as error:
+            problem = problem or error
+        else:
+            return saved, None if problem is None else problem.expected
+    assert problem is not None  # the first candidate was not whole
+    raise problem
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The run folder of a checkpoint; None if it lies elsewhere."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
@@ -79,6 +107,29 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder. The lock ends with the process, however that ends.
+
+    Raises:
+        UserError: if another run has it.
+    """
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                "trainer.default_root_dir",
+                folder,
+                f"a folder in which no other run is going on, but process {file.read().strip() or '?'} has one there",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
 def existing_parent(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
@@ -96,6 +147,8 @@ class SavedRun:
         rounds: rounds of updates taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
+        replay: name and size in bytes of the files that hold its replay, in the folder `replay` beside the checkpoint.
+        config: its configuration, as in `config.yaml`; None if it was not run by the command line.
     """
 
     path: Path
@@ -105,6 +158,8 @@ class SavedRun:
     rounds: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
+    replay: tuple[tuple[str, int], ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 def read_checkpoint(path: Path) -> SavedRun:
@@ -126,4 +181,20 @@ def read_checkpoint(path: Path) -> SavedRun:
         **content["lit_mbrl"],
         shapes={name: tuple(value.shape) for name, value in content["state_dict"].items()},
         optimizers=len(content["optimizer_states"]),
+        replay=tuple(_replay_files(content)),
+        config=yaml.safe_load(content["config"]) if "config" in content else None,
     )
+
+
+def require_replay(saved: SavedRun) -> None:
+    """Raises `UserError` if a file of the checkpoint's replay is missing or torn. Evaluating it needs none."""
+    for name, size in saved.replay:
+        file = saved.path.parent / "replay" / name
+        whole = file.is_file() and file.stat().st_size == size
+        require(whole, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")
+
+
+def _replay_files(content: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for part in content.values():
+        if isinstance(part, dict) and isinstance(part.get("replay"), dict):
+            yield from ((name, size) for name, _, _, size in part["replay"].get("files", ()))

@@ -57,8 +57,14 @@ def run_folders(directory: Path) -> list[Path]:
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint, read as the application reads it."""
-    return torch.load(checkpoint, weights_only=True)
+    """A checkpoint, read as the application reads it, with the frames of its replay in the place of their files."""
+    content = torch.load(checkpoint, weights_only=True)
+    replay = content.get("OffPolicy", {}).get("replay", {})
+    if "files" in replay:
+        parts = [torch.load(checkpoint.parent / "replay" / file[0], weights_only=True) for file in replay.pop("files")]
+        frames = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        replay["frames"] = {name: value[len(value) - replay["size"] :] for name, value in frames.items()}
+    return content
 
 
 def same(first: Any, second: Any) -> bool:

@@ -58,8 +58,8 @@ def test_a_run_from_its_header_to_its_last_line(work: Path, capfd: pytest.Captur
     assert last.endswith("--data.eval_episodes=1 --data.env.kwargs.render_mode=human")
     # No warning and no tip; whether the replay's size is here depends on what Lightning's log took for standard error.
     assert re.fullmatch(r"(INFO: |)replay: 61 transitions, 0.0 MB in memory when full\n|", err)
-    assert {path.name for path in folder.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", "wandb"}
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "checkpoints", "config.yaml", "metrics.csv", "wandb"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "replay"}
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
 
 

@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "callbacks": set(),
     "lit_mbrl.loggers": set(),
     "lit_mbrl.output": set(),
+    "lit_mbrl.overrides": set(),
     "lit_mbrl.run_folder": set(),
     "lit_mbrl.user_errors": set(),
 }

@@ -21,6 +21,7 @@ from lightning.pytorch import LightningModule
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from lit_mbrl.algorithms.finite import FiniteCheck
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.optim import Adam
@@ -81,6 +82,8 @@ class Algorithm(LightningModule):
 
     paper: ClassVar[str] = ""
     continuous_actions: ClassVar[bool] = True
+    # Options that a resumed run cannot change, since their work is done or the weights depend on them.
+    only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(self, normalize_observations: bool = False) -> None:
         super().__init__()
@@ -92,6 +95,7 @@ class Algorithm(LightningModule):
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
         self._last_log: tuple[float, int] | None = None
+        self.finite = FiniteCheck()
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -161,6 +165,12 @@ class Algorithm(LightningModule):
         """One fused Adam per update, in the order of `updates()`."""
         return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
 
+    def on_train_start(self) -> None:
+        """Lets the learning rates of the configuration go before those in a checkpoint's optimisers."""
+        for update, optimizer in zip(self._update_list, self.trainer.optimizers, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = update.lr
+
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, `[..., O]`."""
@@ -214,7 +224,9 @@ class Algorithm(LightningModule):
         self.manual_backward(loss, inputs=parameters)
         if update.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
-        optimizer.step()
+        gradients = [parameter.grad for parameter in parameters]
+        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, self.trainer):
+            optimizer.step()
         self.record(f"loss/{update.name}", loss)
 
     # ------------------------------------------------------------------ metrics
@@ -229,6 +241,8 @@ class Algorithm(LightningModule):
         values = torch.stack([self._recorded[name].to(self.device) for name in names]).tolist()
         self._recorded = {}
         metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
+        self.finite.settle()
+        metrics |= self.finite.metrics()
         now = time.perf_counter()
         if self._last_log is not None:
             then, env_steps = self._last_log
@@ -264,8 +278,18 @@ class Algorithm(LightningModule):
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is."""
+        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
+
+        Raises:
+            RunFailed: if a step was not finite: what came after it is not saved.
+        """
+        self.finite.settle()
+        checkpoint["skipped"] = dict(self.finite.skipped)
         checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting the steps left out."""
+        self.finite.skipped = dict(checkpoint.get("skipped", {}))
 
 
 def positive_sizes(option: str, sizes: list[int]) -> None:

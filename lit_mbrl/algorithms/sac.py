@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -50,6 +50,7 @@ class SAC(Algorithm):
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
+    only_at_start = (*Algorithm.only_at_start, "init_alpha", "orthogonal_init")
 
     def __init__(
         self,
@@ -106,6 +107,11 @@ class SAC(Algorithm):
         self.critic_target = copy.deepcopy(self.critic)
         automatic = self.init_target_entropy == "auto"
         self.target_entropy.fill_(-float(action_dim) if automatic else float(self.init_target_entropy))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the configured `target_entropy`, which is an option and not a result."""
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"]["target_entropy"] = self.target_entropy.clone()
 
     def updates(self) -> Iterator[Update]:
         """Critic, actor, temperature: Algorithm 1 of arXiv 1812.05905."""

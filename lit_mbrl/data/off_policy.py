@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -27,6 +27,7 @@ from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.errors import require
 
@@ -50,6 +51,9 @@ class OffPolicy(LightningDataModule):
         storage: `"memory"`, or `"memmap"` for a replay on disk.
         eval_episodes: deterministic episodes per evaluation.
     """
+
+    # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
+    only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", "env")
 
     def __init__(
         self,
@@ -105,6 +109,8 @@ class OffPolicy(LightningDataModule):
 
         self.env_steps = 0
         self.rounds = 0
+        # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
+        self._ratios = [(learning_starts, 0, self.utd_ratio)]
         self.replay: Replay | None = None
         self.collector: Collector | None = None
         self.meter = EpisodeMeter(env.num_envs)
@@ -112,6 +118,8 @@ class OffPolicy(LightningDataModule):
         self._policy: _ExploringPolicy | None = None
         self._eval_env: VectorEnv | None = None
         self._resume: dict[str, Any] | None = None
+        self._max_epochs: int | None = None
+        self._files: ReplayFiles | None = None
 
     # ------------------------------------------------------------------ set-up
     @property
@@ -134,13 +142,16 @@ class OffPolicy(LightningDataModule):
             return
         size = predicted_bytes(self.capacity, self.spec.observation_dim, self.spec.action_dim)
         rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
-        trainer = self.trainer
-        self.replay = Replay(self.capacity, self.env.num_envs, self.storage, Path(trainer.default_root_dir) / "replay")
-        limit = trainer.fit_loop.max_epochs
-        epochs = self._epochs_after(self.total_frames)
-        trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
+        folder = Path(self.trainer.default_root_dir) / "replay"
+        self.replay = Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        self._max_epochs = self.trainer.fit_loop.max_epochs
+        self._limit_epochs()
         # Epochs differ in length (the first holds the warm-up, the last is cut), so each asks for a loader of its own.
-        trainer.reload_dataloaders_every_n_epochs = 1
+        self.trainer.reload_dataloaders_every_n_epochs = 1
+
+    def _limit_epochs(self) -> None:
+        epochs, limit = self._epochs_after(self.total_frames), self._max_epochs
+        self.trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
 
     def teardown(self, stage: str) -> None:
         """Closes the environments."""
@@ -154,7 +165,8 @@ class OffPolicy(LightningDataModule):
     # ------------------------------------------------------------------ the clock
     def rounds_due(self, env_steps: int) -> int:
         """Rounds of updates that are due after so many environment steps."""
-        return math.floor(self.utd_ratio * max(0, env_steps - self.learning_starts))
+        start, rounds, ratio = next((line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0])
+        return rounds + math.floor(ratio * max(0, env_steps - start))
 
     def _epoch_ends(self) -> Iterator[int]:
         """Round counts at which epochs end, an epoch without a round being part of the next one."""
@@ -273,12 +285,27 @@ class OffPolicy(LightningDataModule):
         return episodes
 
     # ------------------------------------------------------------------ checkpoint
+    def save_replay_in(self, folder: Path) -> None:
+        """From now on checkpoints name files in `folder`, which has to be called `replay` and lie beside them."""
+        self._files = ReplayFiles(folder)
+
+    def tidy_replay(self) -> None:
+        """Removes the files that no checkpoint needs any more."""
+        if self._files is not None:
+            self._files.tidy()
+
     def state_dict(self) -> dict[str, Any]:
         """Counters, replay, statistics of running episodes, environments and every random state."""
-        state: dict[str, Any] = {"env_steps": self.env_steps, "rounds": self.rounds, "meter": self.meter.state_dict()}
+        state: dict[str, Any] = {
+            "env_steps": self.env_steps,
+            "rounds": self.rounds,
+            "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
+            "meter": self.meter.state_dict(),
+        }
         if self.collector is not None:
             carrier = self.collector._carrier
-            state["replay"] = self.replay.state_dict()
+            save_files = self._files is not None and self.trainer.is_global_zero
+            state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = {key: carrier[key].clone() for key in _CARRIED}
             state["random"] = get_random_state()
@@ -288,10 +315,20 @@ class OffPolicy(LightningDataModule):
         """Restores counters and replay now; environments and random states when the collector is made."""
         self.env_steps, self.rounds = state["env_steps"], state["rounds"]
         self.meter.load_state_dict(state["meter"])
+        if "ratios" in state:
+            self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
+        if self._ratios[-1][2] != self.utd_ratio:  # another one from here on; what has been done stays done
+            self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self.utd_ratio))
         if self.replay is None or "replay" not in state:
             return
-        self.replay.load_state_dict(state["replay"])
+        if "files" in state["replay"]:
+            source = ReplayFiles(Path(self.trainer.ckpt_path).parent / "replay")
+            goes_on = self._files is not None and self._files.folder.resolve() == source.folder.resolve()
+            (self._files if goes_on else source).load(self.replay, state["replay"])
+        else:
+            self.replay.load_state_dict(state["replay"])
         self._resume = {name: state[name] for name in ("envs", "carrier", "random")}
+        self._limit_epochs()
         done = self._epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = done

@@ -12,6 +12,7 @@ Observations are stored raw; whoever samples normalises with today's statistics.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ STORED = (
     ("next", "truncated"),
 )
 _TRIES = 100
+PIECE = 100_000  # frames saved or restored at a time, to bound the memory that takes
 
 
 class Replay:
@@ -46,6 +48,12 @@ class Replay:
     | `("next", "reward")` | `[1]` | float32 |
     | `("next", "terminated")` | `[1]` | bool, the task ended: no bootstrap |
     | `("next", "truncated")` | `[1]` | bool, a time limit: bootstrap |
+
+    Frames have a number, too, which counts them since the start of the run; the newest is number `written - 1`.
+
+    Attributes:
+        written: frames written since the start of the run.
+        marks: numbers of the frames that were marked as truncated after they had been written.
 
     Args:
         capacity: transitions kept; rounded down to a multiple of `num_envs`.
@@ -70,6 +78,8 @@ class Replay:
             folder = None if directory is None else str(directory)
             backing = LazyMemmapStorage(self.capacity, scratch_dir=folder, existsok=True)
         self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
+        self.written = 0
+        self.marks: list[int] = []
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
 
     def __len__(self) -> int:
@@ -88,6 +98,7 @@ class Replay:
         """Appends frames `[num_envs, T]`."""
         frames = frames.transpose(0, 1).reshape(-1)
         slots = self.buffer.extend(frames)
+        self.written += len(frames)
         self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
 
     def sample_transitions(self, count: int) -> TensorDictBase:
@@ -127,35 +138,71 @@ class Replay:
             "(raise data.learning_starts or lower the horizon)",
         )
 
-    def truncate_running_episodes(self) -> None:
-        """Marks the newest frame of each environment as truncated: for a resume that starts new episodes."""
-        newest = (self.cursor - 1 - torch.arange(self.num_envs)) % self.capacity
-        for slot in newest[~self._episode_end[newest]].tolist():
-            # Through a view: `storage.set` would count the frame as a new one.
-            self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
-            self._episode_end[slot] = True
+    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+        """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
+
+        Args:
+            copies: of these environments only.
+        """
+        for copy in range(self.num_envs) if copies is None else copies:
+            back = self.num_envs - copy  # frames of one time step lie in the order of the environments
+            slot = (self.cursor - back) % self.capacity
+            if back <= len(self) and not self._episode_end[slot]:
+                # Through a view: `storage.set` would count the frame as a new one.
+                self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
+                self._episode_end[slot] = True
+                self.marks.append(self.written - back)
+
+    # ------------------------------------------------------------------ checkpoint
+    def numbered(self, first: int, last: int) -> dict[str, Tensor]:
+        """Copies of the frames number `first` to `last - 1`, `[last - first, ...]`, under dotted names."""
+        slots = (self.cursor - self.written + torch.arange(first, last)) % self.capacity
+        frames = self.buffer[slots]
+        return {".".join(_path(key)): frames[key].clone() for key in _leaves(frames)}
+
+    def position(self) -> dict[str, Any]:
+        """All that a checkpoint needs besides the frames."""
+        oldest = self.written - len(self)
+        self.marks = [mark for mark in self.marks if mark >= oldest]
+        return {"cursor": self.cursor, "size": len(self), "written": self.written, "marks": list(self.marks)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The frames that are there (not the empty capacity) in slot order, and the write cursor."""
-        if not len(self):
-            return {"cursor": 0, "frames": {}}
-        frames = self.frames()
-        return {"cursor": self.cursor, "frames": {".".join(_path(key)): frames[key].clone() for key in _leaves(frames)}}
+        """The frames that are there (not the empty capacity), the oldest first, and the write cursor."""
+        frames = self.numbered(self.written - len(self), self.written) if len(self) else {}
+        return self.position() | {"frames": frames}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores frames and cursor into an empty replay of the same capacity and number of environments."""
-        if not state["frames"]:
-            return
-        tensors = {tuple(name.split(".")): value for name, value in state["frames"].items()}
-        count = len(next(iter(tensors.values())))
-        if count > self.capacity or (count < self.capacity and state["cursor"] != count):
-            raise UserError("data.capacity", self.capacity, f"the {count} transitions of the checkpoint's replay")
-        frames = TensorDict({}, [count])
-        for key, value in tensors.items():
-            frames[key if len(key) > 1 else key[0]] = value
-        self.buffer.extend(frames)
-        self.buffer.writer._cursor = state["cursor"]
-        self._episode_end[:count] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
+        """Restores frames and cursor into an empty replay; one of a smaller capacity takes the newest frames."""
+        frames, oldest = state["frames"], state["written"] - state["size"]
+        self.restore(state, lambda first, last: _cut(frames, first - oldest, last - oldest))
+
+    def restore(self, position: Mapping[str, Any], read: Callable[[int, int], dict[str, Tensor]]) -> None:
+        """Restores an empty replay of the same number of environments.
+
+        In a replay of the same capacity every frame comes back into its slot, since slots are what is sampled.
+
+        Args:
+            position: what `position` returned.
+            read: gives the frames number `first` to `last - 1`, as `numbered` does.
+        """
+        written, count = position["written"], min(position["size"], self.capacity)
+        turned = position["cursor"] if count == position["size"] == self.capacity else 0
+        # The newest `turned` frames lie in the first slots.
+        for first, last in ((written - turned, written), (written - count, written - turned)):
+            for start in range(first, last, PIECE):
+                tensors = read(start, min(start + PIECE, last))
+                frames = TensorDict({}, [len(next(iter(tensors.values())))])
+                for name, value in tensors.items():
+                    path = tuple(name.split("."))
+                    frames[path if len(path) > 1 else path[0]] = value
+                slots = self.buffer.extend(frames)
+                self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
+        self.buffer.writer._cursor = turned or count % self.capacity
+        self.written, self.marks = written, [mark for mark in position["marks"] if mark >= written - count]
+        for mark in self.marks:
+            slot = (self.cursor - written + mark) % self.capacity
+            self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
+            self._episode_end[slot] = True
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
@@ -174,6 +221,10 @@ def require_room(size: int, storage: Literal["memory", "memmap"], directory: str
         raise UserError(
             "data.capacity", f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}"
         )
+
+
+def _cut(frames: Mapping[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
+    return {name: value[first:last] for name, value in frames.items()}
 
 
 def _leaves(frames: TensorDictBase) -> list[Any]:

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.errors import UserError
+from lit_mbrl.errors import RunFailed, UserError
 from tests.command_line import load
 from tests.runs import fit, make_data
 
@@ -81,7 +81,7 @@ def test_best_is_the_best(
     run(tmp_path, Checkpoint(mode=mode))
     saved = load(tmp_path / "checkpoints" / "best.ckpt")
     assert saved["lit_mbrl"]["rounds"] == best
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["best.ckpt", "last.ckpt", "replay"]
 
 
 def test_best_survives_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_a_failure_leaves_the_previous_checkpoint(stage: str, tmp_path: Path, mo
         monkeypatch.setattr(trainer, "save_checkpoint", fail)
     else:
         monkeypatch.setattr(os, {"flush": "fsync", "rename": "replace"}[stage], fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunFailed, match="cannot be written to .*checkpoints \\(disk full\\)"):
         trainer.checkpoint_callback.save(trainer)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,8 @@ def test_second_signal_stops_at_once(capfd: pytest.CaptureFixture) -> None:
 
 
 def test_targets_follow_before_the_checkpoint_is_written() -> None:
-    with quiet():
-        application = Application([*SAC, "--trainer.max_epochs=1"])
+    with quiet(), ExitStack() as until_the_end:
+        application = Application([*SAC, "--trainer.max_epochs=1"], until_the_end)
     names = [type(callback).__name__ for callback in application.trainer.callbacks]
     assert names.index(SoftTargetUpdate.__name__) < names.index(GracefulStop.__name__) < names.index("Checkpoint")
     assert names[-1] == "Checkpoint"

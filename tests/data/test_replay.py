@@ -112,13 +112,17 @@ def test_state_round_trip_continues_identically(total: int, storage: str, tmp_pa
         assert all((a == b).all() for a, b in zip(*drawn, strict=True))
 
 
-def test_state_of_another_size_is_refused() -> None:
-    replay = Replay(30)
-    replay.extend(frames(0, 40))
-    with pytest.raises(UserError, match="data.capacity"):
-        Replay(20).load_state_dict(replay.state_dict())
-    with pytest.raises(UserError, match="data.capacity"):
-        Replay(50).load_state_dict(replay.state_dict())
+@pytest.mark.parametrize("total", [18, 40, 46])
+@pytest.mark.parametrize("capacity", [20, 30, 50])
+def test_a_replay_of_another_capacity_takes_the_newest_frames(capacity: int, total: int) -> None:
+    replay, other = Replay(30, num_envs=2), Replay(capacity, num_envs=2)
+    replay.extend(frames(0, total // 2, num_envs=2))
+    other.load_state_dict(replay.state_dict())
+    count = min(total, 30, capacity)
+    kept, newest = other.numbered(other.written - count, other.written), replay.numbered(total - count, total)
+    assert len(other) == count and all(torch.equal(kept[name], newest[name]) for name in kept)
+    other.extend(frames(total // 2, 1, num_envs=2))
+    assert set(other.sample_sequences(200, 2)["observation"][..., 1].diff(dim=1).flatten().tolist()) == {1.0}
 
 
 @pytest.mark.parametrize("storage", ["memory", "memmap"])

@@ -1,0 +1,82 @@
+"""No optimiser ever steps with a loss or a gradient that is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.errors import RunFailed
+
+
+class FiniteCheck:
+    """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
+
+    On a CPU the answer is there at once. On an accelerator it stays on the device, the fused optimiser reads it there
+    (`found_inf`), and it is fetched with the metrics and before a checkpoint: a run stops late, but its weights are
+    still those of the last good step of every update.
+
+    Under a gradient scaler (16-bit precision) infinite gradients are the scaler's way of finding its scale; it leaves
+    those steps out by itself, and the loss alone is looked at.
+
+    Attributes:
+        action: `"stop"` raises `RunFailed`; `"skip"` counts, in the metric `faults/skipped_<update>`.
+    """
+
+    def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
+        self.action = action
+        self.skipped: dict[str, int] = {}
+        self._pending: list[tuple[str, int, Tensor]] = []
+
+    def passes(
+        self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], trainer: Any
+    ) -> bool:
+        """Whether the update's step may be taken; on an accelerator always True, and the optimiser leaves it out.
+
+        Args:
+            name: the update.
+            round: number of the running round.
+            optimizer: the optimiser that would step.
+            loss: scalar.
+            gradients: of the update's parameters.
+            trainer: Lightning's trainer; with several processes all leave the step out if one has to.
+        """
+        total = loss.detach()
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            # The 2-norm is the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be.
+            norms = torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
+            total = torch.stack(norms).sum() + total
+        if total.device.type == "cpu" and trainer.world_size == 1:
+            if math.isfinite(total.item()):
+                return True
+            self._count(name, round)
+            return False
+        flag = (~torch.isfinite(total)).float()
+        if trainer.world_size > 1:
+            flag = (trainer.strategy.reduce(flag, reduce_op="sum") > 0).float()
+        self._pending.append((name, round, flag))
+        optimizer.optimizer.found_inf = flag
+        return True
+
+    def settle(self) -> None:
+        """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
+        pending, self._pending = self._pending, []
+        if pending:
+            flags = torch.stack([flag for _, _, flag in pending]).tolist()
+            for (name, round, _), flag in zip(pending, flags, strict=True):
+                if flag:
+                    self._count(name, round)
+
+    def metrics(self) -> dict[str, float]:
+        """Steps left out so far, of the updates that had any: `faults/skipped_<update>`."""
+        return {f"faults/skipped_{name}": float(count) for name, count in self.skipped.items()}
+
+    def _count(self, name: str, round: int) -> None:
+        if self.action == "stop":
+            raise RunFailed(
+                f"the loss or the gradient of {name!r} is not finite in round {round:,}; the step was not taken "
+                "(--non_finite=skip goes on without it)"
+            )
+        self.skipped[name] = self.skipped.get(name, 0) + 1
