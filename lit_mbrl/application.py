@@ -44,7 +44,7 @@ from lit_mbrl.run_folder import (
     require_replay,
     run_family,
 )
-from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
+from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer, type_names
 
 
 def run(argv: Sequence[str]) -> int:
@@ -181,8 +181,19 @@ class Application(LightningCLI):
             command = self._subcommand_parsers.get(self.argv[0] if self.argv else "")
             raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
         config = self.config[self.config.subcommand]
+        if not isinstance(config.trainer, jsonargparse.Namespace):
+            raise UserError("trainer", config.trainer, "a mapping, or its entries as --trainer.<name>=<value>")
         for key in ("model", "data"):
             _reject_unknown_fields(key, config[key])
+            _reject_nulls(key, _class_of(config[key]), config[key].init_args)
+        callbacks = config.trainer.callbacks
+        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if isinstance(callback, jsonargparse.Namespace):
+                _reject_nulls("trainer.callbacks", _class_of(callback), callback.get("init_args"))
+        _reject_nulls("checkpoint", Checkpoint, config.checkpoint)
+        _reject_nulls("progress", Progress, config.progress)
+        every = config.trainer.log_every_n_steps
+        require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
@@ -416,6 +427,18 @@ def _reject_unknown_fields(key: str, component: Any) -> None:
             for given in vars(value):
                 if given not in known:
                     raise OneLine(f"--{key}.{option}.{given}: no such option{did_you_mean(given, known)}")
+
+
+def _reject_nulls(key: str, cls: type, options: Any) -> None:
+    """jsonargparse takes null for any option of a class, whatever its type."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            hints |= typing.get_type_hints(base.__init__)  # type: ignore[misc]
+    for option, value in vars(options).items() if options is not None else ():
+        hint = hints.get(option, Any)
+        if value is None and hint is not Any and type(None) not in typing.get_args(hint):
+            raise UserError(f"{key}.{option}", "null", type_names(str(hint)) if isinstance(hint, type) else "a value")
 
 
 def _networks(model: Algorithm, spec: Any) -> Algorithm:
