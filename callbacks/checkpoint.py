@@ -103,6 +103,9 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._saved = self._clock(trainer.lightning_module)
 
     def _improved(self, trainer: Trainer) -> bool:
+        metrics = sorted(trainer.callback_metrics)
+        known = self.monitor in metrics or not metrics  # there may have been no evaluation
+        require(known, "checkpoint.monitor", self.monitor, f"a metric of the evaluation: {', '.join(metrics)}")
         value = float(trainer.callback_metrics.get(self.monitor, math.nan))
         if math.isnan(value):
             return False

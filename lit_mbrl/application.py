@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import errno
 import functools
 import shlex
@@ -27,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from callbacks import Aborted, Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
-from lit_mbrl.errors import RunFailed, UserError, did_you_mean, require
+from lit_mbrl.components import class_of, reject_nulls, reject_unknown_fields
+from lit_mbrl.errors import RunFailed, UserError, require
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 from lit_mbrl.output import evaluation, quiet, say, shorten
 from lit_mbrl.overrides import changes, flatten
@@ -181,8 +181,19 @@ class Application(LightningCLI):
             command = self._subcommand_parsers.get(self.argv[0] if self.argv else "")
             raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
         config = self.config[self.config.subcommand]
+        if not isinstance(config.trainer, jsonargparse.Namespace):
+            raise UserError("trainer", config.trainer, "a mapping, or its entries as --trainer.<name>=<value>")
         for key in ("model", "data"):
-            _reject_unknown_fields(key, config[key])
+            reject_unknown_fields(key, config[key])
+            reject_nulls(key, class_of(config[key]), config[key].init_args)
+        callbacks = config.trainer.callbacks
+        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if isinstance(callback, jsonargparse.Namespace):
+                reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
+        reject_nulls("checkpoint", Checkpoint, config.checkpoint)
+        reject_nulls("progress", Progress, config.progress)
+        every = config.trainer.log_every_n_steps
+        require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
@@ -232,7 +243,7 @@ class Application(LightningCLI):
         current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
         if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
             return []
-        fixed = [f"{key}.{name}" for key in ("model", "data") for name in _class_of(config[key]).only_at_start]
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).only_at_start]
         return changes(saved.config, current, fixed)
 
     def instantiate_classes(self) -> None:
@@ -399,25 +410,6 @@ class Application(LightningCLI):
 
 
 # ---------------------------------------------------------------------- helpers
-def _class_of(component: Any) -> Any:
-    module, _, name = component.class_path.rpartition(".")
-    return getattr(sys.modules[module], name)
-
-
-def _reject_unknown_fields(key: str, component: Any) -> None:
-    """Nested dataclasses: jsonargparse drops fields that they do not have instead of complaining."""
-    if component is None:
-        return
-    cls = _class_of(component)
-    hints = typing.get_type_hints(cls.__init__)
-    for option, value in vars(component.init_args).items():
-        if dataclasses.is_dataclass(hints.get(option)) and isinstance(value, jsonargparse.Namespace):
-            known = [field.name for field in dataclasses.fields(hints[option])]
-            for given in vars(value):
-                if given not in known:
-                    raise OneLine(f"--{key}.{option}.{given}: no such option{did_you_mean(given, known)}")
-
-
 def _networks(model: Algorithm, spec: Any) -> Algorithm:
     """A copy of the algorithm with all its networks, without memory for their weights."""
     twin = copy.deepcopy(model)

@@ -47,6 +47,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
             # It takes an epoch that is shorter than the logging interval for a mistake.
             warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
+            # A run that was killed after its last checkpoint is resumed with nothing left to do.
+            warnings.filterwarnings("ignore", message=r"Total length of `_Rounds` across ranks is zero")
             yield
     finally:
         torchrl.removeFilter(_no_info)

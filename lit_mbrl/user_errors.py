@@ -192,10 +192,10 @@ def _explain_type(key: str, chain: Sequence[BaseException]) -> str | None:
             expected = subtypes
             given = re.search(r"\nGiven value: (.*)$", unions[-1], re.DOTALL)
             value = given[1] if given else value
-    return f"--{key}={value}: expected {_type_names(expected)}"
+    return f"--{key}={value}: expected {type_names(expected)}"
 
 
-def _type_names(types: str) -> str:
+def type_names(types: str) -> str:
     """`<class 'int'>, <class 'NoneType'>` -> `an integer or null`."""
     names: list[str] = []
     for match in re.finditer(r"<class '([^']+)'>|typing\.Literal\[([^\]]*)\]|(list)\[(\w+)\]|([\w.]+)", types):

@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
         "lit_mbrl.optim",
     },
     "lit_mbrl.envs": set(),
+    "lit_mbrl.components": {"lit_mbrl.user_errors"},
     "lit_mbrl.data": {"lit_mbrl.envs"},
     "callbacks": set(),
     "lit_mbrl.loggers": set(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from tensordict import TensorDictBase
 
@@ -49,7 +51,8 @@ class EpisodeMeter:
         self.returns, self.lengths = state["returns"], state["lengths"]
         self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
 
-    def restart(self) -> None:
-        """Forgets the running episodes (a resume that starts new ones)."""
-        self.returns.zero_()
-        self.lengths.zero_()
+    def restart(self, copies: Iterable[int] | None = None) -> None:
+        """Forgets the running episodes, those of some environments or all, where new ones start out of turn."""
+        for copy in range(len(self.returns)) if copies is None else copies:
+            self.returns[copy] = 0.0
+            self.lengths[copy] = 0

@@ -206,6 +206,9 @@ class OffPolicy(LightningDataModule):
         warming_up = self.env_steps < self.learning_starts
         self._policy.random = warming_up
         frames = self.collector.rollout().select(*STORED)
+        for step, copy, observation in self.collector.env.pop_cuts():
+            frames["observation"][copy, step] = observation
+            self._cut_episode(frames, step, copy)
         self.env_steps += frames.numel()
         self.trainer.lightning_module.observe(frames)
         self.replay.extend(frames)
@@ -215,6 +218,14 @@ class OffPolicy(LightningDataModule):
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "on_warmup"):
                     callback.on_warmup(self.trainer, self.trainer.lightning_module)
+
+    def _cut_episode(self, frames: TensorDictBase, step: int, copy: int) -> None:
+        """Truncates a copy's episode before a step of these frames `[num_envs, T]`, in which a new one has begun."""
+        if step:
+            frames["next", "truncated"][copy, step - 1] = True
+        else:
+            self.replay.truncate_running_episodes([copy])
+            self.meter.restart([copy])
 
     def sample(self) -> dict[str, TensorDictBase]:
         """One round's batches: `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`."""
@@ -275,12 +286,15 @@ class OffPolicy(LightningDataModule):
         seed = torch.initial_seed() % 2**31
         if self._eval_env is None:
             self._eval_env = VectorEnv(self.env, seed=seed, num_envs=self.eval_episodes)
-        self._eval_env.set_seed((seed + 1_000_003 * (1 + self.env_steps)) % 2**31)
-        episodes = run_episodes(
-            self._eval_env,
-            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-        )
+        whole = False
+        while not whole:
+            self._eval_env.set_seed((seed + 1_000_003 * (1 + self.env_steps)) % 2**31)
+            episodes = run_episodes(
+                self._eval_env,
+                lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
+                self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
+            )
+            whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
 

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ import numpy as np
 from lit_mbrl.envs.make import describe, make_gym, spec_of
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.state import get_state, set_state
+from lit_mbrl.errors import RunFailed
+
+MAX_RESTARTS = 3
+_DIED = object()
 
 
 class Transition(NamedTuple):
@@ -79,6 +84,10 @@ class LocalPool:
             observation[i], reward[i, 0], terminated[i, 0], truncated[i, 0], _ = env.step(action)
         return out
 
+    def restarted(self) -> dict[int, np.ndarray]:
+        """None: these copies live and die with this process."""
+        return {}
+
     def get_state(self) -> list[dict[str, Any] | None]:
         """`state.get_state` of every copy."""
         return [get_state(env) for env in self._envs]
@@ -101,11 +110,19 @@ class WorkerPool:
     `if __name__ == "__main__"` and stays free of torch; an environment of your own has to be named with the module that
     registers it (`package.module:Id-v0`). A worker ends with its pipe, also when this process is killed. POSIX only.
 
+    A worker that dies while its copies are stepped or reset is started again, `MAX_RESTARTS` times in all. Its copies
+    begin new episodes, which `restarted` tells.
+
     Raises:
-        RuntimeError: if a worker process dies. An exception raised by an environment is raised here as it is.
+        RunFailed: if a worker process dies too often, or where it cannot be replaced: while it starts, and while states
+            are read or set. An exception raised by an environment is raised here as it is.
     """
 
     def __init__(self, config: EnvConfig, count: int) -> None:
+        self._config = config
+        self._restarts = 0
+        self._seeds: list[int | None] = [None] * count
+        self._restarted: dict[int, np.ndarray] = {}
         self.spec = describe(config)  # a wrong option is told here, before any process starts
         processes = min(count, os.cpu_count() or 1)
         bounds = [count * i // processes for i in range(processes + 1)]
@@ -113,8 +130,8 @@ class WorkerPool:
         self._processes: list[subprocess.Popen] = []
         self._connections: list[Connection] = []
         try:
-            for _ in range(processes):
-                self._start()
+            for i in range(processes):
+                self._start(i)
             self._call("__init__", *[(config, part.stop - part.start) for part in self._slices])
         except BaseException:
             self.close()
@@ -125,11 +142,20 @@ class WorkerPool:
         """Process ids of the workers."""
         return [process.pid for process in self._processes]
 
+    def restarted(self) -> dict[int, np.ndarray]:
+        """Copies that have begun a new episode out of turn since the last call, with its first observation [O]."""
+        restarted, self._restarted = self._restarted, {}
+        return restarted
+
     def reset(self, mask: np.ndarray | None, seeds: Sequence[int | None]) -> np.ndarray:
         """See `LocalPool.reset`."""
-        return np.concatenate(
-            self._call("reset", *[(None if mask is None else mask[s], seeds[s]) for s in self._slices])
-        )
+        self._seeds = [old if new is None else new for old, new in zip(self._seeds, seeds, strict=True)]
+        arguments = [(None if mask is None else mask[s], seeds[s]) for s in self._slices]
+        observation = np.concatenate(self._call("reset", *arguments))
+        for row in list(self._restarted):
+            if mask is None or mask[row]:  # it begins an episode in turn, and not with what `_replace` saw
+                del self._restarted[row]
+        return observation
 
     def step(self, actions: np.ndarray) -> Transition:
         """See `LocalPool.step`."""
@@ -157,7 +183,7 @@ class WorkerPool:
         self._connections.clear()
         self._processes.clear()
 
-    def _start(self) -> None:
+    def _start(self, i: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -166,32 +192,68 @@ class WorkerPool:
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
-        self._processes.append(process)
-        self._connections.append(Connection(ours.detach()))
+        self._processes[i:] = [process, *self._processes[i + 1 :]]
+        self._connections[i:] = [Connection(ours.detach()), *self._connections[i + 1 :]]
 
     def _call(self, method: str, *arguments: tuple[Any, ...]) -> list[Any]:
         """Calls `method` of every worker's `LocalPool`, all at once, with a tuple of arguments each."""
-        for i, args in enumerate(arguments):
-            try:
-                self._connections[i].send((method, args))
-            except OSError as error:
-                raise self._death(i) from error
+        sent = [self._send(i, method, args) for i, args in enumerate(arguments)]
         answers = []
-        for i in range(len(arguments)):
-            try:
-                answers.append(self._connections[i].recv())
-            except (EOFError, OSError) as error:
-                raise self._death(i) from error
+        for i, args in enumerate(arguments):
+            answer = self._receive(i) if sent[i] else _DIED
+            while answer is _DIED:
+                if method not in ("step", "reset"):
+                    raise self._death(i)
+                self._replace(i)
+                answer = self._receive(i) if self._send(i, method, args) else _DIED
+            answers.append(answer)
         for answer in answers:  # only now that all are read, or the pipes would fall out of step
             if isinstance(answer, BaseException):
                 raise answer
         return answers
 
-    def _death(self, i: int) -> RuntimeError:
+    def _send(self, i: int, method: str, args: tuple[Any, ...]) -> bool:
+        try:
+            self._connections[i].send((method, args))
+        except OSError:
+            return False
+        return True
+
+    def _receive(self, i: int) -> Any:
+        try:
+            return self._connections[i].recv()
+        except (EOFError, OSError):
+            return _DIED
+
+    def _replace(self, i: int) -> None:
+        """Starts worker i again, with new episodes of other seeds in all of its copies."""
+        death = self._death(i)
+        if self._restarts == MAX_RESTARTS:
+            raise death
+        self._restarts += 1
+        warnings.warn(
+            f"{death}; restart {self._restarts} of at most {MAX_RESTARTS}, with new episodes",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self._connections[i].close()
+        self._start(i)
+        part = self._slices[i]
+        rows = range(part.start, part.stop)
+        seeds = [(self._seeds[row] or 0) + 1_000_003 * self._restarts for row in rows]
+        for method, args in (("__init__", (self._config, len(rows))), ("reset", (None, seeds))):
+            answer = self._receive(i) if self._send(i, method, args) else _DIED
+            if answer is _DIED:
+                raise self._death(i)
+            if isinstance(answer, BaseException):
+                raise answer
+        self._restarted |= dict(zip(rows, answer, strict=True))
+
+    def _death(self, i: int) -> RunFailed:
         process = self._processes[i]
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-        return RuntimeError(f"environment worker {i} (process {process.pid}) died with exit code {process.returncode}")
+        return RunFailed(f"environment worker {i} (process {process.pid}) died with exit code {process.returncode}")
 
 
 def serve(descriptor: int) -> None:

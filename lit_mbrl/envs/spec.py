@@ -33,7 +33,10 @@ class EnvConfig:
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
         require(
-            isinstance(self.name, str) and self.name != "", "data.env.name", self.name, "the name of an environment"
+            isinstance(self.name, str) and self.name != "" and self.name.count(":") < 2,
+            "data.env.name",
+            self.name,
+            "the name of an environment",
         )
         require(isinstance(self.kwargs, dict), "data.env.kwargs", self.kwargs, "a mapping of constructor arguments")
         reserved = sorted({"name", "max_episode_steps"} & set(self.kwargs))

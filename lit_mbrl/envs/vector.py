@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
@@ -37,7 +38,7 @@ class VectorEnv(EnvBase):
 
     Raises:
         UserError: if the environment cannot be made or its observation is not a vector.
-        RuntimeError: if a worker process dies.
+        RunFailed: if worker processes keep dying (`pool.WorkerPool`).
     """
 
     def __init__(self, config: EnvConfig, seed: int, num_envs: int | None = None) -> None:
@@ -47,6 +48,8 @@ class VectorEnv(EnvBase):
         self.config = config
         self._pool: LocalPool | WorkerPool = (WorkerPool if config.workers else LocalPool)(config, n)
         self._false = torch.zeros(n, 1, dtype=torch.bool)
+        self._cut: list[tuple[int, int, Tensor]] = []
+        self._steps = 0
         self._make_specs()
         self.is_closed = False
         self._pending_seeds: list[int | None] = [None] * n
@@ -94,6 +97,9 @@ class VectorEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = tensordict.get("action").detach().numpy()
         observation, reward, terminated, truncated = self._pool.step(action)
+        for row, first in self._pool.restarted().items():
+            self._cut.append((self._steps, row, torch.from_numpy(first)))
+        self._steps += 1
         return TensorDict(
             {
                 "observation": torch.from_numpy(observation),
@@ -106,6 +112,16 @@ class VectorEnv(EnvBase):
             batch_size=self.batch_size,
             device=self.device,
         )
+
+    def pop_cuts(self) -> list[tuple[int, int, Tensor]]:
+        """Episodes that a worker's death has cut since the last call.
+
+        Returns:
+            `(step, copy, observation [O])`: that step, counted from the last call, was the copy's first in a new
+            episode and was taken from this observation, not from the one at the root of the step's frame.
+        """
+        cut, self._cut, self._steps = self._cut, [], 0
+        return cut
 
     def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
         # `_step` returns every key in its exact shape; checking that again costs as much as a Pendulum's step.

@@ -142,3 +142,10 @@ def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 def test_wrong_options(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"--checkpoint.{option}={value}"):
         Checkpoint(**{option: value})
+
+
+def test_an_unknown_metric_is_told_at_the_first_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="--checkpoint.monitor=eval/retrun: expected a metric of the evaluation: eval/ep"
+    ):
+        run(tmp_path, Checkpoint(monitor="eval/retrun"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym
-from lit_mbrl.errors import UserError
+from lit_mbrl.errors import RunFailed, UserError
 from tests.envs.toys import FAULTY, TOY
 
 
@@ -166,16 +168,51 @@ def test_an_exception_of_an_environment_reaches_the_caller(workers):
     env.close()
 
 
-def test_the_death_of_a_worker_is_told():
+def test_a_worker_that_keeps_dying_is_told():
     env = VectorEnv(EnvConfig(FAULTY, num_envs=2, workers=True), seed=0)
     td = env.reset()
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"environment worker \d \(process \d+\) died with exit code 3"):
+    message = r"environment worker \d \(process \d+\) died with exit code 3"
+    with pytest.warns(RuntimeWarning, match=message) as warned, pytest.raises(RunFailed, match=message):
         env.step(td.set("action", torch.tensor([[0.0], [-1.0]])))
-    with pytest.raises(RuntimeError, match="died"):
-        env.step(td)
+    assert [str(warning.message).split("; ")[1] for warning in warned] == [
+        f"restart {count} of at most 3, with new episodes" for count in (1, 2, 3)
+    ]
     env.close()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
+
+
+def test_after_a_worker_s_death_its_copies_begin_new_episodes():
+    env = VectorEnv(EnvConfig(TOY, {"longest": 50}, num_envs=2, workers=True), seed=0)
+    td = env.reset()
+    frames = []
+    for step in range(4):
+        if step == 2:
+            os.kill(env._pool.pids[-1], signal.SIGKILL)
+        with pytest.warns(RuntimeWarning, match="exit code -9; restart 1") if step == 2 else nullcontext():
+            frame, td = env.step_and_maybe_reset(td.set("action", torch.zeros(2, 1)))
+        frames.append(frame)
+    cuts = env.pop_cuts()
+    # One worker per copy, or one for both on a single core.
+    assert [cut[:2] for cut in cuts] in ([(2, 1)], [(2, 0), (2, 1)])
+    assert env.pop_cuts() == []
+    data = torch.stack(frames, 1)
+    tag = data["next", "observation"][1, :, 0]
+    assert data["next", "observation"][1, :, 1].tolist() == [1, 2, 1, 2]
+    assert tag[0] == tag[1] != tag[2] == tag[3] == cuts[-1][2][0] and cuts[-1][2][1] == 0
+    env.close()
+
+
+def test_a_copy_that_is_reset_anyway_has_its_own_first_observation():
+    env = VectorEnv(EnvConfig(TOY, num_envs=1, workers=True), seed=0)
+    env.reset()
+    os.kill(env._pool.pids[0], signal.SIGKILL)
+    with pytest.warns(RuntimeWarning, match="exit code -9; restart 1"):
+        td = env.reset()
+    frame = env.step(td.set("action", torch.zeros(1, 1)))
+    assert env.pop_cuts() == []
+    assert frame["next", "observation"][0, 0] == td["observation"][0, 0]
+    env.close()
 
 
 @pytest.mark.parametrize("workers", [False, True])

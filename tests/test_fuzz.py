@@ -1,0 +1,200 @@
+"""Hundreds of wrong command lines and config files: one line on standard error, exit code 2, nothing left behind.
+
+The fast suite takes a sample, always the same; the slow suite takes all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lit_mbrl.cli import CONF, main
+from tests.command_line import NO_WANDB, TINY
+
+SAMPLE = 60
+NAN, INFINITE = "nan", "inf"
+
+# Every option with values of a wrong type or out of its range.
+INTEGER = ["abc", "1.5", "[1]", "{a: 1}", "null", "''"]
+POSITIVE = [*INTEGER, "0", "-1"]
+NUMBER = ["abc", "[1]", "{a: 1}", "null", "''"]
+RATE = [*NUMBER, "0", "-0.1", NAN, INFINITE]
+SHARE = [*NUMBER, "-0.1", "1.1", NAN, INFINITE]
+FLAG = ["maybe", "2", "[true]", "null"]
+SIZES = ["abc", "[a]", "[0]", "[-8]", "[1.5]", "3", "{a: 1}"]
+OPTIONS: dict[str, dict[str, list[str]]] = {
+    "sac": {
+        "model.hidden_sizes": SIZES,
+        "model.gamma": SHARE,
+        "model.actor_lr": RATE,
+        "model.critic_lr": RATE,
+        "model.alpha_lr": RATE,
+        "model.init_alpha": [*NUMBER, "-1", "0", NAN, INFINITE],
+        "model.learn_alpha": FLAG,
+        "model.target_entropy": ["abc", "[1]", "null", NAN, INFINITE],
+        "model.log_std_bounds": ["abc", "[1]", "[2,-5]", "[a,b]", "[1,2,3]", "[nan,1]", "null"],
+        "model.log_std_squash": ["abc", "1", "null"],
+        "model.orthogonal_init": FLAG,
+        "model.normalize_observations": FLAG,
+        "data.total_frames": [*POSITIVE, "10"],
+        "data.epoch_frames": POSITIVE,
+        "data.learning_starts": [*POSITIVE, "60"],
+        "data.frames_per_batch": POSITIVE,
+        "data.utd_ratio": RATE,
+        "data.batch_size": POSITIVE,
+        "data.sequence_batch_size": [value for value in POSITIVE if value != "null"],
+        "data.capacity": [*POSITIVE],
+        "data.storage": ["abc", "1", "null"],
+        "data.eval_episodes": POSITIVE,
+        "data.env.name": ["''", "nope", "Pendulum-v9", "1", "null", "dmc/x", "dmc/walker-fly", "poplin/X", "a:b:c"],
+        "data.env.num_envs": POSITIVE,
+        "data.env.workers": FLAG,
+        "data.env.max_episode_steps": [value for value in POSITIVE if value != "null"],
+        "data.env.kwargs": ["1", "abc", "[1]", "{bogus: 1}", "{name: x}"],
+        "trainer.callbacks.tau": SHARE,
+        "trainer.callbacks.period": POSITIVE,
+        "trainer.max_epochs": ["abc", "1.5", "[1]", "-7"],
+        "trainer.accelerator": ["abc", "1", "[cpu]"],
+        "trainer.devices": ["abc", "0", "-3", "{a: 1}"],
+        "trainer.strategy": ["abc", "[ddp]"],
+        "trainer.precision": ["abc", "33", "[16]"],
+        "trainer.log_every_n_steps": ["abc", "1.5", "-1"],
+        "trainer.callbacks": ["abc", "1", "null", "[]"],
+        "trainer.logger": ["abc", "[abc]", "1"],
+        "checkpoint.every_epochs": POSITIVE,
+        "checkpoint.mode": ["abc", "1", "null"],
+        "progress.enabled": FLAG,
+        "progress.refresh_seconds": [*NUMBER, "-1", NAN],
+        "num_threads": ["abc", "1.5", "0", "-1", "[1]"],
+        "seed_everything": ["abc", "1.5", "-1", "[1]", "99999999999"],
+        "non_finite": ["abc", "1", "null"],
+        "ckpt_path": ["nope.ckpt", ".", "last", "best", "''"],
+    },
+    "sac_svg": {
+        "model.horizon": [*INTEGER, "-1"],
+        "model.model_lr": RATE,
+        "model.objective": ["abc", "1", "null"],
+        "model.model_hidden_size": POSITIVE,
+        "model.model_updates": POSITIVE,
+    },
+    "td3": {"model.policy_delay": POSITIVE},
+}
+UNKNOWN = [
+    *("--bogus=1", "--model.bogus=1", "--data.bogus=1", "--data.env.bogus=1", "--trainer.bogus=1", "--checkpoint.x=1"),
+    *("--progress.x=1", "--model.horizons=3", "--gamma=0.9", "--modle.gamma=0.9", "--data.env.name.x=1", "stray"),
+    *("--model=Nope", "--data=Nope", "--model=lit_mbrl.nope.SAC", "--model=os.path", "--model=1", "--model=null"),
+    *(
+        "--trainer.callbacks+=callbacks.Nope",
+        "--model.gamma",
+        "--config",
+        "--",
+        "-x",
+        "--model.gamma=0.9=0.8",
+        "=",
+        "--=1",
+    ),
+]
+# Options that are right by themselves and wrong together.
+CONTRADICTIONS = [
+    "--data.total_frames=50 --data.learning_starts=50",
+    "--data.env.num_envs=2",
+    "--data.env.num_envs=4 --data.frames_per_batch=6",
+    "--data.env.num_envs=4 --data.frames_per_batch=4 --data.capacity=3",
+    "--model.init_alpha=0 --model.learn_alpha=true",
+    "--data.env.name=CartPole-v1",
+    "--model=TD3 --model.alpha_lr=0.1",
+    "--data.total_frames=1000000000000 --data.capacity=1000000000000",
+    "--trainer.accelerator=cpu --trainer.devices=[0,1]",
+    "--trainer.accelerator=cpu --trainer.precision=16-mixed --trainer.devices=0",
+    "--data.env.kwargs.max_episode_steps=3",
+    "--ckpt_path=last --trainer.default_root_dir=nowhere",
+]
+FILES = {
+    "open list": "a: [1\n",
+    "open map": "model: {class_path: SAC\n",
+    "tab": "model:\n\tclass_path: SAC\n",
+    "scalar": "3\n",
+    "list": "- model\n- data\n",
+    "empty": "",
+    "text": "what is this\n",
+    "unknown tag": "model: !!python/object:os.system {}\n",
+    "code": "model: !!python/object/apply:os.system ['true']\n",
+    "alias": "model: *nowhere\n",
+    "two documents": "model: {class_path: SAC}\n---\nmodel: {class_path: SAC}\n",
+    "colon": "model: class_path: SAC\n",
+    "bytes": b"\xff\xfe\x00\x01",
+    "null byte": b"model:\x00 1\n",
+    "interpolation": "model:\n  class_path: SAC\n  init_args:\n    gamma: ${nope}\n",
+    "open interpolation": "model:\n  class_path: SAC\n  init_args:\n    gamma: ${nope\n",
+    "circle": "model:\n  class_path: SAC\n  init_args:\n    gamma: ${model.init_args.gamma}\n",
+    "resolver": "model:\n  class_path: SAC\n  init_args:\n    gamma: ${nope:1}\n",
+    "section": "modl:\n  class_path: SAC\n",
+    "class": "model:\n  class_path: Nope\n",
+    "class is a list": "model:\n  class_path: [SAC]\n",
+    "model is a list": "model: [SAC]\n",
+    "init_args is a list": "model:\n  class_path: SAC\n  init_args: [1]\n",
+    "argument": "model:\n  class_path: SAC\n  init_args: {gama: 1}\n",
+    "type": "model:\n  class_path: SAC\n  init_args: {gamma: [1]}\n",
+    "range": "model:\n  class_path: SAC\n  init_args: {gamma: 2}\n",
+    "field": "data:\n  init_args:\n    env: {nam: x}\n",
+    "env is a string": "data:\n  init_args:\n    env: Pendulum-v1\n",
+    "callbacks is a map": "trainer:\n  callbacks: {class_path: callbacks.Nope}\n",
+    "callback": "trainer:\n  callbacks:\n  - class_path: callbacks.Nope\n",
+    "callback argument": "trainer:\n  callbacks:\n  - {class_path: callbacks.SoftTargetUpdate, init_args: {tua: 3}}\n",
+    "trainer is a list": "trainer: [1]\n",
+    "trainer argument": "trainer: {max_epoch: 1}\n",
+    "number as a key": "1: 2\n",
+}
+
+
+def cases() -> Iterator[tuple[str, list[str]]]:
+    """Name and arguments after `fit --config conf/<name>.yaml` and small sizes."""
+    for config, options in OPTIONS.items():
+        for option, values in options.items():
+            for value in values:
+                yield config, [f"--{option}={value}"]
+    for argument in UNKNOWN:
+        yield "sac", [argument]
+    for line in CONTRADICTIONS:
+        yield "sac", line.split()
+    for name in FILES:
+        yield "sac", [f"--config={name}.yaml"]
+    for name in ("nope.yaml", "conf/nope.yaml", "conf", "."):
+        yield "sac", [f"--config={name}"]
+
+
+CASES = list(cases())
+_fast = set(random.Random(0).sample(range(len(CASES)), SAMPLE))
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 300
+    assert len({str(case) for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        pytest.param(*case, id=f"{case[0]} {' '.join(case[1])}", marks=[] if i in _fast else pytest.mark.slow)
+        for i, case in enumerate(CASES)
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    config: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for argument in more:
+        if (name := argument.removeprefix("--config=").removesuffix(".yaml")) in FILES:
+            content = FILES[name]
+            (tmp_path / f"{name}.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = sorted(tmp_path.rglob("*"))
+    # Those of TINY that the case sets itself would come first, and jsonargparse takes the last.
+    code = main(["fit", "--config", f"{CONF / config}.yaml", *TINY, NO_WANDB, *more])
+    out, err = capfd.readouterr()
+    assert code == 2, (code, out, err)
+    assert err.count("\n") == 1 and err.startswith("error: ") and len(err) > 20, err
+    assert out == ""
+    assert sorted(tmp_path.rglob("*")) == before
