@@ -58,6 +58,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             "environment": data.spec.name,
             "env_steps": pl_module.env_steps,
             "rounds": pl_module.grad_steps,
+            "devices": trainer.world_size,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -47,6 +47,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
             # It takes an epoch that is shorter than the logging interval for a mistake.
             warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
+            # We refuse it.
+            warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16-mixed'\)`")
             yield
     finally:
         torchrl.removeFilter(_no_info)

@@ -96,6 +96,7 @@ class SavedRun:
         rounds: rounds of updates taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
+        devices: number of processes that trained together.
     """
 
     path: Path
@@ -105,6 +106,7 @@ class SavedRun:
     rounds: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
+    devices: int = 1
 
 
 def read_checkpoint(path: Path) -> SavedRun:
