@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
             # It takes an epoch that is shorter than the logging interval for a mistake.
             warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
             # We refuse it.
-            warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16-mixed'\)`")
+            warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16")
             yield
     finally:
         torchrl.removeFilter(_no_info)

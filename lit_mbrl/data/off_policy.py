@@ -228,7 +228,10 @@ class OffPolicy(LightningDataModule):
                     callback.on_warmup(self.trainer, self.trainer.lightning_module)
 
     def sample(self) -> dict[str, TensorDictBase]:
-        """One round's batches, this rank's share: `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`."""
+        """This rank's share of a round's batches.
+
+        `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
+        """
         world_size = ranks.world_size()
         batch = {"transitions": self.replay.sample_transitions(self.batch_size // world_size)}
         wanted = self.trainer.lightning_module.sampling()
