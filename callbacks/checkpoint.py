@@ -58,8 +58,9 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             "environment": data.spec.name,
             "env_steps": pl_module.env_steps,
             "rounds": pl_module.grad_steps,
-            "devices": trainer.world_size,
         }
+        if trainer.world_size > 1:
+            checkpoint["lit_mbrl"]["devices"] = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""

@@ -66,8 +66,8 @@ def register() -> None:
 
 def check_names(strategy: Any, precision: Any) -> None:
     """Raises `UserError` for a strategy or a precision that does not work here, by its name."""
-    if isinstance(strategy, str):
-        require(strategy in ("auto", *_NAMES), "trainer.strategy", strategy, "auto or ddp")
+    if strategy in StrategyRegistry:  # Lightning says what is wrong with other names
+        require(strategy in _NAMES, "trainer.strategy", strategy, "auto or ddp")
     if precision is not None:
         require(
             str(precision) in _PRECISIONS,

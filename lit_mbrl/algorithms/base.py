@@ -93,6 +93,7 @@ class Algorithm(LightningModule):
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
         self._last_log: tuple[float, int] | None = None
+        self._scaler: torch.amp.GradScaler | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -162,6 +163,10 @@ class Algorithm(LightningModule):
         """One fused Adam per update, in the order of `updates()`."""
         return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
 
+    def on_fit_start(self) -> None:
+        """Looks whether the trainer's precision scales losses."""
+        self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, `[..., O]`."""
@@ -220,9 +225,8 @@ class Algorithm(LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss, inputs=parameters)
         if update.max_grad_norm is not None:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
-                scaler.unscale_(optimizer.optimizer)
+            if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
+                self._scaler.unscale_(optimizer.optimizer)
             nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
         optimizer.step()
         self.record(f"loss/{update.name}", loss)
