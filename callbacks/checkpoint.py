@@ -64,6 +64,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             "env_steps": pl_module.env_steps,
             "rounds": pl_module.grad_steps,
         }
+        if trainer.world_size > 1:
+            checkpoint["lit_mbrl"]["devices"] = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what."""

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
+from lit_mbrl import ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,13 +34,14 @@ class GracefulStop(Callback):
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = False  # on any rank
+        self._signalled = False  # this process
         self._previous: dict[int, Any] = {}
 
     # ------------------------------------------------------------------ signals
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the two signals, Lightning's own SIGTERM handler (which raises in mid-round) included."""
-        self.requested = False
+        self.requested = self._signalled = False
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
 
@@ -57,16 +59,18 @@ class GracefulStop(Callback):
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._signalled:
             raise Aborted
-        self.requested = True
+        self.requested = self._signalled = True
+        if ranks.rank() > 0:
+            return  # a terminal's Ctrl-C reaches all ranks; one says so
         # Not print(): the signal may have come while the stream's lock was held.
         os.write(2, b"\nStopping after this round, with a checkpoint. Once more: stop at once, without.\n")
 
     # ------------------------------------------------------------------ stopping
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Saves and raises `Interrupted` if the epoch goes on after this round."""
-        if self._agreed(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if self._agreed() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoint):
                     callback.save(trainer)
@@ -74,11 +78,10 @@ class GracefulStop(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets `Checkpoint`, which comes later, save and the trainer stop."""
-        if self._agreed(trainer):
+        if self._agreed():
             trainer.should_stop = True
 
-    def _agreed(self, trainer: Trainer) -> bool:
+    def _agreed(self) -> bool:
         """Whether any process was asked to stop: all have to stop in the same round."""
-        if trainer.world_size == 1:
-            return self.requested
-        return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        self.requested = ranks.any_of(self.requested)
+        return self.requested

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import functools
+import os
 import shlex
 import sys
 import time
@@ -44,6 +45,7 @@ from lit_mbrl.run_folder import (
     require_replay,
     run_family,
 )
+from lit_mbrl.strategies import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
 
 
@@ -274,10 +276,17 @@ class Application(LightningCLI):
             config["enable_checkpointing"] = None
             callbacks.append(self._get(self.config_init, "checkpoint"))  # its state is in the checkpoint
         config["callbacks"] = callbacks
+        register()
+        check_names(config["strategy"], config["precision"])
         try:
-            return Trainer(**config)
+            trainer = Trainer(**config)
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
+        check_trainer(trainer, config["precision"])
+        threads = self._get(self.config, "num_threads")
+        if trainer.world_size > 1 and threads is not None:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # or Lightning would share the cores out when it launches
+        return trainer
 
     def _loggers(self, wanted: Any) -> list[Logger]:
         others = [] if wanted in (None, True, False) else list(wanted) if isinstance(wanted, list) else [wanted]
@@ -296,6 +305,9 @@ class Application(LightningCLI):
         """The checks that need the objects; then, for `fit`, creates the run folder."""
         spec = self.datamodule.spec
         self.model.check(spec)
+        devices = self.trainer.world_size
+        if devices > 1:
+            self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = _networks(self.model, spec)
         has_targets = any(True for _ in twin.targets())
@@ -318,10 +330,17 @@ class Application(LightningCLI):
         say(
             f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
             f"action {spec.action_dim}, {parameters:,} parameters, seed {self._get(self.config, 'seed_everything')}, "
-            f"{self.trainer.strategy.root_device}"
+            f"{self.trainer.strategy.root_device}{f' and {devices - 1} more' if devices > 1 else ''}"
         )
 
     def _check_saved_run(self, saved: SavedRun, twin: Algorithm) -> None:
+        if self.subcommand == "fit":
+            require(
+                saved.devices == self.trainer.world_size,
+                "trainer.devices",
+                self.trainer.world_size,
+                f"{saved.devices} as in {saved.path}, which has a replay and environments for each",
+            )
         name = type(self.model).__name__
         where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
         require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
@@ -359,6 +378,10 @@ class Application(LightningCLI):
             ) from error
         except RunFailed as error:
             raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+        except BaseException:
+            if isinstance(self.trainer.strategy, AveragedGradients):
+                self.trainer.strategy.stop_others()
+            raise
         finally:
             # After an exception Lightning tears nothing down.
             datamodule.teardown("fit")

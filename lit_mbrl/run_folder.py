@@ -149,6 +149,7 @@ class SavedRun:
         optimizers: number of optimisers.
         replay: name and size in bytes of the files that hold its replay, in the folder `replay` beside the checkpoint.
         config: its configuration, as in `config.yaml`; None if it was not run by the command line.
+        devices: number of processes that trained together.
     """
 
     path: Path
@@ -160,6 +161,7 @@ class SavedRun:
     optimizers: int
     replay: tuple[tuple[str, int], ...] = ()
     config: Mapping[str, Any] | None = None
+    devices: int = 1
 
 
 def read_checkpoint(path: Path) -> SavedRun:

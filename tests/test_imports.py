@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Layer -> the layers it may import besides itself. `errors` is open to all.
+# Layer -> the layers it may import besides itself. `errors` and `ranks` are open to all.
 LAYERS: dict[str, set[str]] = {
     "lit_mbrl.errors": set(),
+    "lit_mbrl.ranks": set(),
     "lit_mbrl.networks": set(),
     "lit_mbrl.optim": set(),
     "lit_mbrl.returns": set(),
@@ -38,11 +39,12 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.output": set(),
     "lit_mbrl.overrides": set(),
     "lit_mbrl.run_folder": set(),
+    "lit_mbrl.strategies": set(),
     "lit_mbrl.user_errors": set(),
 }
 # The application sees everything; nobody sees it.
 ENTRY_POINTS = {"lit_mbrl.__main__", "lit_mbrl.application", "lit_mbrl.arguments", "lit_mbrl.cli"}
-OPEN_TO_ALL = {"lit_mbrl.errors"}
+OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.ranks"}
 HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib"}
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch import LightningModule
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from lit_mbrl import ranks
 from lit_mbrl.algorithms.finite import FiniteCheck
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.networks import RunningNormalizer
@@ -96,6 +97,7 @@ class Algorithm(LightningModule):
         self._recording = False
         self._last_log: tuple[float, int] | None = None
         self.finite = FiniteCheck()
+        self._scaler: torch.amp.GradScaler | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -171,15 +173,22 @@ class Algorithm(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
+    def on_fit_start(self) -> None:
+        """Looks whether the trainer's precision scales losses."""
+        self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, `[..., O]`."""
         return observation if self.normalizer is None else self.normalizer(observation)
 
     def observe(self, frames: TensorDictBase) -> None:
-        """Hears of newly collected frames (any batch shape, raw), before they are learned from."""
+        """Hears of newly collected frames (any batch shape, raw), before they are learned from.
+
+        On several devices the statistics are those of all ranks' frames.
+        """
         if self.normalizer is not None:
-            self.normalizer.update(frames["observation"].flatten(0, -2).to(self.device))
+            self.normalizer.update(ranks.gather_rows(frames["observation"].flatten(0, -2)).to(self.device))
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDict:
         """The same frames with normalised observations; keys as in `data.replay`."""
@@ -217,12 +226,17 @@ class Algorithm(LightningModule):
             self.log_training()
 
     def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> None:
-        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through."""
+        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
+
+        On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
+        """
         loss = update.loss(frames)
         parameters = update.parameters()
         optimizer.zero_grad()
         self.manual_backward(loss, inputs=parameters)
         if update.max_grad_norm is not None:
+            if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
+                self._scaler.unscale_(optimizer.optimizer)
             nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
         gradients = [parameter.grad for parameter in parameters]
         if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, self.trainer):
@@ -236,9 +250,11 @@ class Algorithm(LightningModule):
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
     def log_training(self) -> None:
-        """Sends this round's metrics to the loggers, with one device synchronisation."""
+        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
         names = list(self._recorded)
-        values = torch.stack([self._recorded[name].to(self.device) for name in names]).tolist()
+        recorded = torch.stack([self._recorded[name].to(self.device) for name in names])
+        ranks.average_([recorded])
+        values = recorded.tolist()
         self._recorded = {}
         metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
         self.finite.settle()
@@ -272,7 +288,8 @@ class Algorithm(LightningModule):
         prepared = self.prepare_batch(episodes)
         prepared["mask"] = mask
         metrics |= self.episode_metrics(prepared)
-        self.log_dict(metrics, logger=False, batch_size=1)
+        # The ranks have the same episodes; that they agree on what is best must not hang on their rounding.
+        self.log_dict(metrics, logger=False, batch_size=1, sync_dist=ranks.world_size() > 1)
         if self.trainer.state.fn == "fit":
             self.log_metrics({name: float(value) for name, value in metrics.items()})
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from tensordict import TensorDictBase
+
+from lit_mbrl import ranks
 
 
 class EpisodeMeter:
@@ -34,11 +37,12 @@ class EpisodeMeter:
                     self.lengths[i] = 0
 
     def pop(self) -> dict[str, float]:
-        """Mean return and length of the episodes that ended since the last call; empty if none did."""
-        if not self.ended:
-            return {}
-        returns, lengths = zip(*self.ended, strict=True)
+        """Mean return and length of the episodes of all ranks that ended since the last call; empty if none did."""
+        ended = list(chain.from_iterable(ranks.gather(self.ended)))
         self.ended = []
+        if not ended:
+            return {}
+        returns, lengths = zip(*ended, strict=True)
         return {
             "train/return": sum(returns) / len(returns),
             "train/episode_length": sum(lengths) / len(lengths),

@@ -5,6 +5,9 @@
 Iterating the training loader collects `frames_per_batch` frames whenever the update-to-data ratio allows no further
 round, and yields one batch per round. After `n` environment steps exactly `floor(utd_ratio * (n - learning_starts))`
 rounds have been due. `env_steps` and `rounds` say where a run is, and a checkpoint goes on from there.
+
+On several devices each rank has its own environments, replay and random numbers. `env_steps` counts the frames of all
+ranks, so they agree on every clock and take the same rounds; a batch is shared out among them.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.collectors import Collector
 
+from lit_mbrl import ranks
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
@@ -39,15 +43,15 @@ class OffPolicy(LightningDataModule):
     """Collects with the current policy into a replay and serves batches from it.
 
     Args:
-        env: which environment, and how many side by side (`envs.EnvConfig`).
-        total_frames: environment steps of the whole run, warm-up included.
+        env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
+        total_frames: environment steps of the whole run, warm-up included, of all devices together.
         epoch_frames: environment steps between evaluations.
         learning_starts: environment steps with uniformly random actions before the first round of updates.
-        frames_per_batch: environment steps collected at a time; a multiple of `env.num_envs`.
+        frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
         utd_ratio: rounds of updates per environment step after the warm-up.
-        batch_size: transitions per round.
-        sequence_batch_size: sequences per model update; None: `batch_size`.
-        capacity: transitions kept.
+        batch_size: transitions per round, of all devices together.
+        sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
+        capacity: transitions kept, by each device.
         storage: `"memory"`, or `"memmap"` for a replay on disk.
         eval_episodes: deterministic episodes per evaluation.
     """
@@ -135,8 +139,20 @@ class OffPolicy(LightningDataModule):
         size = predicted_bytes(self.capacity, spec.observation_dim, spec.action_dim)
         require_room(size, self.storage, directory)
 
+    def share(self, world_size: int) -> None:
+        """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
+        for option, size in (("batch_size", self.batch_size), ("sequence_batch_size", self.sequence_batch_size)):
+            require(
+                size % world_size == 0,
+                f"data.{option}",
+                size,
+                f"a multiple of the number of devices (trainer.devices), {world_size}, which share it",
+            )
+        self.capacity = min(self.capacity, self.total_frames // world_size + self.frames_per_batch)
+
     def setup(self, stage: str) -> None:
         """Checks the options against the environment and, for training, makes room for the replay."""
+        self.share(ranks.world_size())
         self.check()
         if stage != "fit":
             return
@@ -202,14 +218,14 @@ class OffPolicy(LightningDataModule):
             yield self.sample()
 
     def collect(self) -> None:
-        """Takes `frames_per_batch` environment steps, random ones during the warm-up, and stores them."""
+        """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
         warming_up = self.env_steps < self.learning_starts
         self._policy.random = warming_up
         frames = self.collector.rollout().select(*STORED)
         for step, copy, observation in self.collector.env.pop_cuts():
             frames["observation"][copy, step] = observation
             self._cut_episode(frames, step, copy)
-        self.env_steps += frames.numel()
+        self.env_steps += frames.numel() * ranks.world_size()
         self.trainer.lightning_module.observe(frames)
         self.replay.extend(frames)
         self.meter.add(frames)
@@ -228,13 +244,17 @@ class OffPolicy(LightningDataModule):
             self.meter.restart([copy])
 
     def sample(self) -> dict[str, TensorDictBase]:
-        """One round's batches: `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`."""
-        batch = {"transitions": self.replay.sample_transitions(self.batch_size)}
+        """This rank's share of a round's batches.
+
+        `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
+        """
+        world_size = ranks.world_size()
+        batch = {"transitions": self.replay.sample_transitions(self.batch_size // world_size)}
         wanted = self.trainer.lightning_module.sampling()
         if wanted.sequence_batches:
-            count = wanted.sequence_batches * self.sequence_batch_size
-            sequences = self.replay.sample_sequences(count, wanted.sequence_length)
-            batch["sequences"] = sequences.view(wanted.sequence_batches, self.sequence_batch_size, -1)
+            size = self.sequence_batch_size // world_size
+            sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
+            batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 
     def pop_metrics(self) -> dict[str, float]:
@@ -243,6 +263,7 @@ class OffPolicy(LightningDataModule):
 
     def _start_collector(self) -> None:
         resume, self._resume = self._resume, None
+        ranks.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         self._policy = _ExploringPolicy(self.trainer.lightning_module, env)
         self.collector = Collector(
@@ -268,6 +289,8 @@ class OffPolicy(LightningDataModule):
             # The carrier is the collector's next policy input; it has no public setter.
             for key, value in resume["carrier"].items():
                 self.collector._carrier[key] = value
+        for name, extra in resume.get("extra", {}).items():
+            self.trainer.lightning_module.get_submodule(name).set_extra_state(extra)
         set_random_state(resume["random"])  # last: making environments draws random numbers
 
     # ------------------------------------------------------------------ evaluation
@@ -279,8 +302,11 @@ class OffPolicy(LightningDataModule):
         """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
 
         The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
-        next but not between a run and its resumed copy.
+        next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
         """
+        return ranks.broadcast(self._play() if ranks.rank() == 0 else None)
+
+    def _play(self) -> TensorDictBase:
         algorithm = self.trainer.lightning_module
         random_state = get_random_state()
         seed = torch.initial_seed() % 2**31
@@ -309,13 +335,30 @@ class OffPolicy(LightningDataModule):
             self._files.tidy()
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, replay, statistics of running episodes, environments and every random state."""
-        state: dict[str, Any] = {
+        """Counters, replay, statistics of running episodes, environments and every random state.
+
+        On several devices a collective: rank 0, which writes the checkpoint, gets what every rank has.
+        """
+        clock = {
             "env_steps": self.env_steps,
             "rounds": self.rounds,
             "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
-            "meter": self.meter.state_dict(),
         }
+        if ranks.world_size() == 1:
+            return clock | self._own_state()
+        return clock | {"ranks": ranks.gather_on_zero(self._own_state() | {"extra": self._extra_states()})}
+
+    def _extra_states(self) -> dict[str, Any]:
+        """What the algorithm's modules remember besides weights and buffers, as the noise of running episodes."""
+        modules = self.trainer.lightning_module.named_modules()
+        return {
+            name: module.get_extra_state()
+            for name, module in modules
+            if type(module).get_extra_state is not nn.Module.get_extra_state
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"meter": self.meter.state_dict()}
         if self.collector is not None:
             carrier = self.collector._carrier
             save_files = self._files is not None and self.trainer.is_global_zero
@@ -326,22 +369,36 @@ class OffPolicy(LightningDataModule):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores counters and replay now; environments and random states when the collector is made."""
+        """Restores counters and replay now; environments and random states when the collector is made.
+
+        Raises:
+            UserError: if training goes on with another number of devices.
+        """
         self.env_steps, self.rounds = state["env_steps"], state["rounds"]
-        self.meter.load_state_dict(state["meter"])
         if "ratios" in state:
             self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
         if self._ratios[-1][2] != self.utd_ratio:  # another one from here on; what has been done stays done
             self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self.utd_ratio))
-        if self.replay is None or "replay" not in state:
+        if self.replay is None:
             return
-        if "files" in state["replay"]:
+        own_states = state.get("ranks", [state])
+        require(
+            len(own_states) == ranks.world_size(),
+            "trainer.devices",
+            ranks.world_size(),
+            f"{len(own_states)} as in the checkpoint, which has a replay and environments for each",
+        )
+        own = own_states[ranks.rank()]
+        self.meter.load_state_dict(own["meter"])
+        if "replay" not in own:
+            return
+        if "files" in own["replay"]:
             source = ReplayFiles(Path(self.trainer.ckpt_path).parent / "replay")
             goes_on = self._files is not None and self._files.folder.resolve() == source.folder.resolve()
-            (self._files if goes_on else source).load(self.replay, state["replay"])
+            (self._files if goes_on else source).load(self.replay, own["replay"])
         else:
-            self.replay.load_state_dict(state["replay"])
-        self._resume = {name: state[name] for name in ("envs", "carrier", "random")}
+            self.replay.load_state_dict(own["replay"])
+        self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
         self._limit_epochs()
         done = self._epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current

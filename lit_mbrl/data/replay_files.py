@@ -116,8 +116,11 @@ class ReplayFiles:
 def files_of(checkpoint: Mapping[str, Any]) -> Iterator[File]:
     """The replay files that a checkpoint needs."""
     for part in checkpoint.values():
-        if isinstance(part, dict) and isinstance(part.get("replay"), dict):
-            yield from (tuple(file) for file in part["replay"].get("files", ()))
+        if not isinstance(part, dict):
+            continue
+        for own in part.get("ranks", [part]):  # one for each of several devices
+            if isinstance(own.get("replay"), dict):
+                yield from (tuple(file) for file in own["replay"].get("files", ()))
 
 
 def _suffixes() -> Iterator[str]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -15,6 +16,10 @@ class MLP(nn.Sequential):
     """Linear layers with an activation between them; the last layer is linear.
 
     Maps `[..., in_features]` to `[..., out_features]`. An empty `hidden` gives a single linear layer.
+
+    With mixed precision (autocast) the hidden layers are in half precision, and the last layer in float32. What comes
+    out are values, log standard deviations, predicted observations and logits: bfloat16 has 8 significant bits, which
+    would round a value of 300 to a multiple of 2. All that follows, up to the losses, is in float32 then.
     """
 
     def __init__(
@@ -28,6 +33,16 @@ class MLP(nn.Sequential):
         for fan_in, fan_out in pairwise([in_features, *hidden]):
             layers += [nn.Linear(fan_in, fan_out), activation()]
         super().__init__(*layers, nn.Linear(hidden[-1] if hidden else in_features, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            return super().forward(x)
+        *hidden, last = self
+        for layer in hidden:
+            x = layer(x)
+        with torch.autocast(device, enabled=False):
+            return last(x.float())
 
 
 def orthogonal_(module: M, gain: float = 1.0) -> M:

@@ -1,0 +1,132 @@
+"""What `tests/test_devices.py` runs in two processes: callbacks for the command line, and checks as a program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_mbrl import ranks
+from lit_mbrl.algorithms import DDPG, Algorithm
+from lit_mbrl.data import OffPolicy
+from lit_mbrl.strategies import AveragedGradients
+from tests.algorithms.frames import ALGORITHMS, make_frames
+from tests.runs import SaveAndStop, Stop, everything, fit, make_data
+
+
+class SignalOneRank(Callback):
+    """Sends a signal to one rank, at the end of a round, before `GracefulStop` looks."""
+
+    def __init__(self, rank: int, round: int) -> None:
+        self.rank, self.round = rank, round
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class Dump(Callback):
+    """Writes what this rank has after its last round of all."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = everything(pl_module, trainer.datamodule)
+        torch.save(found, Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.pt")
+
+
+class GradientsOfAll(Callback):
+    """The gradients of half a batch per rank are, after the backward pass, those of the whole batch on one device."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: DDPG, *args: Any) -> None:
+        if self.seen:
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            whole = make_frames(16, action_dim=1)
+        own = whole[:8] if ranks.rank() == 0 else whole[8:]
+        parameters = list(pl_module.critic.parameters())
+        expected = torch.autograd.grad(pl_module.critic_loss(whole), parameters)
+        pl_module.manual_backward(pl_module.critic_loss(own), inputs=parameters)
+        found = [parameter.grad for parameter in parameters]
+        assert not torch.equal(found[0], torch.autograd.grad(pl_module.critic_loss(own), parameters)[0])
+        torch.testing.assert_close(found, list(expected))
+        assert all(same_everywhere(gradient) for gradient in found)
+        assert all(parameter.grad is None for parameter in pl_module.actor.parameters())
+        self.seen = True
+
+
+def same_everywhere(tensor: torch.Tensor) -> bool:
+    """Whether all ranks have the same bits."""
+    return all(torch.equal(tensor, other) for other in ranks.gather(tensor.detach()))
+
+
+def two(algorithm: Algorithm, data: OffPolicy, *callbacks: Callback, **options: Any) -> dict[str, torch.Tensor]:
+    """Trains on two devices. Returns what this rank has in the end."""
+    algorithm.normalize_observations = True
+    fit(algorithm, data, *callbacks, strategy=AveragedGradients(), devices=2, **options)
+    return everything(algorithm, data)
+
+
+def check_messages() -> None:
+    """The messages between ranks say what their names say."""
+    rank = ranks.rank()
+    assert ranks.gather(("a", rank)) == [("a", 0), ("a", 1)]
+    assert ranks.gather_on_zero(rank) == ([0, 1] if rank == 0 else None)
+    assert ranks.broadcast(rank if rank == 0 else None) == 0
+    assert ranks.any_of(rank == 1) and not ranks.any_of(False)
+    assert ranks.gather_rows(torch.full((2, 3), float(rank)))[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
+    first, second = torch.tensor([[1.0 + rank]]), torch.tensor(4.0 * rank)
+    ranks.average_([first, second])
+    assert (first.item(), second.item()) == (1.5, 2.0)
+
+
+def check_equal_and_apart(found: dict[str, torch.Tensor], data: OffPolicy) -> None:
+    """Weights, statistics and optimisers are the same on both ranks; data and random numbers are not."""
+    for key, value in found.items():
+        if key.startswith(("module.", "optimizer.")) and "extra_state" not in key:
+            assert same_everywhere(value), key
+    for key in ("replay.observation", "replay.action", "random"):
+        assert not same_everywhere(found[key]), key
+    # 60 frames of both ranks together, of which 24 are warm-up; one update per frame.
+    assert (data.env_steps, data.rounds, len(data.replay)) == (60, 36, 30)
+
+
+def check_resume(name: str, folder: Path) -> None:
+    """Stopped and resumed is the uninterrupted run, on both ranks, with other seeds at the second start."""
+    whole_data = make_data()
+    algorithm = ALGORITHMS[name]()
+    watch = [GradientsOfAll()] if name == "ddpg" else []
+    whole = two(algorithm, whole_data, *watch)
+    assert all(callback.seen for callback in watch)
+    check_equal_and_apart(whole, whole_data)
+    if algorithm.normalizer is not None:
+        assert algorithm.normalizer.count == 60
+        own = whole["replay.observation"].double()
+        mean = torch.cat(ranks.gather(own)).mean(0)
+        torch.testing.assert_close(algorithm.normalizer.mean, mean)
+    path = folder / f"{name}.ckpt"
+    try:
+        two(ALGORITHMS[name](), make_data(), SaveAndStop(path, 9))
+    except Stop:
+        pass
+    else:
+        raise AssertionError("the run was not stopped")
+    resumed = two(ALGORITHMS[name](), make_data(), ckpt_path=path, seed=12345)
+    assert whole.keys() == resumed.keys()
+    different = [key for key in whole if not torch.equal(whole[key].float(), resumed[key].float())]
+    assert not different, different
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    check_resume("ddpg", Path(sys.argv[1]))  # noise of running episodes, too
+    check_messages()
+    check_resume("sac_svg_code", Path(sys.argv[1]))  # sequences, repeated updates, clipping
+    print(f"rank {ranks.rank()} agrees")
