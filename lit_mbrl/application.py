@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,9 +43,14 @@ from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantia
 
 def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
+    return guarded(Application, argv)
+
+
+def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
+    """Runs a command as `run` does: 0, or what it is that a user has to know in one line and another exit code."""
     with quiet():
         try:
-            Application(argv)
+            command(argv)
         except (UserError, OneLine) as error:
             return _fail(str(error))
         except Aborted:
@@ -127,9 +132,13 @@ class Application(LightningCLI):
         return super().init_parser(**kwargs)
 
     def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
-        """Mentions `list`, which needs none of this and is answered by `cli.main`."""
+        """Mentions the commands that `cli.main` answers."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        self.parser.epilog = "`python -m lit_mbrl list` shows the algorithms, their papers and their config files."
+        self.parser.epilog = (
+            "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
+            "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
+            "and their config files)."
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
@@ -298,6 +307,15 @@ class Application(LightningCLI):
 
     def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Evaluates a checkpoint and prints its return."""
+        saved = self.load_and_evaluate(model, datamodule)
+        length = self.trainer.callback_metrics["eval/episode_length"]
+        say(
+            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
+            f"steps on average, after {saved.env_steps:,} env steps"
+        )
+
+    def load_and_evaluate(self, model: Algorithm, datamodule: Any) -> SavedRun:
+        """Loads the checkpoint and runs its evaluation episodes; the metrics are in `trainer.callback_metrics`."""
         saved = self.saved_run
         assert saved is not None  # `before_instantiate_classes` has checked
         try:
@@ -305,11 +323,7 @@ class Application(LightningCLI):
                 self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
         finally:
             datamodule.teardown("validate")
-        length = self.trainer.callback_metrics["eval/episode_length"]
-        say(
-            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
-            f"steps on average, after {saved.env_steps:,} env steps"
-        )
+        return saved
 
     def _summary(self, env_steps: int, seconds: float) -> str:
         parts = [f"Finished: {env_steps:,} env steps in {duration(seconds)}"]

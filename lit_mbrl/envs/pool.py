@@ -79,6 +79,11 @@ class LocalPool:
             observation[i], reward[i, 0], terminated[i, 0], truncated[i, 0], _ = env.step(action)
         return out
 
+    @property
+    def envs(self) -> list[gym.Env]:
+        """The copies."""
+        return self._envs
+
     def get_state(self) -> list[dict[str, Any] | None]:
         """`state.get_state` of every copy."""
         return [get_state(env) for env in self._envs]
