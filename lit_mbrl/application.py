@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,9 +51,15 @@ from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantia
 
 def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
-    with quiet(), ExitStack() as until_the_end:
+    with ExitStack() as until_the_end:
+        return guarded(lambda words: Application(words, until_the_end), argv)
+
+
+def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
+    """Runs a command as `run` does: 0, or what it is that a user has to know in one line and another exit code."""
+    with quiet():
         try:
-            Application(argv, until_the_end)
+            command(argv)
         except (UserError, OneLine) as error:
             return _fail(str(error))
         except RunFailed as error:
@@ -112,12 +118,12 @@ class Application(LightningCLI):
 
     Args:
         argv: the command line.
-        until_the_end: what the run holds as long as it goes on: the lock of its folder.
+        until_the_end: what a run of `fit` holds as long as it goes on: the lock of its folder.
     """
 
-    def __init__(self, argv: Sequence[str], until_the_end: ExitStack) -> None:
+    def __init__(self, argv: Sequence[str], until_the_end: ExitStack | None = None) -> None:
         self.argv = list(argv)
-        self.until_the_end = until_the_end
+        self.until_the_end = until_the_end or ExitStack()
         arguments = with_config_of_checkpoint(self.argv)
         self.run_folder = Path()
         self.saved_run: SavedRun | None = None
@@ -154,9 +160,13 @@ class Application(LightningCLI):
         return super().init_parser(**kwargs)
 
     def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
-        """Mentions `list`, which needs none of this and is answered by `cli.main`."""
+        """Mentions the commands that `cli.main` answers."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        self.parser.epilog = "`python -m lit_mbrl list` shows the algorithms, their papers and their config files."
+        self.parser.epilog = (
+            "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
+            "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
+            "and their config files)."
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
@@ -402,6 +412,15 @@ class Application(LightningCLI):
 
     def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Evaluates a checkpoint and prints its return."""
+        saved = self.load_and_evaluate(model, datamodule)
+        length = self.trainer.callback_metrics["eval/episode_length"]
+        say(
+            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
+            f"steps on average, after {saved.env_steps:,} env steps"
+        )
+
+    def load_and_evaluate(self, model: Algorithm, datamodule: Any) -> SavedRun:
+        """Loads the checkpoint and runs its evaluation episodes; the metrics are in `trainer.callback_metrics`."""
         saved = self.saved_run
         assert saved is not None  # `before_instantiate_classes` has checked
         try:
@@ -409,11 +428,7 @@ class Application(LightningCLI):
                 self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
         finally:
             datamodule.teardown("validate")
-        length = self.trainer.callback_metrics["eval/episode_length"]
-        say(
-            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
-            f"steps on average, after {saved.env_steps:,} env steps"
-        )
+        return saved
 
     def _summary(self, env_steps: int, seconds: float) -> str:
         parts = [f"Finished: {env_steps:,} env steps in {duration(seconds)}"]

@@ -1,4 +1,4 @@
-"""The command line: `python -m lit_mbrl {fit,validate,list}`.
+"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,list}`.
 
 What a user can mend is one line on standard error and exit code 2; everything else is a bug and shows its traceback.
 """
@@ -6,13 +6,20 @@ What a user can mend is one line on standard error and exit code 2; everything e
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from lit_mbrl.reports.table import table
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+# Commands that are not Lightning's have a module with a `run` of their own.
+_COMMANDS = {"evaluate": "lit_mbrl.evaluate", "video": "lit_mbrl.video", "plot": "lit_mbrl.reports.plot"}
 _ALGORITHMS = Path(__file__).resolve().parent / "algorithms"
 
 
@@ -29,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(algorithm_table())
         return 0
     try:
-        # Takes seconds, which `list` has no use for.
-        from lit_mbrl.application import run
-
-        return run(argv)
+        # Imports take seconds, which `list` has no use for; `plot` has none for torch.
+        own = _COMMANDS.get(argv[0]) if argv else None
+        run = _load(own or "lit_mbrl.application").run
+        return run(argv[1:] if own else argv)
+    except _NoGraphics as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -41,6 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class _NoGraphics(Exception):
+    """MuJoCo, which TorchRL imports, cannot be imported with this `MUJOCO_GL`."""
+
+
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, AttributeError) as error:
+        backend = os.environ.get("MUJOCO_GL")
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if backend and any(f"{os.sep}mujoco{os.sep}" in file for file in files):
+            expected = "a graphics library that is installed (unset it where nothing is to be drawn)"
+            raise _NoGraphics(f"MUJOCO_GL={backend}: expected {expected}") from error
+        raise
 
 
 def algorithm_table() -> str:
@@ -54,10 +80,7 @@ def algorithm_table() -> str:
         first, *others = configs.get(name) or ["-"]
         rows.append((name, paper, first))
         rows += [("", "", other) for other in others]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return table(rows)
 
 
 def algorithms() -> Iterator[tuple[str, str]]:

@@ -41,11 +41,20 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.run_folder": set(),
     "lit_mbrl.strategies": set(),
     "lit_mbrl.user_errors": set(),
+    "lit_mbrl.options": {"lit_mbrl.user_errors"},
+    "lit_mbrl.reports": {"lit_mbrl.options", "lit_mbrl.user_errors"},
 }
 # The application sees everything; nobody sees it.
-ENTRY_POINTS = {"lit_mbrl.__main__", "lit_mbrl.application", "lit_mbrl.arguments", "lit_mbrl.cli"}
+ENTRY_POINTS = {
+    "lit_mbrl.__main__",
+    "lit_mbrl.application",
+    "lit_mbrl.arguments",
+    "lit_mbrl.cli",
+    "lit_mbrl.evaluate",
+    "lit_mbrl.video",
+}
 OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.ranks"}
-HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib"}
+HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib", "imageio"}
 
 
 class Import(NamedTuple):

@@ -98,6 +98,9 @@ class Algorithm(LightningModule):
         self._last_log: tuple[float, int] | None = None
         self.finite = FiniteCheck()
         self._scaler: torch.amp.GradScaler | None = None
+        self._model_rollouts = 0
+        self._seconds_before = 0.0
+        self._started: float | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -124,6 +127,10 @@ class Algorithm(LightningModule):
         """Which sequences a round needs; none by default."""
         return Sampling()
 
+    def model_rollouts(self, batch_size: int) -> int:
+        """How many rollouts in a model the running round imagines from `batch_size` transitions; none by default."""
+        return 0
+
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
         return {}
@@ -138,6 +145,21 @@ class Algorithm(LightningModule):
     def grad_steps(self) -> int:
         """Rounds of updates so far, the running one included."""
         return self.trainer.datamodule.rounds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, evaluations and the parts of a resumed run before this one included."""
+        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def clocks(self) -> dict[str, float]:
+        """What a run is measured by, apart from environment steps."""
+        clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
+        for update in self._update_list:
+            if update.name == "actor":
+                clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
+        if self._model_rollouts:
+            clocks["time/model_rollouts"] = float(self._model_rollouts)
+        return clocks
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -168,7 +190,8 @@ class Algorithm(LightningModule):
         return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
 
     def on_train_start(self) -> None:
-        """Lets the learning rates of the configuration go before those in a checkpoint's optimisers."""
+        """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
+        self._started = time.perf_counter()
         for update, optimizer in zip(self._update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
@@ -215,6 +238,7 @@ class Algorithm(LightningModule):
         every = self.trainer.log_every_n_steps
         self._recording = every > 0 and self.grad_steps % every == 0
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
+        self._model_rollouts += self.model_rollouts(len(batch["transitions"])) * self.trainer.world_size
         optimizers = self.optimizers()
         for update, optimizer in zip(self._update_list, optimizers, strict=True):
             if self.grad_steps % update.every:
@@ -268,7 +292,7 @@ class Algorithm(LightningModule):
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Writes metrics to every logger at the current environment step."""
-        metrics = metrics | {"time/rounds": float(self.grad_steps)}
+        metrics = metrics | self.clocks()
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.env_steps)
 
@@ -303,10 +327,13 @@ class Algorithm(LightningModule):
         self.finite.settle()
         checkpoint["skipped"] = dict(self.finite.skipped)
         checkpoint.pop("loops", None)
+        checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting the steps left out."""
-        self.finite.skipped = dict(checkpoint.get("skipped", {}))
+        """Takes the clocks and the count of left-out steps back."""
+        clocks = checkpoint["clocks"]
+        self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
+        self.finite.skipped = dict(checkpoint["skipped"])
 
 
 def positive_sizes(option: str, sizes: list[int]) -> None:

@@ -49,6 +49,10 @@ class MVE(SACSVG):
     def model_horizon(self) -> int:
         return max(self.horizon, self.critic_horizon)
 
+    def model_rollouts(self, batch_size: int) -> int:
+        critic = 0 if self.critic_horizon == 0 or self.warming_up else batch_size
+        return super().model_rollouts(batch_size) + critic
+
     def critic_loss(self, batch: TensorDictBase) -> Tensor:
         """Squared residuals at the replayed and at the imagined states (TD-k trick)."""
         if self.critic_horizon == 0 or self.warming_up:

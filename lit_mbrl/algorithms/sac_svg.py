@@ -165,6 +165,9 @@ class SACSVG(SAC):
             return Sampling()
         return Sampling(sequence_length=self.model_horizon, sequence_batches=self.model_updates)
 
+    def model_rollouts(self, batch_size: int) -> int:
+        return 0 if self.horizon == 0 or self.warming_up else batch_size
+
     # ------------------------------------------------------------------ losses
     @property
     def warming_up(self) -> bool:

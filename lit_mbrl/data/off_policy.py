@@ -304,25 +304,33 @@ class OffPolicy(LightningDataModule):
         The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
         next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
         """
-        return ranks.broadcast(self._play() if ranks.rank() == 0 else None)
+        return ranks.broadcast(self._evaluate() if ranks.rank() == 0 else None)
 
-    def _play(self) -> TensorDictBase:
-        algorithm = self.trainer.lightning_module
+    def _evaluate(self) -> TensorDictBase:
         random_state = get_random_state()
-        seed = torch.initial_seed() % 2**31
         if self._eval_env is None:
-            self._eval_env = VectorEnv(self.env, seed=seed, num_envs=self.eval_episodes)
+            self._eval_env = VectorEnv(self.env, seed=self.evaluation_seed, num_envs=self.eval_episodes)
         whole = False
         while not whole:
-            self._eval_env.set_seed((seed + 1_000_003 * (1 + self.env_steps)) % 2**31)
-            episodes = run_episodes(
-                self._eval_env,
-                lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-                self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-            )
+            self._eval_env.set_seed(self.evaluation_seed)
+            episodes = self.play(self._eval_env)
             whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
+
+    @property
+    def evaluation_seed(self) -> int:
+        """Seed of the first evaluation episode at this environment step; the next episodes count on from it."""
+        return (torch.initial_seed() % 2**31 + 1_000_003 * (1 + self.env_steps)) % 2**31
+
+    def play(self, env: VectorEnv) -> TensorDictBase:
+        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
+        algorithm = self.trainer.lightning_module
+        return run_episodes(
+            env,
+            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
+            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
+        )
 
     # ------------------------------------------------------------------ checkpoint
     def save_replay_in(self, folder: Path) -> None:

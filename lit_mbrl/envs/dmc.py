@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -49,12 +49,18 @@ class DMC(gym.Env):
     Args:
         domain: such as `walker`.
         task: such as `walk`.
+        render_mode: `"rgb_array"` for pictures of 480 x 480 pixels from the task's first camera; None: no pictures.
         **task_kwargs: arguments of the task's function.
     """
 
-    def __init__(self, domain: str, task: str, **task_kwargs: Any) -> None:
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, domain: str, task: str, render_mode: str | None = None, **task_kwargs: Any) -> None:
         from dm_control import suite
 
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode has to be rgb_array, not {render_mode}")
+        self.render_mode = render_mode
         # A fixed default, because some tasks (lqr) draw their body with it; episodes draw from the seed of `reset`.
         self._env = suite.load(domain, task, task_kwargs={"random": 0, **task_kwargs})
         size = sum(int(np.prod(entry.shape)) for entry in self._env.observation_spec().values())
@@ -66,6 +72,7 @@ class DMC(gym.Env):
             np.where(high >= _UNLIMITED, np.inf, high).astype(np.float32),
             dtype=np.float32,
         )
+        self.metadata = {**self.metadata, "render_fps": round(1 / self._env.control_timestep())}
         limit = self._env._step_limit
         self.max_episode_steps = None if limit == float("inf") else int(np.ceil(limit))
         self._pristine_model = {name: value.copy() for name, value in self._model_arrays().items()}
@@ -88,6 +95,15 @@ class DMC(gym.Env):
             last and step.discount != 0.0,
             {},
         )
+
+    @property
+    def model(self) -> Any:
+        """The `mujoco.MjModel`, under the name that it has in Gymnasium."""
+        return self._env.physics.model.ptr
+
+    def render(self) -> np.ndarray | None:
+        """The picture [480, 480, 3] uint8, None without a render mode."""
+        return self._env.physics.render(480, 480, camera_id=0) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Frees the simulation."""

@@ -88,6 +88,11 @@ class LocalPool:
         """None: these copies live and die with this process."""
         return {}
 
+    @property
+    def envs(self) -> list[gym.Env]:
+        """The copies."""
+        return self._envs
+
     def get_state(self) -> list[dict[str, Any] | None]:
         """`state.get_state` of every copy."""
         return [get_state(env) for env in self._envs]

@@ -1,0 +1,106 @@
+"""`python -m lit_mbrl plot RUN...`: learning curves of finished or running runs, and a table of where they ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_mbrl.errors import UserError, did_you_mean, require
+from lit_mbrl.options import OptionParser
+from lit_mbrl.reports.curves import AXES, Curve, Estimate, make_curve, usable
+from lit_mbrl.reports.figure import draw, save
+from lit_mbrl.reports.runs import Run, find_runs, group_runs, read_run
+from lit_mbrl.reports.statistics import ESTIMATES
+from lit_mbrl.reports.table import numbers, table
+from lit_mbrl.user_errors import OneLine
+
+_DESCRIPTION = """Draws learning curves from the metrics.csv of runs into a PNG and an SVG file and prints a table. One
+panel per task; runs of an algorithm are one curve unless an option other than the seed differs among them. The band is
+the 95 % bootstrap interval over seeds. A curve ends where its shortest run does; where runs were evaluated at different
+points they are interpolated linearly. The table's last column is the estimate over seeds of each run's mean over the
+last tenth of the environment steps that all of them reached (at least its last evaluation)."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
+    try:
+        plot(argv)
+    except (UserError, OneLine) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def plot(argv: Sequence[str]) -> None:
+    """Reads the options, then the runs, draws and prints.
+
+    Raises:
+        UserError: for a wrong option.
+        OneLine: if there is nothing to draw.
+    """
+    options = _parser().parse_args(argv)
+    require(options.estimate in ESTIMATES, "estimate", options.estimate, " or ".join(ESTIMATES))
+    runs = [read_run(folder) for folder in find_runs(options.runs)]
+    axis = AXES.get(options.x, options.x)
+    for option, column in (("metric", options.metric), ("x", axis)):
+        _require_column(runs, option, getattr(options, option), column)
+    kept = [each for each in runs if usable(each, options.metric, axis, _note)]
+    if not kept:
+        raise OneLine(f"--metric={options.metric}: expected a metric that a run has together with {axis}")
+    groups, doubles = group_runs(kept)
+    for double in doubles:
+        _note(f"left out: {double.folder}, since another run of the same configuration and seed went further")
+    curves = [make_curve(group, options.metric, axis, options.estimate) for group in groups]
+    out = _output(options.out)
+    written = save(draw(curves, options.metric, axis, options.estimate), out)
+    print(_table(curves, options.metric, options.estimate))
+    print(f"\nwritten: {', '.join(map(str, written))}")
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser("plot", _DESCRIPTION)
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, folders with runs below them, or patterns such as 'runs/*'"
+    )
+    parser.add_argument("--x", default="env_steps", help=f"{', '.join(AXES)} or a column of metrics.csv")
+    parser.add_argument("--metric", default="eval/return", help="a column of metrics.csv (default: %(default)s)")
+    parser.add_argument(
+        "--estimate", default="mean", help="mean, or iqm: the mean of the middle half (default: %(default)s)"
+    )
+    parser.add_argument("--out", default="curves", help="name of the pictures, without ending (default: %(default)s)")
+    return parser
+
+
+def _require_column(runs: Sequence[Run], option: str, value: str, column: str) -> None:
+    known = sorted({name for each in runs for name in each.columns})
+    if column not in known:
+        hint = did_you_mean(column, known)
+        raise UserError(option, value, f"a column of metrics.csv, but no run has {column}{hint}")
+
+
+def _output(name: str) -> Path:
+    out = Path(name)
+    out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    require(out.name != "" and not out.is_dir(), "out", name, "the name of a file, without its ending")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("out", name, f"a name in a folder that can be written to ({error.strerror})") from error
+    return out
+
+
+def _table(curves: Sequence[Curve], metric: str, kind: str) -> str:
+    rows = [("algorithm", "task", "seeds", "env steps", f"{metric} ({kind})", "95 % interval")]
+    for curve in curves:
+        rows.append((curve.label, curve.task, str(curve.seeds), f"{curve.env_steps:,}", *_final(curve.final)))
+    return table(rows, right=(2, 3, 4, 5))
+
+
+def _final(final: Estimate) -> tuple[str, str]:
+    value, *bounds = numbers(float(final.value), *map(float, final.interval or ()))
+    return value, f"[{', '.join(bounds)}]" if bounds else "-"
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
