@@ -118,7 +118,7 @@ def _ticks(panel: Axes, divisor: float) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     panel.set_xlim(left=0)
-    panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if divisor == 1.0:
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
