@@ -5,6 +5,7 @@ from callbacks.entropy_annealing import EntropyAnnealing
 from callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
 from callbacks.progress import Progress, duration
 from callbacks.soft_target_update import SoftTargetUpdate
+from callbacks.wandb_run import WandbRun
 
 __all__ = [
     "Aborted",
@@ -14,5 +15,6 @@ __all__ = [
     "Interrupted",
     "Progress",
     "SoftTargetUpdate",
+    "WandbRun",
     "duration",
 ]

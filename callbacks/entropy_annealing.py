@@ -25,7 +25,7 @@ class EntropyAnnealing(Callback):
 
     Args:
         initial: value at step 0.
-        final: value at `schedule_steps`.
+        final: value at `schedule_steps`; None: `initial`, a constant.
         schedule_steps: T of eq. 14.
         form: the curve.
         exponent: beta of eq. 14.
@@ -35,7 +35,7 @@ class EntropyAnnealing(Callback):
     def __init__(
         self,
         initial: float,
-        final: float,
+        final: float | None,
         schedule_steps: int,
         form: Literal["power", "linear", "exponential"] = "power",
         exponent: float = 1.0,
@@ -43,6 +43,7 @@ class EntropyAnnealing(Callback):
     ) -> None:
         require(schedule_steps > 0, "trainer.callbacks.schedule_steps", schedule_steps, "an integer > 0")
         require(exponent > 0, "trainer.callbacks.exponent", exponent, "a number > 0")
+        final = initial if final is None else final
         if form == "exponential":
             require(initial * final > 0, "trainer.callbacks.final", final, f"the sign of initial={initial}, and not 0")
         self.initial, self.final, self.schedule_steps = initial, final, schedule_steps

@@ -328,6 +328,9 @@ class Application(LightningCLI):
                 self._get(self.config, "trainer").callbacks,
                 f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
             )
+            for callback in self.trainer.callbacks:
+                if hasattr(callback, "check"):
+                    callback.check(self.trainer, self.datamodule)
         if self.saved_run is not None:
             self._check_saved_run(self.saved_run, twin)
         if self.damage is not None:
@@ -375,11 +378,13 @@ class Application(LightningCLI):
         if self.changed:
             say(f"changed since the checkpoint: {', '.join(self.changed)}")
         start = time.monotonic()
+        exit_code = 1
         try:
             with _trainer_errors():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
+            exit_code = 0
         except Interrupted:
-            pass  # the checkpoint is written
+            exit_code = 0  # the checkpoint is written
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -395,7 +400,7 @@ class Application(LightningCLI):
         finally:
             # After an exception Lightning tears nothing down.
             datamodule.teardown("fit")
-            urls = [logger.close() for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+            urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
         for url in filter(None, urls):
             say(f"W&B: {url}")
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_mbrl.errors import UserError
+from lit_mbrl.watchdog import Watchdog
 
 _ROUNDS = "time/rounds"
 
@@ -125,7 +126,8 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
     """Weights & Biases: online if there is a key or a sweep, offline otherwise; `WANDB_MODE` decides if it is set.
 
     Every metric is plotted against `env_steps`. The files lie in the run folder, and a resumed run keeps its id.
-    Offline runs are uploaded by `wandb sync <run folder>/wandb/offline-run-*`.
+    Offline runs are uploaded by `wandb sync <run folder>/wandb/offline-run-*`. An online run whose process is killed is
+    reported as failed by its watchdog.
 
     Args:
         project: W&B project; `WANDB_PROJECT`, if set, goes before it.
@@ -146,6 +148,8 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         super().__init__(
             name=name, project=os.environ.get("WANDB_PROJECT", project), group=group, tags=tags, notes=notes
         )
+        del self._wandb_init["anonymous"]  # W&B warns of it whatever its value
+        self._watchdog: Watchdog | None = None
 
     def use_folder(self, folder: str | Path) -> None:
         """Keeps the run's files in the run folder, and its id in `wandb/id` there."""
@@ -166,15 +170,16 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
             run = super().experiment
             run.define_metric("env_steps")
             run.define_metric("*", step_metric="env_steps")
+            if not (run.offline or run.disabled):
+                self._watchdog = Watchdog(run.entity, run.project, run.id, str(self.save_dir))
         return self._experiment
 
     def _run_id(self) -> str:
-        if "WANDB_RUN_ID" in os.environ:  # a sweep's agent has chosen
-            return os.environ["WANDB_RUN_ID"]
         path = Path(self.save_dir or ".") / "wandb" / "id"
-        if not path.exists():
+        chosen = os.environ.get("WANDB_RUN_ID")  # by a sweep's agent
+        if chosen or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(secrets.token_hex(4))
+            path.write_text(chosen or secrets.token_hex(4))
         return path.read_text()
 
     @rank_zero_only
@@ -188,12 +193,15 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         """Logs at an environment step. W&B's own step just counts the calls, so it cannot go backwards."""
         self.experiment.log(dict(metrics) | ({} if step is None else {"env_steps": step}))
 
-    def close(self) -> str | None:
-        """Ends the run. Returns the address of its page, None for an offline run."""
+    def close(self, exit_code: int = 0) -> str | None:
+        """Ends the run, as failed if `exit_code` is not 0. Returns the address of its page, None for an offline run."""
         if self._experiment is None or rank_zero_only.rank > 0:
             return None
         url = self._experiment.url
-        self._experiment.finish()
+        self._experiment.finish(exit_code=exit_code)
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+            self._watchdog = None
         self._experiment = None
         return url
 

@@ -39,6 +39,8 @@ def new_folder(family: Path) -> Path:
         )
         return Path(os.environ[_SHARED])
     stamp = time.strftime("%Y%m%d-%H%M%S")
+    if trial := os.environ.get("WANDB_RUN_ID"):  # other agents of the sweep may begin a trial in the same second
+        stamp += f"-{trial}"
     folder = family.with_name(f"{family.name}-{stamp}")
     count = 2
     while folder.exists():

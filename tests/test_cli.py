@@ -108,6 +108,15 @@ def test_table_is_written_whatever_the_loggers(work: Path) -> None:
     assert list(work.glob("elsewhere/**/metrics.csv"))
 
 
+def test_trials_of_agents_side_by_side_have_a_folder_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20200101-000000")
+    names = []
+    for trial in ("one", "two"):  # neither has made its folder yet
+        monkeypatch.setenv("WANDB_RUN_ID", trial)
+        names.append(new_folder(Path("runs/sac/Pendulum-v1/seed0")).name)
+    assert names == ["seed0-20200101-000000-one", "seed0-20200101-000000-two"]
+
+
 def test_two_runs_in_one_second_have_two_folders(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda _: "20200101-000000")
     family = run_family(["conf/sac.yaml"], "SAC", "dmc/walker-walk", 3)

@@ -131,6 +131,8 @@ def test_metrics_are_plotted_against_environment_steps(tmp_path: Path, monkeypat
     logged, defined = [], []
 
     class Run:
+        offline, disabled = True, False
+
         def log(self, metrics: dict) -> None:
             logged.append(metrics)
 
@@ -163,6 +165,8 @@ def test_environment_variables_decide(
     given: dict = {}
 
     class Run:
+        offline, disabled = True, False
+
         def define_metric(self, *args: object, **kwargs: object) -> None: ...
 
     monkeypatch.setattr("wandb.init", lambda **options: given.update(options) or Run())

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -28,7 +29,7 @@ from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
 from lit_mbrl.data.episodes import EpisodeMeter
-from lit_mbrl.data.evaluation import run_episodes
+from lit_mbrl.data.evaluation import film_episode, make_renderer, run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
@@ -331,6 +332,33 @@ class OffPolicy(LightningDataModule):
             lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
             self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
         )
+
+    def film(self) -> tuple[np.ndarray, int]:
+        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and pictures per second; leaves random states alone.
+
+        Raises:
+            RuntimeError: if the environment cannot draw.
+        """
+        algorithm = self.trainer.lightning_module
+        random_state = get_random_state()
+        env = make_renderer(self.env)
+        try:
+            pictures = film_episode(
+                env,
+                lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
+                self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
+                seed=(torch.initial_seed() + self.env_steps) % 2**31,
+            )
+            return pictures, int(env.metadata.get("render_fps", 30))
+        finally:
+            env.close()
+            set_random_state(random_state)
+
+    def check_film(self) -> None:
+        """Raises `RuntimeError` if the environment cannot draw."""
+        random_state = get_random_state()
+        make_renderer(self.env).close()
+        set_random_state(random_state)
 
     # ------------------------------------------------------------------ checkpoint
     def save_replay_in(self, folder: Path) -> None:

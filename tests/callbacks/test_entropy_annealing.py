@@ -73,3 +73,9 @@ def test_wrong_options_are_named(options: dict, named: str) -> None:
 def test_an_algorithm_without_the_attribute_is_refused() -> None:
     with pytest.raises(UserError, match=r"attribute=target_entropy: expected a scalar of TD3"):
         fit(TD3(hidden_sizes=[8, 8]), make_data(), EntropyAnnealing(1.0, 0.0, 10))
+
+
+@pytest.mark.parametrize("form", ["power", "linear", "exponential"])
+def test_no_final_value_means_a_constant(form: str) -> None:
+    schedule = EntropyAnnealing(initial=-2.0, final=None, schedule_steps=10, form=form, exponent=4.0)
+    assert [schedule.value(step) for step in (0, 3, 10, 99)] == pytest.approx([-2.0] * 4)
