@@ -59,11 +59,13 @@ def run_folders(directory: Path) -> list[Path]:
 def load(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint, read as the application reads it, with the frames of its replay in the place of their files."""
     content = torch.load(checkpoint, weights_only=True)
-    replay = content.get("OffPolicy", {}).get("replay", {})
-    if "files" in replay:
-        parts = [torch.load(checkpoint.parent / "replay" / file[0], weights_only=True) for file in replay.pop("files")]
-        frames = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        replay["frames"] = {name: value[len(value) - replay["size"] :] for name, value in frames.items()}
+    data = content.get("OffPolicy", {})
+    for replay in (own.get("replay", {}) for own in data.get("ranks", [data])):
+        if "files" in replay:
+            parts = [torch.load(checkpoint.parent / "replay" / name, weights_only=True) for name, *_ in replay["files"]]
+            frames = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            replay["frames"] = {name: value[len(value) - replay["size"] :] for name, value in frames.items()}
+            del replay["files"]
     return content
 
 

@@ -263,7 +263,8 @@ class Algorithm(LightningModule):
                 self._scaler.unscale_(optimizer.optimizer)
             nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
         gradients = [parameter.grad for parameter in parameters]
-        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, self.trainer):
+        scaled = self._scaler is not None
+        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
             optimizer.step()
         self.record(f"loss/{update.name}", loss)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_mbrl import ranks
 from lit_mbrl.errors import RunFailed
 
 
@@ -31,7 +32,7 @@ class FiniteCheck:
         self._pending: list[tuple[str, int, Tensor]] = []
 
     def passes(
-        self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], trainer: Any
+        self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
     ) -> bool:
         """Whether the update's step may be taken; on an accelerator always True, and the optimiser leaves it out.
 
@@ -41,21 +42,21 @@ class FiniteCheck:
             optimizer: the optimiser that would step.
             loss: scalar.
             gradients: of the update's parameters.
-            trainer: Lightning's trainer; with several processes all leave the step out if one has to.
+            scaled: whether a gradient scaler looks after the gradients.
         """
         total = loss.detach()
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
+        if not scaled:
             # The 2-norm is the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be.
             norms = torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
             total = torch.stack(norms).sum() + total
-        if total.device.type == "cpu" and trainer.world_size == 1:
+        if total.device.type == "cpu" and ranks.world_size() == 1:
             if math.isfinite(total.item()):
                 return True
             self._count(name, round)
             return False
-        flag = (~torch.isfinite(total)).float()
-        if trainer.world_size > 1:
-            flag = (trainer.strategy.reduce(flag, reduce_op="sum") > 0).float()
+        flag = (~torch.isfinite(total)).float().reshape(1)
+        ranks.average_([flag])  # with several processes all leave the step out if one has to
+        flag = (flag > 0).float().squeeze(0)
         self._pending.append((name, round, flag))
         optimizer.optimizer.found_inf = flag
         return True

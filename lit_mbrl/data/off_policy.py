@@ -29,11 +29,12 @@ from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
 from lit_mbrl.data.episodes import EpisodeMeter
-from lit_mbrl.data.evaluation import film_episode, make_renderer, run_episodes
+from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
+from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
 from lit_mbrl.errors import require
 
 _EVALUATION_MAX_STEPS = 10_000
@@ -334,31 +335,27 @@ class OffPolicy(LightningDataModule):
         )
 
     def film(self) -> tuple[np.ndarray, int]:
-        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and pictures per second; leaves random states alone.
-
-        Raises:
-            RuntimeError: if the environment cannot draw.
-        """
-        algorithm = self.trainer.lightning_module
+        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
         random_state = get_random_state()
-        env = make_renderer(self.env)
+        pictures: list[np.ndarray] = []
+        env = FilmedEnv(self.env, self.evaluation_seed, pictures.append)
         try:
-            pictures = film_episode(
-                env,
-                lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-                self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-                seed=(torch.initial_seed() + self.env_steps) % 2**31,
-            )
-            return pictures, int(env.metadata.get("render_fps", 30))
+            self.play(env)
+            return np.stack(pictures), round(env.frames_per_second)
         finally:
             env.close()
             set_random_state(random_state)
 
     def check_film(self) -> None:
-        """Raises `RuntimeError` if the environment cannot draw."""
+        """Raises `UserError` if the environment cannot draw in this process."""
+        require_drawing(self.env.name)
         random_state = get_random_state()
-        make_renderer(self.env).close()
-        set_random_state(random_state)
+        env = FilmedEnv(self.env, 0, lambda picture: None)
+        try:
+            env.reset()
+        finally:
+            env.close()
+            set_random_state(random_state)
 
     # ------------------------------------------------------------------ checkpoint
     def save_replay_in(self, folder: Path) -> None:

@@ -77,7 +77,7 @@ def prepare_rendering(name: str) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    if not (_is_gymnasium_mujoco(name) or name.startswith("dmc/")):
+    if not _is_mujoco(name):
         return
     given = os.environ.get("MUJOCO_GL")
     backend = gl_backend((given,) if given else _GL_BACKENDS)
@@ -89,6 +89,18 @@ def prepare_rendering(name: str) -> None:
             "Debian and Ubuntu: apt install libegl1 libgl1-mesa-dri, or libosmesa6)",
         )
     os.environ["MUJOCO_GL"] = backend
+
+
+def require_drawing(name: str) -> None:
+    """Checks that MuJoCo, which has been imported by now and has chosen, was told how to draw without a screen.
+
+    Raises:
+        UserError: if it was not.
+    """
+    given = os.environ.get("MUJOCO_GL")
+    if _is_mujoco(name) and given not in ("egl", "osmesa"):
+        expected = f"MUJOCO_GL=egl or osmesa in the environment of the command to film {name} while it trains"
+        raise UserError("data.env.name", name, expected)
 
 
 def gl_backend(candidates: tuple[str, ...]) -> str | None:
@@ -117,6 +129,10 @@ def _draw_fast(env: gym.Env) -> None:
         model.mat_reflectance[:] = 0.0
         model.light_castshadow[:] = 0
         model.vis.quality.offsamples = 0
+
+
+def _is_mujoco(name: str) -> bool:
+    return _is_gymnasium_mujoco(name) or name.startswith("dmc/")
 
 
 def _is_gymnasium_mujoco(name: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from lit_mbrl import ranks
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.algorithms.finite import FiniteCheck
 from lit_mbrl.cli import main
@@ -80,19 +81,21 @@ def test_skip_leaves_the_step_out_and_counts_it(tmp_path: Path, monkeypatch: pyt
     assert counts == ["", "", "1.0", "1.0"]  # rounds 10, 20, 30, 40
 
 
-def on_a_device(processes: int = 2) -> Any:
-    """A trainer for which the answer stays in a tensor, as on an accelerator."""
-    strategy = SimpleNamespace(reduce=lambda flag, reduce_op: flag)
-    return SimpleNamespace(precision_plugin=SimpleNamespace(), world_size=processes, strategy=strategy)
+@pytest.fixture
+def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator or with several processes: the answer stays in a tensor."""
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(ranks, "average_", lambda tensors: None)
 
 
 def step(check: FiniteCheck, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
     parameter.grad = torch.full_like(parameter, gradient)
-    loss, trainer = torch.tensor(0.0), on_a_device()
-    if check.passes("critic", round, SimpleNamespace(optimizer=optimizer), loss, [parameter.grad], trainer):
+    wrapped, loss = SimpleNamespace(optimizer=optimizer), torch.tensor(0.0)
+    if check.passes("critic", round, wrapped, loss, [parameter.grad], scaled=False):
         optimizer.step()
 
 
+@pytest.mark.usefixtures("deferred")
 def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> None:
     weights, twin_weights = torch.ones(3), torch.ones(3)
     optimizer, twin = (Adam([w.requires_grad_()], lr=0.1, fused=True) for w in (weights, twin_weights))
@@ -108,6 +111,7 @@ def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> No
     assert check.metrics() == {"faults/skipped_critic": 2.0}
 
 
+@pytest.mark.usefixtures("deferred")
 def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() -> None:
     weights = torch.ones(3, requires_grad=True)
     check = FiniteCheck("stop")
@@ -119,8 +123,7 @@ def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() 
 
 
 def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
-    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()), world_size=1)
     check = FiniteCheck()
-    assert check.passes("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], trainer)
+    assert check.passes("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
     with pytest.raises(RunFailed):
-        check.passes("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], trainer)
+        check.passes("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
