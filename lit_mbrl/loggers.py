@@ -153,10 +153,11 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
 
     def use_folder(self, folder: str | Path) -> None:
         """Keeps the run's files in the run folder, and its id in `wandb/id` there."""
-        self._folder = Path(folder)
-        self._save_dir = self._wandb_init["dir"] = str(folder)
+        # Absolute: W&B's service process outlives a run and need not be in this one's working directory.
+        self._folder = Path(folder).absolute()
+        self._save_dir = self._wandb_init["dir"] = str(self._folder)
         if self._wandb_init["name"] is None:
-            self._wandb_init["name"] = "/".join(self._folder.absolute().parts[-3:])
+            self._wandb_init["name"] = "/".join(self._folder.parts[-3:])
 
     @property
     @rank_zero_experiment

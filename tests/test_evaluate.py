@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -20,6 +21,8 @@ from lit_mbrl.envs.rendering import FilmedEnv, gl_backend, prepare_rendering
 from lit_mbrl.errors import UserError
 from lit_mbrl.reports.statistics import estimate, interval
 from tests.command_line import SAC, rows
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -184,18 +187,25 @@ def test_no_graphics_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("name", ["poplin/HalfCheetah", "dmc/cartpole-swingup"])
-def test_mujoco_draws_what_moves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mujoco_draws_what_moves(name: str) -> None:
+    """In a process of its own: MuJoCo chooses how to draw when it is imported, which TorchRL has done here."""
     backend = gl_backend(("egl", "osmesa"))
     if backend is None:
         pytest.skip("no graphics library")
-    monkeypatch.setenv("MUJOCO_GL", backend)
     if name.startswith("dmc/"):
         pytest.importorskip("dm_control")
-    pictures: list[np.ndarray] = []
-    with closing(FilmedEnv(EnvConfig(name, max_episode_steps=3), 0, pictures.append)) as env:
-        env.rollout(3)
-    assert {picture.shape for picture in pictures} == {(480, 480, 3)} and len(pictures) == 4
-    assert pictures[0].std() > 10 and (pictures[0] != pictures[-1]).any()
+    code = f"""
+from contextlib import closing
+from lit_mbrl.envs import EnvConfig
+from lit_mbrl.envs.rendering import FilmedEnv
+pictures = []
+with closing(FilmedEnv(EnvConfig({name!r}, max_episode_steps=3), 0, pictures.append)) as env:
+    env.rollout(3)
+assert {{picture.shape for picture in pictures}} == {{(480, 480, 3)}} and len(pictures) == 4
+assert pictures[0].std() > 10 and (pictures[0] != pictures[-1]).any()
+"""
+    environment = os.environ | {"MUJOCO_GL": backend}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env=environment, check=True)
 
 
 def test_a_broken_graphics_setting_is_one_line(
