@@ -23,13 +23,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor, nn
+from torch import nn
 from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
+from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
@@ -121,7 +121,7 @@ class OffPolicy(LightningDataModule):
         self.collector: Collector | None = None
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
-        self._policy: _ExploringPolicy | None = None
+        self._policy: ExploringPolicy | None = None
         self._eval_env: VectorEnv | None = None
         self._resume: dict[str, Any] | None = None
         self._max_epochs: int | None = None
@@ -205,9 +205,9 @@ class OffPolicy(LightningDataModule):
         return next((end for end in self._epoch_ends() if end > self.rounds), self.rounds)
 
     # ------------------------------------------------------------------ training batches
-    def train_dataloader(self) -> _Rounds:
+    def train_dataloader(self) -> Rounds:
         """The rest of the running epoch, one batch per round."""
-        return _Rounds(self, self._epoch_end())
+        return Rounds(self, self._epoch_end())
 
     def iterate_rounds(self, end: int) -> Iterator[dict[str, TensorDictBase]]:
         """Collects and yields until `end` rounds have been served since the start of the run."""
@@ -267,7 +267,7 @@ class OffPolicy(LightningDataModule):
         resume, self._resume = self._resume, None
         ranks.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
-        self._policy = _ExploringPolicy(self.trainer.lightning_module, env)
+        self._policy = ExploringPolicy(self.trainer.lightning_module, env)
         self.collector = Collector(
             env,
             self._policy,
@@ -296,9 +296,9 @@ class OffPolicy(LightningDataModule):
         set_random_state(resume["random"])  # last: making environments draws random numbers
 
     # ------------------------------------------------------------------ evaluation
-    def val_dataloader(self) -> _Evaluation:
+    def val_dataloader(self) -> Evaluation:
         """One batch of `eval_episodes` deterministic episodes."""
-        return _Evaluation(self)
+        return Evaluation(self)
 
     def evaluate(self) -> TensorDictBase:
         """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
@@ -436,49 +436,3 @@ class OffPolicy(LightningDataModule):
         done = self._epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = done
-
-
-class _ExploringPolicy(TensorDictModuleBase):
-    """The collector's policy: uniformly random during the warm-up, then the algorithm's exploration."""
-
-    def __init__(self, algorithm: Any, env: VectorEnv) -> None:
-        super().__init__()
-        self.in_keys, self.out_keys = ["observation", "is_init"], ["action"]
-        self.random = True
-        # Hidden from nn.Module: the collector shall neither copy nor move the algorithm.
-        object.__setattr__(self, "_algorithm", algorithm)
-        object.__setattr__(self, "_env", env)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        if self.random:
-            return self._env.rand_action(tensordict)
-        algorithm, device = self._algorithm, self._algorithm.device
-        observation: Tensor = algorithm.normalize(tensordict["observation"].to(device))
-        tensordict["action"] = algorithm.explore(observation, tensordict["is_init"].to(device)).cpu()
-        return tensordict
-
-
-class _Rounds:
-    """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early."""
-
-    def __init__(self, data: OffPolicy, end: int) -> None:
-        self._data, self._end, self._length = data, end, end - data.rounds
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[dict[str, TensorDictBase]]:
-        return self._data.iterate_rounds(self._end)
-
-
-class _Evaluation:
-    """A loader of one batch, the evaluation episodes."""
-
-    def __init__(self, data: OffPolicy) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[TensorDictBase]:
-        yield self._data.evaluate()

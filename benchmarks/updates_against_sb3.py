@@ -1,0 +1,90 @@
+"""TD3's rounds beside Stable-Baselines3's, on the same networks, batches and noise: prints the largest difference.
+
+pip install -e '.[peers]'
+python benchmarks/updates_against_sb3.py
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from types import SimpleNamespace
+
+import gymnasium
+import stable_baselines3
+import torch
+from stable_baselines3.common.logger import configure
+from tensordict import TensorDict
+from torch import Tensor
+
+from callbacks import SoftTargetUpdate
+from lit_mbrl.algorithms import TD3
+
+SIZE, ROUNDS = 256, 40
+
+
+def batch() -> TensorDict:
+    """Made-up transitions of Pendulum's sizes."""
+    return TensorDict(
+        {
+            "observation": torch.randn(SIZE, 3),
+            "action": torch.rand(SIZE, 1) * 2 - 1,
+            "next": {
+                "observation": torch.randn(SIZE, 3),
+                "reward": torch.randn(SIZE, 1) - 5,
+                "terminated": torch.rand(SIZE, 1) < 0.1,
+            },
+        },
+        [SIZE],
+    )
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    peer = stable_baselines3.TD3(
+        "MlpPolicy",
+        gymnasium.make("Pendulum-v1"),
+        learning_rate=1e-3,
+        policy_kwargs={"net_arch": [256, 256]},
+        device="cpu",
+    )
+    peer.set_logger(configure(None, []))
+    ours = TD3(actor_lr=1e-3, critic_lr=1e-3)
+    ours.setup_networks(3, 1)
+    pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for name in ("actor", "actor_target", "critic", "critic_target"):
+        pairs[name] = list(getattr(ours, name).parameters()), list(getattr(peer, name).parameters())
+    with torch.no_grad():
+        torch._foreach_copy_(*(list(chain.from_iterable(side)) for side in zip(*pairs.values(), strict=True)))
+
+    optimizers = [torch.optim.Adam(update.parameters(), lr=update.lr) for update in ours._update_list]
+    follow = SoftTargetUpdate(tau=0.005, period=2)
+    module = SimpleNamespace(targets=ours.targets, grad_steps=0)
+    follow.on_fit_start(None, module)
+    for module.grad_steps in range(1, ROUNDS + 1):
+        frames = batch()
+        following = frames["next"]
+        sample = SimpleNamespace(
+            observations=frames["observation"],
+            actions=frames["action"],
+            next_observations=following["observation"],
+            dones=following["terminated"].float(),
+            rewards=following["reward"],
+            discounts=None,
+        )
+        peer.replay_buffer.sample = lambda *_, sample=sample, **__: sample
+        noise = torch.get_rng_state()
+        peer.train(gradient_steps=1, batch_size=SIZE)
+        torch.set_rng_state(noise)
+        for update, optimizer in zip(ours._update_list, optimizers, strict=True):
+            if module.grad_steps % update.every == 0:
+                optimizer.zero_grad()
+                update.loss(frames).backward(inputs=update.parameters())
+                optimizer.step()
+        follow.on_train_batch_end(None, module)
+    for name, (mine, theirs) in pairs.items():
+        difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
+        print(f"{name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What Lightning and the collector see of an off-policy data module: two loaders and the acting policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lit_mbrl.data.off_policy import OffPolicy
+    from lit_mbrl.envs import VectorEnv
+
+
+class ExploringPolicy(TensorDictModuleBase):
+    """The collector's policy: uniformly random during the warm-up, then the algorithm's exploration."""
+
+    def __init__(self, algorithm: Any, env: VectorEnv) -> None:
+        super().__init__()
+        self.in_keys, self.out_keys = ["observation", "is_init"], ["action"]
+        self.random = True
+        # Hidden from nn.Module: the collector shall neither copy nor move the algorithm.
+        object.__setattr__(self, "_algorithm", algorithm)
+        object.__setattr__(self, "_env", env)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self.random:
+            return self._env.rand_action(tensordict)
+        algorithm, device = self._algorithm, self._algorithm.device
+        observation: Tensor = algorithm.normalize(tensordict["observation"].to(device))
+        tensordict["action"] = algorithm.explore(observation, tensordict["is_init"].to(device)).cpu()
+        return tensordict
+
+
+class Rounds:
+    """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early."""
+
+    def __init__(self, data: OffPolicy, end: int) -> None:
+        self._data, self._end, self._length = data, end, end - data.rounds
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[dict[str, TensorDictBase]]:
+        return self._data.iterate_rounds(self._end)
+
+
+class Evaluation:
+    """A loader of one batch, the evaluation episodes."""
+
+    def __init__(self, data: OffPolicy) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        yield self._data.evaluate()
