@@ -136,6 +136,7 @@ def folder_of(run: Run, directory: Path) -> Path:
 
 
 # ---------------------------------------------------------------------- real trials
+@pytest.mark.slow  # a minute; the fast suite has room for five
 def test_three_trials_one_of_them_killed_and_resumed(server: WandbServer, shell: Shell) -> None:
     file = CONF / "sweeps" / "seeds.yaml"
     kill = ["--trainer.callbacks+=tests.test_sweeps.Kill", "--trainer.callbacks.trial=trial1"]
