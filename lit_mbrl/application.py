@@ -44,6 +44,7 @@ from lit_mbrl.run_folder import (
     read_last_good,
     require_replay,
     run_family,
+    weight_shapes,
 )
 from lit_mbrl.strategies import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
@@ -357,7 +358,7 @@ class Application(LightningCLI):
         name = type(self.model).__name__
         where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
         require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
-        shapes = {key: tuple(value.shape) for key, value in twin.state_dict().items()}
+        shapes = weight_shapes(twin.state_dict())
         for key in sorted(shapes.keys() | saved.shapes.keys()):
             expected, found = shapes.get(key, "no such weight"), saved.shapes.get(key, "no such weight")
             require(expected == found, "ckpt_path", where, f"{key} to be {expected} as configured, not {found}")
@@ -398,9 +399,10 @@ class Application(LightningCLI):
                 self.trainer.strategy.stop_others()
             raise
         finally:
-            # After an exception Lightning tears nothing down.
-            datamodule.teardown("fit")
-            urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+            with self.graceful_stop.undisturbed():
+                # After an exception Lightning tears nothing down.
+                datamodule.teardown("fit")
+                urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
         for url in filter(None, urls):
             say(f"W&B: {url}")
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:

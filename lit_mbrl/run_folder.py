@@ -183,11 +183,16 @@ def read_checkpoint(path: Path) -> SavedRun:
     return SavedRun(
         path=path,
         **content["lit_mbrl"],
-        shapes={name: tuple(value.shape) for name, value in content["state_dict"].items()},
+        shapes=weight_shapes(content["state_dict"]),
         optimizers=len(content["optimizer_states"]),
         replay=tuple(_replay_files(content)),
         config=yaml.safe_load(content["config"]) if "config" in content else None,
     )
+
+
+def weight_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight; what a module remembers besides (noise of running episodes) may have any, and gets ()."""
+    return {name: () if name.endswith("_extra_state") else tuple(value.shape) for name, value in state.items()}
 
 
 def require_replay(saved: SavedRun) -> None:
