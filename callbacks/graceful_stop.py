@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -21,11 +23,14 @@ class Interrupted(Exception):
 
 
 class Aborted(BaseException):
-    """A run was asked twice to stop: nothing more was saved."""
+    """A run was told to stop at once: nothing more was saved."""
 
 
 class GracefulStop(Callback):
-    """The first SIGINT or SIGTERM finishes the running round, saves and stops; the second one stops at once.
+    """The first SIGINT or SIGTERM finishes the running round, saves and stops; a second SIGINT stops at once.
+
+    SIGINT is a person at a keyboard, who means it when asking twice. SIGTERM comes from programs (a scheduler, an agent
+    of a sweep), which repeat themselves and kill what takes too long: any number of them asks for the same.
 
     In the middle of an epoch the round ends by raising `Interrupted`. At the end of an epoch the evaluation and the
     checkpoint that are due there take place first. The warm-up is part of the first round.
@@ -35,13 +40,13 @@ class GracefulStop(Callback):
 
     def __init__(self) -> None:
         self.requested = False  # on any rank
-        self._signalled = False  # this process
+        self._interrupted = False  # this process, by SIGINT
         self._previous: dict[int, Any] = {}
 
     # ------------------------------------------------------------------ signals
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the two signals, Lightning's own SIGTERM handler (which raises in mid-round) included."""
-        self.requested = self._signalled = False
+        self.requested = self._interrupted = False
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
 
@@ -59,13 +64,27 @@ class GracefulStop(Callback):
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
-            raise Aborted
-        self.requested = self._signalled = True
-        if ranks.rank() > 0:
-            return  # a terminal's Ctrl-C reaches all ranks; one says so
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise Aborted
+            self._interrupted = True
+        known, self.requested = self.requested, True
+        if known or ranks.rank() > 0:
+            return  # said once, by one of the ranks that a terminal's Ctrl-C reaches
         # Not print(): the signal may have come while the stream's lock was held.
-        os.write(2, b"\nStopping after this round, with a checkpoint. Once more: stop at once, without.\n")
+        os.write(2, b"\nStopping after this round, with a checkpoint. Ctrl-C once more: at once, without.\n")
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Around what is left to do after a stop, as W&B's uploads: another SIGTERM changes nothing."""
+        if not self.requested or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, lambda number, frame: None)  # SIG_IGN would be inherited
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
     # ------------------------------------------------------------------ stopping
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

@@ -27,10 +27,10 @@ SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 
 
 class SendSignal(Callback):
-    """Sends this process a signal at the end of a round, before `GracefulStop` looks, or during the warm-up."""
+    """Sends this process signals at the end of a round, before `GracefulStop` looks, or during the warm-up."""
 
-    def __init__(self, round: int, number: int = int(signal.SIGINT), times: int = 1) -> None:
-        self.round, self.number, self.times = round, number, times
+    def __init__(self, round: int, number: int | list[int] = int(signal.SIGINT)) -> None:
+        self.round, self.numbers = round, number if isinstance(number, list) else [number]
 
     def on_warmup(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.round == 0 and pl_module.env_steps == 1:
@@ -41,8 +41,8 @@ class SendSignal(Callback):
             self._send()
 
     def _send(self) -> None:
-        for _ in range(self.times):
-            os.kill(os.getpid(), self.number)
+        for number in self.numbers:
+            os.kill(os.getpid(), number)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ import pytest
 from callbacks import GracefulStop, SoftTargetUpdate
 from lit_mbrl.application import Application
 from lit_mbrl.cli import CONF, main
+from lit_mbrl.data import OffPolicy
 from lit_mbrl.output import quiet
 from tests.command_line import SAC, load, rows, run_folders, same
 
@@ -83,8 +84,48 @@ def test_a_signal_in_the_last_round_of_all_is_a_finished_run(capfd: pytest.Captu
     assert "Finished: 60 env steps" in capfd.readouterr().out
 
 
-def test_second_signal_stops_at_once(capfd: pytest.CaptureFixture) -> None:
-    assert main([*SAC, SENDER, "--trainer.callbacks.round=7", "--trainer.callbacks.times=2"]) == 130
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,) * 3, (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
+)
+def test_programs_may_repeat_themselves(numbers: tuple[int, ...], capfd: pytest.CaptureFixture) -> None:
+    """An agent or a scheduler sends SIGTERM to a run that is stopping already."""
+    several = ["--trainer.callbacks.round=7", f"--trainer.callbacks.number={[int(number) for number in numbers]}"]
+    assert main([*SAC, SENDER, *several]) == 0
+    assert load(run_folders(Path())[0] / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 7
+    out, err = capfd.readouterr()
+    assert err.count("Stopping after this round") == 1 and out.count("Stopped at 27 env steps") == 1
+
+
+def test_a_run_that_has_stopped_closes_its_loggers_undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Disturbed(Exception):
+        pass
+
+    def disturbed(number: int, frame: object) -> None:
+        raise Disturbed
+
+    teardown = OffPolicy.teardown
+
+    def repeat(self: OffPolicy, stage: str) -> None:
+        teardown(self, stage)
+        if signal.getsignal(signal.SIGINT) is before:  # Lightning is done, and has given the signals back
+            os.kill(os.getpid(), signal.SIGTERM)
+            sent.append(stage)
+
+    sent: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    previous = signal.signal(signal.SIGTERM, disturbed)
+    monkeypatch.setattr(OffPolicy, "teardown", repeat)
+    try:
+        assert main([*SAC, SENDER, "--trainer.callbacks.round=7"]) == 0
+        assert signal.getsignal(signal.SIGTERM) is disturbed and sent
+        with pytest.raises(Disturbed):  # nobody has asked this one to stop
+            main(SAC)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_second_sigint_stops_at_once(capfd: pytest.CaptureFixture) -> None:
+    assert main([*SAC, SENDER, "--trainer.callbacks.round=7", "--trainer.callbacks.number=[2,15,2]"]) == 130
     assert not (run_folders(Path())[0] / "checkpoints" / "last.ckpt").exists()
     assert "Stopped at once" in capfd.readouterr().err
 
