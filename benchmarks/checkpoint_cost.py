@@ -12,14 +12,16 @@ import os
 import statistics
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 
 from lit_mbrl.data.replay import Replay
-from lit_mbrl.data.replay_files import ReplayFiles
+from lit_mbrl.data.replay_files import ReplayFiles, damaged
 
 OBSERVATION, ACTION, NEW, REPEATS = 17, 6, 5_000, 5
 
@@ -63,9 +65,26 @@ def cost(replay: Replay, folder: Path, save_one: Callable[[], None]) -> tuple[fl
     return statistics.median(seconds), statistics.median(sizes)
 
 
+def checksums(folder: Path, state: dict[str, Any]) -> tuple[float, float]:
+    """Seconds for the checksums of a checkpoint's new frames, and for comparing those of all frames at a resume."""
+    newest = (folder / state["files"][-1][0]).read_bytes()
+    written, compared = [], []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        zlib.crc32(newest)
+        middle = time.perf_counter()
+        assert damaged(folder, state["files"]) is None
+        written.append(middle - start)
+        compared.append(time.perf_counter() - middle)
+    return statistics.median(written), statistics.median(compared)
+
+
 def main() -> None:
     """Prints the table."""
-    print("| transitions in the replay | whole: seconds | MB | what is new: seconds | MB |\n|---|---|---|---|---|")
+    print(
+        "| transitions in the replay | whole: seconds | MB | what is new: seconds | MB | its checksum | all checksums |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for size in (10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -76,7 +95,9 @@ def main() -> None:
             (folder / "whole.ckpt").unlink()
             files.save(replay)  # the first checkpoint writes all of it
             new = cost(replay, folder, lambda: save(folder / "last.ckpt", files.save(replay)))  # noqa: B023
-            print(f"| {size:,} | {whole[0]:.3f} | {whole[1]:.1f} | {new[0]:.3f} | {new[1]:.1f} |", flush=True)
+            its, every = checksums(folder, files.save(replay))
+            cells = [f"{size:,}", f"{whole[0]:.3f}", f"{whole[1]:.1f}", f"{new[0]:.3f}", f"{new[1]:.1f}"]
+            print(f"| {' | '.join(cells)} | {its:.4f} | {every:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_mbrl.errors import RunFailed, require
+from lit_mbrl.files import flush
 
 
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
@@ -91,11 +92,11 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         try:
             trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
-                _flush(temporary)
+                flush(temporary)
                 if best:
                     _replace_by_copy(temporary, folder / "best.ckpt")
                 os.replace(temporary, folder / "last.ckpt")
-                _flush(folder)
+                flush(folder)
                 if hasattr(trainer.datamodule, "tidy_replay"):
                     trainer.datamodule.tidy_replay()
         except OSError as error:
@@ -121,15 +122,6 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         return pl_module.env_steps, pl_module.grad_steps
 
 
-def _flush(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _replace_by_copy(source: Path, target: Path) -> None:
     """Puts a copy of `source` in the place of `target` in one step; a hard link where the file system has them."""
     temporary = target.with_name(target.name + ".tmp")
@@ -138,5 +130,5 @@ def _replace_by_copy(source: Path, target: Path) -> None:
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
-        _flush(temporary)
+        flush(temporary)
     os.replace(temporary, target)

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 import yaml
 
+from lit_mbrl.data.replay_files import File, damaged, files_of
 from lit_mbrl.errors import UserError, require
+from lit_mbrl.files import damaged_record
 
 _SHARED = "LIT_MBRL_RUN_FOLDER"
 _UNNAMED = ("config", "base")
@@ -149,7 +151,7 @@ class SavedRun:
         rounds: rounds of updates taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
-        replay: name and size in bytes of the files that hold its replay, in the folder `replay` beside the checkpoint.
+        replay: the files that hold its replay, in the folder `replay` beside the checkpoint.
         config: its configuration, as in `config.yaml`; None if it was not run by the command line.
         devices: number of processes that trained together.
     """
@@ -161,7 +163,7 @@ class SavedRun:
     rounds: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
-    replay: tuple[tuple[str, int], ...] = ()
+    replay: tuple[File, ...] = ()
     config: Mapping[str, Any] | None = None
     devices: int = 1
 
@@ -173,11 +175,13 @@ def read_checkpoint(path: Path) -> SavedRun:
         UserError: if the file is missing, damaged, or not a checkpoint of this application.
     """
     require(path.is_file(), "ckpt_path", path, "a checkpoint, but there is no such file")
+    whole = "a checkpoint, but this file is damaged or something else"
     try:
+        require(damaged_record(path) is None, "ckpt_path", path, whole)
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # What torch.load raises depends on which of the file's bytes are wrong.
+    # What these raise depends on which of the file's bytes are wrong.
     except Exception as error:
-        raise UserError("ckpt_path", path, "a checkpoint, but this file is damaged or something else") from error
+        raise UserError("ckpt_path", path, whole) from error
     known = isinstance(content, dict) and {"lit_mbrl", "state_dict", "optimizer_states"} <= content.keys()
     require(known, "ckpt_path", path, "a checkpoint of lit_mbrl, but this is another program's")
     return SavedRun(
@@ -185,7 +189,7 @@ def read_checkpoint(path: Path) -> SavedRun:
         **content["lit_mbrl"],
         shapes=weight_shapes(content["state_dict"]),
         optimizers=len(content["optimizer_states"]),
-        replay=tuple(_replay_files(content)),
+        replay=tuple(files_of(content)),
         config=yaml.safe_load(content["config"]) if "config" in content else None,
     )
 
@@ -196,14 +200,6 @@ def weight_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def require_replay(saved: SavedRun) -> None:
-    """Raises `UserError` if a file of the checkpoint's replay is missing or torn. Evaluating it needs none."""
-    for name, size in saved.replay:
-        file = saved.path.parent / "replay" / name
-        whole = file.is_file() and file.stat().st_size == size
-        require(whole, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")
-
-
-def _replay_files(content: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    for part in content.values():
-        if isinstance(part, dict) and isinstance(part.get("replay"), dict):
-            yield from ((name, size) for name, _, _, size in part["replay"].get("files", ()))
+    """Raises `UserError` if a file of the checkpoint's replay is missing or damaged. Evaluating it needs none."""
+    file = damaged(saved.path.parent / "replay", saved.replay)
+    require(file is None, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")

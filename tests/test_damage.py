@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from callbacks import Checkpoint
 from lit_mbrl.cli import main
 from tests.command_line import SAC, load, rows, same
 
@@ -38,6 +41,18 @@ def tear(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def flip_a_bit(path: Path) -> None:
+    """Changes one bit of the largest tensor, and none of the file that this one shares its content with."""
+    with zipfile.ZipFile(path) as archive:
+        tensors = [record for record in archive.infolist() if "/data/" in record.filename]
+        largest = max(tensors, key=lambda record: record.file_size)
+        tensor = archive.read(largest)
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    content[content.index(tensor, largest.header_offset)] ^= 16
+    path.write_bytes(content)
+
+
 def assert_finished_like(whole: Path, folder: Path) -> None:
     ours, theirs = (load(path / "checkpoints" / "last.ckpt") for path in (folder, whole))
     assert same(ours["state_dict"], theirs["state_dict"])
@@ -47,12 +62,16 @@ def assert_finished_like(whole: Path, folder: Path) -> None:
     assert rows(folder) == rows(whole)
 
 
-@pytest.mark.parametrize("damage", ["torn", "foreign", "empty"])
+@pytest.mark.parametrize("damage", ["torn", "flipped", "foreign", "empty"])
 def test_a_damaged_last_checkpoint_is_replaced_by_the_best(
     damage: str, halfway: Path, whole: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    tear(halfway / "last.ckpt")
-    if damage != "torn":
+    if damage == "flipped":
+        flip_a_bit(halfway / "last.ckpt")
+        load(halfway / "last.ckpt")  # torch.load sees nothing
+    else:
+        tear(halfway / "last.ckpt")
+    if damage in ("foreign", "empty"):
         (halfway / "last.ckpt").write_bytes(b"something else" if damage == "foreign" else b"")
     capfd.readouterr()
     assert main(GO_ON) == 0
@@ -75,15 +94,12 @@ def test_nothing_whole_is_one_line(halfway: Path, capfd: pytest.CaptureFixture) 
     )
 
 
-@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("damage", [Path.unlink, tear, flip_a_bit])
 def test_a_damaged_replay_is_told_and_evaluation_does_without(
-    gone: bool, halfway: Path, capfd: pytest.CaptureFixture
+    damage: Callable[[Path], None], halfway: Path, capfd: pytest.CaptureFixture
 ) -> None:
     (file,) = (halfway / "replay").iterdir()
-    if gone:
-        file.unlink()
-    else:
-        tear(file)
+    damage(file)
     capfd.readouterr()
     assert main(GO_ON) == 2
     assert capfd.readouterr().err == (
@@ -91,6 +107,22 @@ def test_a_damaged_replay_is_told_and_evaluation_does_without(
         f"run/checkpoints/replay/{file.name} is missing or damaged\n"
     )
     assert main(["validate", "--ckpt_path=run/checkpoints/last.ckpt"]) == 0
+
+
+def test_a_bit_flipped_in_the_newest_frames_gives_way_to_the_checkpoint_before(
+    halfway: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Checkpoint, "_improved", lambda self, trainer: False)  # `best.ckpt` stays at 40 steps
+    assert main([*GO_ON, "--data.total_frames=60"]) == 0
+    flip_a_bit(halfway / "replay" / "40-60.pt")
+    capfd.readouterr()
+    assert main(GO_ON) == 0
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")] == [
+        "warning: run/checkpoints/last.ckpt: expected a checkpoint with its replay, but "
+        "run/checkpoints/replay/40-60.pt is missing or damaged; going on from run/checkpoints/best.ckpt"
+    ]
+    assert_finished_like(whole, halfway.parent)
+    assert sorted(os.listdir(halfway / "replay")) == ["0-40.pt", "40-60-2.pt"]
 
 
 @pytest.mark.parametrize("target", ["40-60.pt", "last.ckpt.tmp", "metrics.csv"])
@@ -124,7 +156,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
 
     monkeypatch.setattr(Path, "open", full)
     if target.endswith(".tmp"):
-        monkeypatch.setattr("callbacks.checkpoint._flush", lambda path: flush_without_room(path, target))
+        monkeypatch.setattr("callbacks.checkpoint.flush", lambda path: flush_without_room(path, target))
 
 
 def flush_without_room(path: Path, target: str) -> None:

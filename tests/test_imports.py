@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Layer -> the layers it may import besides itself. `errors` and `ranks` are open to all.
+# Layer -> the layers it may import besides itself. `errors`, `files` and `ranks` are open to all.
 LAYERS: dict[str, set[str]] = {
     "lit_mbrl.errors": set(),
+    "lit_mbrl.files": set(),
     "lit_mbrl.ranks": set(),
     "lit_mbrl.networks": set(),
     "lit_mbrl.optim": set(),
@@ -39,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.loggers": {"lit_mbrl.watchdog"},
     "lit_mbrl.output": set(),
     "lit_mbrl.overrides": set(),
-    "lit_mbrl.run_folder": set(),
+    "lit_mbrl.run_folder": {"lit_mbrl.data"},
     "lit_mbrl.strategies": set(),
     "lit_mbrl.user_errors": set(),
     "lit_mbrl.options": {"lit_mbrl.user_errors"},
@@ -54,7 +55,7 @@ ENTRY_POINTS = {
     "lit_mbrl.evaluate",
     "lit_mbrl.video",
 }
-OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.ranks"}
+OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.ranks"}
 HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib", "imageio"}
 
 

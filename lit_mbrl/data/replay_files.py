@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.data.replay import PIECE, Replay
+from lit_mbrl.files import checksum, flush
 
-# Name, number of the first frame, number after the last one, bytes.
-File = tuple[str, int, int, int]
+# Name, number of the first frame, number after the last one, bytes, CRC-32.
+File = tuple[str, int, int, int, int]
 
 
 class ReplayFiles:
@@ -50,20 +52,18 @@ class ReplayFiles:
             for first in range(start, replay.written, PIECE):
                 last = min(first + PIECE, replay.written)
                 kept.append(self._write(first, last, replay.numbered(first, last)))
-            _flush(self.folder)
+            flush(self.folder)
         self._files = kept
         return replay.position() | {"files": [list(file) for file in kept]}
 
     def load(self, replay: Replay, state: Mapping[str, Any]) -> None:
-        """Restores an empty replay from what `save` returned, and goes on from there."""
-        files: list[File] = [
-            (str(name), int(first), int(last), int(size)) for name, first, last, size in state["files"]
-        ]
+        """Restores an empty replay from what `save` returned, and goes on from there. `damaged` tells if it can."""
+        files: list[File] = [tuple(file) for file in state["files"]]
         cache: dict[str, dict[str, Tensor]] = {}
 
         def read(first: int, last: int) -> dict[str, Tensor]:
             parts = []
-            for name, begin, end, _ in files:
+            for name, begin, end, *_ in files:
                 if begin < last and end > first:
                     if name not in cache:
                         cache.clear()  # they are read in order, so one at a time is enough
@@ -98,19 +98,20 @@ class ReplayFiles:
     def _write(self, first: int, last: int, frames: dict[str, Tensor]) -> File:
         buffer = io.BytesIO()
         torch.save(frames, buffer)
+        content = buffer.getbuffer()
         # Another future of the same run may have files of the same frames, which its checkpoints still need.
         names = (f"{first}-{last}{suffix}.pt" for suffix in _suffixes())
         name = next(name for name in names if not (self.folder / name).exists())
         path = self.folder / name
         try:
             with path.open("xb") as file:
-                file.write(buffer.getbuffer())
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
             path.unlink(missing_ok=True)
             raise
-        return name, first, last, buffer.getbuffer().nbytes
+        return name, first, last, content.nbytes, zlib.crc32(content)
 
 
 def files_of(checkpoint: Mapping[str, Any]) -> Iterator[File]:
@@ -123,17 +124,18 @@ def files_of(checkpoint: Mapping[str, Any]) -> Iterator[File]:
                 yield from (tuple(file) for file in own["replay"].get("files", ()))
 
 
+def damaged(folder: Path, files: Iterable[File]) -> Path | None:
+    """The first of these files in the folder that is missing, torn or changed since it was written."""
+    for name, _, _, size, content in files:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size or checksum(path) != content:
+            return path
+    return None
+
+
 def _suffixes() -> Iterator[str]:
     yield ""
     count = 2
     while True:
         yield f"-{count}"
         count += 1
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
