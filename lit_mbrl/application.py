@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import errno
-import functools
 import os
 import shlex
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonargparse
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import Aborted, Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
+from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
 from lit_mbrl.components import class_of, reject_nulls, reject_unknown_fields
+from lit_mbrl.data.disk import COPIES, require_disk
 from lit_mbrl.errors import RunFailed, UserError, require
+from lit_mbrl.guard import guarded, trainer_errors
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
-from lit_mbrl.output import evaluation, quiet, say, shorten
-from lit_mbrl.overrides import changes, flatten
+from lit_mbrl.output import evaluation, say, shorten
+from lit_mbrl.overrides import changes
+from lit_mbrl.parser import Parser, SaveConfig
+from lit_mbrl.preflight import checkpoint_bytes, networks, require_devices, require_match
 from lit_mbrl.run_folder import (
     SavedRun,
     existing_parent,
@@ -44,7 +46,6 @@ from lit_mbrl.run_folder import (
     read_last_good,
     require_replay,
     run_family,
-    weight_shapes,
 )
 from lit_mbrl.strategies import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.user_errors import OneLine, ParseError, explain, explain_instantiation, explain_trainer
@@ -54,61 +55,6 @@ def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
     with ExitStack() as until_the_end:
         return guarded(lambda words: Application(words, until_the_end), argv)
-
-
-def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
-    """Runs a command as `run` does: 0, or what it is that a user has to know in one line and another exit code."""
-    with quiet():
-        try:
-            command(argv)
-        except (UserError, OneLine) as error:
-            return _fail(str(error))
-        except RunFailed as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        except Aborted:
-            print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
-            return 130
-    return 0
-
-
-def _fail(line: str) -> int:
-    print(f"error: {line}", file=sys.stderr)
-    return 2
-
-
-class Parser(LightningArgumentParser):
-    """A parser that raises `ParseError` instead of printing usage and exiting, and takes no abbreviated options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **(kwargs | {"allow_abbrev": False}))  # jsonargparse's nested parsers, too
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # one of jsonargparse's own nested parsers, which catches
-            super().error(message, ex)
-        raise ParseError(message) from ex
-
-    def options(self) -> list[str]:
-        """Every long option string."""
-        return [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the resolved `config.yaml` into the run folder and into checkpoints, and tells the loggers of it."""
-
-    @functools.cached_property
-    def text(self) -> str:
-        """The configuration as YAML."""
-        return self.parser.dump(self.config, skip_unset=False)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lets a resumed run tell what has changed."""
-        checkpoint["config"] = self.text
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        entries = dict(flatten(yaml.safe_load(self.text)))
-        for logger in trainer.loggers:
-            logger.log_hyperparams(entries)
 
 
 class Application(LightningCLI):
@@ -320,7 +266,7 @@ class Application(LightningCLI):
         if devices > 1:
             self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
-        twin = _networks(self.model, spec)
+        twin = networks(self.model, spec)
         has_targets = any(True for _ in twin.targets())
         if self.subcommand == "fit":
             require(
@@ -333,7 +279,11 @@ class Application(LightningCLI):
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
         if self.saved_run is not None:
-            self._check_saved_run(self.saved_run, twin)
+            require_match(self.saved_run, twin)
+            if self.subcommand == "fit":
+                require_devices(self.saved_run, self.trainer.world_size)
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:
+            self._check_disk(twin)
         if self.damage is not None:
             print(f"warning: {self.damage}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
@@ -347,28 +297,16 @@ class Application(LightningCLI):
             f"{self.trainer.strategy.root_device}{f' and {devices - 1} more' if devices > 1 else ''}"
         )
 
-    def _check_saved_run(self, saved: SavedRun, twin: Algorithm) -> None:
-        if self.subcommand == "fit":
-            require(
-                saved.devices == self.trainer.world_size,
-                "trainer.devices",
-                self.trainer.world_size,
-                f"{saved.devices} as in {saved.path}, which has a replay and environments for each",
-            )
-        name = type(self.model).__name__
-        where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
-        require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
-        shapes = weight_shapes(twin.state_dict())
-        for key in sorted(shapes.keys() | saved.shapes.keys()):
-            expected, found = shapes.get(key, "no such weight"), saved.shapes.get(key, "no such weight")
-            require(expected == found, "ckpt_path", where, f"{key} to be {expected} as configured, not {found}")
-        updates = len(list(twin.updates()))
-        require(
-            saved.optimizers == updates,
-            "ckpt_path",
-            where,
-            f"a checkpoint with {updates} optimisers as configured, not {saved.optimizers}",
-        )
+    def _check_disk(self, twin: Algorithm) -> None:
+        """Raises `UserError` if what the run is going to write does not fit where its folder is."""
+        if not hasattr(self.datamodule, "disk_bytes"):
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        every = checkpoint.every_epochs if isinstance(checkpoint, Checkpoint) else None
+        needed = self.datamodule.disk_bytes(every, self.trainer.world_size)
+        if every is not None:
+            needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
+        require_disk(self.run_folder, needed)
 
     # ------------------------------------------------------------------ commands
     def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
@@ -381,7 +319,7 @@ class Application(LightningCLI):
         start = time.monotonic()
         exit_code = 1
         try:
-            with _trainer_errors():
+            with trainer_errors():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
             exit_code = 0
         except Interrupted:
@@ -431,7 +369,7 @@ class Application(LightningCLI):
         saved = self.saved_run
         assert saved is not None  # `before_instantiate_classes` has checked
         try:
-            with _trainer_errors():
+            with trainer_errors():
                 self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
         finally:
             datamodule.teardown("validate")
@@ -452,21 +390,3 @@ class Application(LightningCLI):
             f"config.yaml. Watch it: python -m lit_mbrl validate --ckpt_path {shlex.quote(str(best))} "
             "--data.eval_episodes=1 --data.env.kwargs.render_mode=human"
         )
-
-
-# ---------------------------------------------------------------------- helpers
-def _networks(model: Algorithm, spec: Any) -> Algorithm:
-    """A copy of the algorithm with all its networks, without memory for their weights."""
-    twin = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        twin.setup_networks(spec.observation_dim, spec.action_dim)
-    return twin
-
-
-@contextmanager
-def _trainer_errors() -> Iterator[None]:
-    """What Lightning finds wrong with its options only when it starts."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise OneLine(" ".join(str(error).split())) from error

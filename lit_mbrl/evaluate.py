@@ -13,8 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensordict import TensorDictBase
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.application import Application, guarded
+from lit_mbrl.application import Application
 from lit_mbrl.arguments import option_values
+from lit_mbrl.guard import guarded
 from lit_mbrl.options import OptionParser, positive_integer
 from lit_mbrl.output import say
 from lit_mbrl.reports.statistics import estimate, interval

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.application import Application, guarded
+from lit_mbrl.application import Application
 from lit_mbrl.envs.rendering import FilmedEnv, prepare_rendering
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.evaluate import validate_command
+from lit_mbrl.guard import guarded
 from lit_mbrl.options import OptionParser, positive_integer, positive_number
 from lit_mbrl.output import say, shorten
 from lit_mbrl.run_folder import folder_of

@@ -27,6 +27,7 @@ from torch import nn
 from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
+from lit_mbrl.data.disk import COPIES, frames_in_files
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
@@ -151,6 +152,23 @@ class OffPolicy(LightningDataModule):
                 f"a multiple of the number of devices (trainer.devices), {world_size}, which share it",
             )
         self.capacity = min(self.capacity, self.total_frames // world_size + self.frames_per_batch)
+
+    def disk_bytes(self, every_epochs: int | None, world_size: int) -> dict[str, int]:
+        """Bytes that a run has on the disk at most, by what they are for.
+
+        Args:
+            every_epochs: epochs between checkpoints; None: there are none.
+            world_size: number of devices.
+        """
+        spec, share = self.spec, self.total_frames // world_size
+        per_frame = predicted_bytes(1, spec.observation_dim, spec.action_dim)
+        needed = {"data.storage=memmap": world_size * self.capacity * per_frame if self.storage == "memmap" else 0}
+        if every_epochs is not None:
+            between = every_epochs * self.epoch_frames // world_size
+            needed["the replay's files"] = frames_in_files(self.capacity, share, between) * per_frame
+            # The other devices' replays are in the checkpoint itself.
+            needed["checkpoints"] = COPIES * (world_size - 1) * min(self.capacity, share) * per_frame
+        return needed
 
     def setup(self, stage: str) -> None:
         """Checks the options against the environment and, for training, makes room for the replay."""
