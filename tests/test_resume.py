@@ -93,3 +93,14 @@ def test_the_noise_of_a_running_episode_goes_on(work: Path) -> None:
     assert main([*ddpg, "--trainer.default_root_dir=run", "--ckpt_path=last"]) == 0
     ours, theirs = (load(work / name / "checkpoints" / "last.ckpt") for name in ("run", "whole"))
     assert same(ours["state_dict"], theirs["state_dict"]) and same(ours["OffPolicy"], theirs["OffPolicy"])
+
+
+def test_a_run_that_was_killed_after_its_last_checkpoint_is_over(
+    work: Path, finished: Path, capfd: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(finished, work / "copy")
+    assert main([*SAC, "--trainer.default_root_dir=copy", "--ckpt_path=last"]) == 0
+    out, err = capfd.readouterr()
+    assert "resumed at 60 env steps" in out and "Finished: 60 env steps" in out
+    assert "zero" not in err
+    assert rows(work / "copy") == rows(finished)
