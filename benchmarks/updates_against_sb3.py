@@ -56,7 +56,7 @@ def main() -> None:
     with torch.no_grad():
         torch._foreach_copy_(*(list(chain.from_iterable(side)) for side in zip(*pairs.values(), strict=True)))
 
-    optimizers = [torch.optim.Adam(update.parameters(), lr=update.lr) for update in ours._update_list]
+    optimizers = [torch.optim.Adam(update.parameters(), lr=update.lr) for update in ours.update_list]
     follow = SoftTargetUpdate(tau=0.005, period=2)
     module = SimpleNamespace(targets=ours.targets, grad_steps=0)
     follow.on_fit_start(None, module)
@@ -75,7 +75,7 @@ def main() -> None:
         noise = torch.get_rng_state()
         peer.train(gradient_steps=1, batch_size=SIZE)
         torch.set_rng_state(noise)
-        for update, optimizer in zip(ours._update_list, optimizers, strict=True):
+        for update, optimizer in zip(ours.update_list, optimizers, strict=True):
             if module.grad_steps % update.every == 0:
                 optimizer.zero_grad()
                 update.loss(frames).backward(inputs=update.parameters())

@@ -269,6 +269,7 @@ class Application(LightningCLI):
         twin = networks(self.model, spec)
         has_targets = any(True for _ in twin.targets())
         if self.subcommand == "fit":
+            self.model.check_device(self.trainer.strategy.root_device)
             require(
                 not has_targets or any(isinstance(callback, SoftTargetUpdate) for callback in self.trainer.callbacks),
                 "trainer.callbacks",

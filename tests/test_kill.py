@@ -120,6 +120,12 @@ def test_kill_every_config_at_a_random_moment(config: str, env: list[str], draw:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["sac", "td3", "sac_svg"])
+def test_kill_a_compiled_run(config: str, draw: random.Random) -> None:
+    compare(arguments(config, "--model.compile=true"), draw)
+
+
+@pytest.mark.slow
 def test_twenty_kills_in_a_row_lose_nothing(draw: random.Random) -> None:
     command = arguments("sac_svg", steps=3000)
     kills, steps, folder = 0, 0, Path("killed")

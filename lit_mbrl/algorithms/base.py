@@ -11,66 +11,25 @@ updates together and is never used.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, ClassVar
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl import ranks
+from lit_mbrl.algorithms.compiled import CannotCompile, CompiledRound
 from lit_mbrl.algorithms.finite import FiniteCheck
+from lit_mbrl.algorithms.update import Sampling, Update
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.optim import Adam
 
-
-@dataclass(frozen=True)
-class Update:
-    """One line of an algorithm: which parameters descend which loss, on which batch, how often.
-
-    Attributes:
-        name: the optimiser's name, also the metric `loss/<name>`.
-        modules: whose parameters are trained. No other parameter receives a gradient from this loss.
-        loss: maps the batch to a scalar.
-        lr: Adam's learning rate.
-        batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
-        repeat: gradient steps per round, each on a batch of its own where `batch` is `"sequences"`.
-        every: take part in every n-th round only (TD3's delay).
-        max_grad_norm: clip the gradient to this global norm.
-    """
-
-    name: str
-    modules: nn.Module | nn.Parameter | Iterable[nn.Module]
-    loss: Callable[[TensorDictBase], Tensor]
-    lr: float
-    batch: str = "transitions"
-    repeat: int = 1
-    every: int = 1
-    max_grad_norm: float | None = None
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The trained parameters, in a fixed order."""
-        if isinstance(self.modules, nn.Parameter):
-            return [self.modules]
-        modules = [self.modules] if isinstance(self.modules, nn.Module) else list(self.modules)
-        return list(chain.from_iterable(module.parameters() for module in modules))
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What one round reads from the replay besides its transitions.
-
-    Attributes:
-        sequence_length: transitions per sequence (`T`); 0: the algorithm reads no sequences.
-        sequence_batches: batches of sequences per round, one for each repeated model update.
-    """
-
-    sequence_length: int = 0
-    sequence_batches: int = 0
+Compile = bool | Literal["cudagraphs"]
 
 
 class Algorithm(LightningModule):
@@ -79,6 +38,8 @@ class Algorithm(LightningModule):
     Args:
         normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
             acting and in every batch with the same numbers (`networks.RunningNormalizer`).
+        compile: run the updates of a round as compiled graphs (`algorithms.compiled`); `"cudagraphs"` also replays them
+            as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
     """
 
     paper: ClassVar[str] = ""
@@ -86,13 +47,16 @@ class Algorithm(LightningModule):
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
-    def __init__(self, normalize_observations: bool = False) -> None:
+    def __init__(self, normalize_observations: bool = False, compile: Compile = False) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
-        self._update_list: list[Update] = []
+        self.update_list: list[Update] = []
+        self._compile: Compile = compile
+        self._compiled: CompiledRound | None = None
+        self._clock_is_read = False
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
         self._last_log: tuple[float, int] | None = None
@@ -135,15 +99,24 @@ class Algorithm(LightningModule):
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
         return {}
 
+    def phase(self) -> Hashable:
+        """What losses branch on, apart from their inputs and the options: a compiled round has a graph for each.
+
+        A loss that reads a clock has to be covered here.
+        """
+        return ()
+
     # ------------------------------------------------------------------ clocks
     @property
     def env_steps(self) -> int:
         """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
+        self._clock_is_read = True
         return self.trainer.datamodule.env_steps
 
     @property
     def grad_steps(self) -> int:
         """Rounds of updates so far, the running one included."""
+        self._clock_is_read = True
         return self.trainer.datamodule.rounds
 
     @property
@@ -154,7 +127,7 @@ class Algorithm(LightningModule):
     def clocks(self) -> dict[str, float]:
         """What a run is measured by, apart from environment steps."""
         clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
-        for update in self._update_list:
+        for update in self.update_list:
             if update.name == "actor":
                 clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
         if self._model_rollouts:
@@ -169,6 +142,15 @@ class Algorithm(LightningModule):
                 "data.env.name", spec.name, f"an environment with continuous actions, which {type(self).__name__} needs"
             )
 
+    def check_device(self, device: torch.device) -> None:
+        """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
+        require(
+            self._compile != "cudagraphs" or device.type == "cuda",
+            "model.compile",
+            self._compile,
+            "true or false on a CPU: CUDA graphs need a GPU",
+        )
+
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
@@ -182,23 +164,24 @@ class Algorithm(LightningModule):
         self.build(observation_dim, action_dim)
         for _, target in self.targets():
             target.requires_grad_(False)
-        self._update_list = list(self.updates())
+        self.update_list = list(self.updates())
         self._built = True
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One fused Adam per update, in the order of `updates()`."""
-        return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self._update_list]
+        return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self.update_list]
 
     def on_train_start(self) -> None:
         """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
         self._started = time.perf_counter()
-        for update, optimizer in zip(self._update_list, self.trainer.optimizers, strict=True):
+        for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
         """Looks whether the trainer's precision scales losses."""
         self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self._compiled = None
 
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:
@@ -235,19 +218,68 @@ class Algorithm(LightningModule):
             batch: `"transitions"` of shape `[B]` and, where the algorithm asks for them, `"sequences"` of shape
                 `[repeat, B, T]`, raw as they are in the replay.
         """
-        every = self.trainer.log_every_n_steps
-        self._recording = every > 0 and self.grad_steps % every == 0
-        batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
+        every, rounds = self.trainer.log_every_n_steps, self.grad_steps
+        self._recording = every > 0 and rounds % every == 0
         self._model_rollouts += self.model_rollouts(len(batch["transitions"])) * self.trainer.world_size
-        optimizers = self.optimizers()
-        for update, optimizer in zip(self._update_list, optimizers, strict=True):
-            if self.grad_steps % update.every:
-                continue
-            for k in range(update.repeat):
-                frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.descend(update, optimizer, frames)
+        due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
+        if not (self._compile and self._take_compiled_steps(batch, due)):
+            self._take_steps(batch, due)
         if self._recording:
             self.log_training()
+
+    def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
+        batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
+        optimizers = self.optimizers()
+        for index in due:
+            update = self.update_list[index]
+            for k in range(update.repeat):
+                frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
+                self.descend(update, optimizers[index], frames)
+
+    def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
+        """Whether the round could be compiled, and so has been run."""
+        try:
+            if self._compiled is None:
+                self._compiled = self._start_compiling()
+            recorded, finite = self._compiled.run(batch, due)
+        except CannotCompile as reason:
+            self._compile = False
+            rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
+            return False
+        names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
+        self.finite.report(names, self.grad_steps, finite)
+        if self._recording:
+            self._recorded |= recorded
+        return True
+
+    def _start_compiling(self) -> CompiledRound:
+        if self.trainer.world_size > 1:
+            raise CannotCompile("several devices average their gradients between the passes")
+        if self._scaler is not None:
+            raise CannotCompile("16-mixed scales its losses between the passes")
+        rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
+        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self._compile == "cudagraphs")
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """While the losses are traced for a compiled round: they record, and shall read no clock.
+
+        Raises:
+            CannotCompile: if a loss has read a clock that `phase` does not cover.
+        """
+        recording, recorded, self._recorded = self._recording, self._recorded, {}
+        self._recording, self._clock_is_read = True, False
+        try:
+            yield
+        finally:
+            self._recording, self._recorded = recording, recorded
+        if self._clock_is_read and self.phase() == ():
+            raise CannotCompile(f"a loss of {type(self).__name__} reads a clock, which its phase() does not cover")
+
+    def pop_recorded(self) -> dict[str, Tensor]:
+        """The metrics recorded since the last call."""
+        recorded, self._recorded = self._recorded, {}
+        return recorded
 
     def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> None:
         """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
@@ -276,11 +308,11 @@ class Algorithm(LightningModule):
 
     def log_training(self) -> None:
         """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        names = list(self._recorded)
-        recorded = torch.stack([self._recorded[name].to(self.device) for name in names])
+        metrics_of_round = self.pop_recorded()
+        names = list(metrics_of_round)
+        recorded = torch.stack([value.to(self.device) for value in metrics_of_round.values()])
         ranks.average_([recorded])
         values = recorded.tolist()
-        self._recorded = {}
         metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
         self.finite.settle()
         metrics |= self.finite.metrics()

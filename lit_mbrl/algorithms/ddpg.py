@@ -17,7 +17,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Algorithm, Update, in_unit_interval, positive, positive_sizes
+from lit_mbrl.algorithms.base import Algorithm, Compile, Update, in_unit_interval, positive, positive_sizes
 from lit_mbrl.algorithms.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
 from lit_mbrl.errors import require
 from lit_mbrl.losses import dpg_loss, q_loss, td_target
@@ -36,6 +36,7 @@ class DDPG(Algorithm):
         exploration_sigma: the noise's standard deviation, for actions in [-1, 1].
         ou_theta: the Ornstein-Uhlenbeck noise's rate of return.
         normalize_observations: see `Algorithm`.
+        compile: see `Algorithm`.
     """
 
     paper = "Lillicrap et al. 2015, arXiv 1509.02971"
@@ -51,8 +52,9 @@ class DDPG(Algorithm):
         exploration_sigma: float = 0.2,
         ou_theta: float = 0.15,
         normalize_observations: bool = False,
+        compile: Compile = False,
     ) -> None:
-        super().__init__(normalize_observations)
+        super().__init__(normalize_observations, compile)
         self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
         positive_sizes("model.hidden_sizes", self.hidden_sizes)
         in_unit_interval("model.gamma", gamma)

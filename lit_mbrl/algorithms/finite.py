@@ -61,6 +61,23 @@ class FiniteCheck:
         optimizer.optimizer.found_inf = flag
         return True
 
+    def report(self, names: list[str], round: int, finite: Tensor) -> None:
+        """Hears which steps of a compiled round were finite, and so taken.
+
+        Args:
+            names: the update of each step.
+            round: number of the running round.
+            finite: `[steps]`, bool.
+        """
+        if finite.device.type == "cpu":
+            if not finite.all():
+                for name, flag in zip(names, finite.tolist(), strict=True):
+                    if not flag:
+                        self._count(name, round)
+        else:
+            flags = (~finite).float().unbind()
+            self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
+
     def settle(self) -> None:
         """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
         pending, self._pending = self._pending, []

@@ -22,7 +22,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Algorithm, Update, in_unit_interval, positive, positive_sizes
+from lit_mbrl.algorithms.base import Algorithm, Compile, Update, in_unit_interval, positive, positive_sizes
 from lit_mbrl.errors import require
 from lit_mbrl.losses import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
@@ -47,6 +47,7 @@ class SAC(Algorithm):
         orthogonal_init: orthogonal weights and zero biases for the MLPs that act and value (and, in SAC-SVG, for the
             dynamics' encoder and decoder), as SVG's public code; otherwise torch's default.
         normalize_observations: see `Algorithm`.
+        compile: see `Algorithm`.
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
@@ -66,8 +67,9 @@ class SAC(Algorithm):
         log_std_squash: Literal["tanh", "clamp"] = "tanh",
         orthogonal_init: bool = False,
         normalize_observations: bool = False,
+        compile: Compile = False,
     ) -> None:
-        super().__init__(normalize_observations)
+        super().__init__(normalize_observations, compile)
         self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
         positive_sizes("model.hidden_sizes", self.hidden_sizes)
         in_unit_interval("model.gamma", gamma)

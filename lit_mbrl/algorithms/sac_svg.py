@@ -25,7 +25,7 @@ Readings and departures (`objective="code"` and the other options named here giv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -173,6 +173,9 @@ class SACSVG(SAC):
     def warming_up(self) -> bool:
         """Whether the objectives are still SAC's."""
         return self.warmup_steps > 0 and self.env_steps < self.warmup_steps
+
+    def phase(self) -> Hashable:
+        return ("warming up", self.warming_up)
 
     def imagine(self, observation: Tensor, horizon: int) -> Imagined:
         """Rolls the policy out in the world model for `horizon` steps from `[B, O]`."""

@@ -47,7 +47,7 @@ def reached(algorithm: Algorithm, update: Update) -> set[str]:
 def test_losses_reach_what_the_papers_say(name: str) -> None:
     algorithm = ALGORITHMS[name]()
     algorithm.setup_networks(3, 2)
-    found = {update.name: reached(algorithm, update) for update in algorithm._update_list}
+    found = {update.name: reached(algorithm, update) for update in algorithm.update_list}
     assert found == REACHES[name]
 
 
@@ -57,7 +57,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
     algorithm.setup_networks(3, 2)
     monkeypatch.setattr(type(algorithm), "grad_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
-    for update in algorithm._update_list:
+    for update in algorithm.update_list:
         before = {
             key: value.clone() for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)
         }
@@ -76,7 +76,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
 def test_targets_start_equal_and_take_no_gradient(name: str) -> None:
     algorithm = ALGORITHMS[name]()
     algorithm.setup_networks(3, 2)
-    trained = {id(p) for update in algorithm._update_list for p in update.parameters()}
+    trained = {id(p) for update in algorithm.update_list for p in update.parameters()}
     for online, target in algorithm.targets():
         for p, q in zip(online.parameters(), target.parameters(), strict=True):
             assert torch.equal(p, q) and p is not q

@@ -24,7 +24,7 @@ def twins(other: SACSVG) -> tuple[SAC, SACSVG]:
 def test_horizon_zero_is_exactly_sac(objective: str) -> None:
     sac, svg = twins(SACSVG(horizon=0, objective=objective, hidden_sizes=[8, 8], init_alpha=0.3))
     frames = make_frames(16)
-    assert {update.name for update in svg._update_list} == {"actor", "alpha", "critic"}
+    assert {update.name for update in svg.update_list} == {"actor", "alpha", "critic"}
     for loss in ("critic_loss", "actor_loss", "alpha_loss"):
         torch.manual_seed(7)
         expected = getattr(sac, loss)(frames)
@@ -53,7 +53,7 @@ def test_critic_horizon_zero_is_exactly_sac() -> None:
 def test_round_is_algorithm_one() -> None:
     svg = SACSVG(horizon=3, **SMALL)
     svg.setup_networks(3, 2)
-    assert [(u.name, u.repeat, u.batch) for u in svg._update_list] == [
+    assert [(u.name, u.repeat, u.batch) for u in svg.update_list] == [
         ("actor", 1, "transitions"),
         ("alpha", 1, "transitions"),
         ("critic", 1, "transitions"),
