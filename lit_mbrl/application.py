@@ -317,6 +317,7 @@ class Application(LightningCLI):
         say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
         if self.changed:
             say(f"changed since the checkpoint: {', '.join(self.changed)}")
+        several = self.trainer.strategy if isinstance(self.trainer.strategy, AveragedGradients) else None
         start = time.monotonic()
         exit_code = 1
         try:
@@ -333,11 +334,13 @@ class Application(LightningCLI):
             ) from error
         except RunFailed as error:
             raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
-        except BaseException:
-            if isinstance(self.trainer.strategy, AveragedGradients):
-                self.trainer.strategy.stop_others()
-            raise
+        except RuntimeError as error:
+            if several is None or (what := several.explain(error)) is None:
+                raise
+            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
         finally:
+            if several is not None and exit_code:
+                several.stop_others()
             with self.graceful_stop.undisturbed():
                 # After an exception Lightning tears nothing down.
                 datamodule.teardown("fit")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Aborted
+from lit_mbrl import ranks
 from lit_mbrl.errors import RunFailed, UserError
 from lit_mbrl.output import quiet
 from lit_mbrl.user_errors import OneLine
@@ -22,17 +23,18 @@ def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> 
         except (UserError, OneLine) as error:
             return _fail(str(error))
         except RunFailed as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return _fail(str(error), 1)
         except Aborted:
-            print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
+            if ranks.rank() == 0:
+                print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)
             return 130
     return 0
 
 
-def _fail(line: str) -> int:
-    print(f"error: {line}", file=sys.stderr)
-    return 2
+def _fail(line: str, code: int = 2) -> int:
+    where = f" on device {ranks.rank()}" if ranks.rank() > 0 else ""
+    print(f"error{where}: {line}", file=sys.stderr, flush=True)
+    return code
 
 
 @contextmanager

@@ -103,6 +103,11 @@ def seed_rank() -> None:
     random.seed(int(words[2]))
 
 
+def is_about_others(error: BaseException) -> bool:
+    """Whether an error says that a message between ranks has failed: another one has ended, or does not answer."""
+    return isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "/gloo/" in str(error))
+
+
 def _messages() -> Any:
     """The gloo group of all ranks: the default one, or (beside NCCL) one made at the first message."""
     world = dist.group.WORLD

@@ -22,8 +22,10 @@ from torch.optim import Optimizer
 
 from lit_mbrl import ranks
 from lit_mbrl.errors import require
+from lit_mbrl.launcher import Launcher
 
 _NAMES = ("ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
+_PATIENCE = 10.0  # seconds for a process whose connections are closed to end
 _PRECISIONS = {"32", "32-true", "bf16-mixed", "16-mixed", "bf16", "16"}
 
 
@@ -53,9 +55,18 @@ class AveragedGradients(DDPStrategy):
 
     def stop_others(self) -> None:
         """Ends the processes that this one has launched: it has failed, and they would wait for it."""
-        if self.launcher is not None:
-            for process in self.launcher.procs:
-                process.kill()
+        if isinstance(self.launcher, Launcher):
+            self.launcher.stop()
+
+    def explain(self, error: BaseException) -> str | None:
+        """What has happened if `error` is about a message that another process did not answer; otherwise None."""
+        if not ranks.is_about_others(error):
+            return None
+        failure = self.launcher.failure(_PATIENCE) if isinstance(self.launcher, Launcher) else None
+        return failure or "the process of another device has failed"
+
+    def _configure_launcher(self) -> None:
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
 
 def register() -> None:

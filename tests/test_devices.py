@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,89 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
             process.kill()
     for rank, (out, err) in enumerate(results):
         assert f"rank {rank} agrees" in out, err
+
+
+def started(folder: Path) -> subprocess.Popen:
+    """A long run of two processes in a group of their own, as a terminal starts it; it has saved once."""
+    long = ["--data.total_frames=100000", *TWO, f"--trainer.default_root_dir={folder}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit_mbrl", *RUN, *long],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def end_of(process: subprocess.Popen) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_all_processes_and_saves_once(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    code, out, err = end_of(process)
+    assert code == 0 and "Traceback" not in err
+    assert err.count("Stopping after this round") == 1
+    stopped = re.search(r"^Stopped at ([\d,]+) env steps. Resume: ", out, re.MULTILINE)
+    saved = load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]
+    assert stopped and int(stopped[1].replace(",", "")) == saved["env_steps"] > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_is_one_line(killed: int, tmp_path: Path) -> None:
+    process = started(tmp_path)
+    ranks = [path for path in Path("/proc").glob("[0-9]*/environ") if is_rank_of(process.pid, path)]
+    os.kill(int(ranks[0].parent.name) if killed else process.pid, signal.SIGKILL)
+    code, _, err = end_of(process)
+    errors = [line for line in err.splitlines() if line.startswith("error")]
+    which = "error: the process of device 1 has failed (SIGKILL). At "
+    if killed == 0:
+        which = "error on device 1: the process of another device has failed. At "
+    assert len(errors) == 1 and errors[0].startswith(which)
+    assert "the last good checkpoint is checkpoints/last.ckpt (" in errors[0]
+    assert "Traceback" not in err and code == (1 if killed else -signal.SIGKILL)
+
+
+def is_rank_of(parent: int, environ: Path) -> bool:
+    """Whether a process is the second rank of a run: a child with a rank and the command line of its parent."""
+    try:
+        child = environ.with_name("stat").read_text().rpartition(")")[2].split()[1] == str(parent)
+        return child and b"LOCAL_RANK=1" in environ.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_ends_all_with_its_reason(rank: int, tmp_path: Path) -> None:
+    fail = ["--trainer.callbacks+=tests.two_ranks.FailOneRank", f"--trainer.callbacks.rank={rank}"]
+    options = [*fail, "--trainer.callbacks.round=30", f"--trainer.default_root_dir={tmp_path}"]
+    failed = command_line([*RUN, *TWO, *options], tmp_path)
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error")]
+    reason = "this one alone has failed. At 50 env steps; there is no checkpoint yet"
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    if rank == 0:
+        assert errors == [f"error: {reason}"]
+        return
+    assert errors[0] == f"error on device 1: {reason}" and len(errors) == 2
+    assert re.match(
+        r"error: the process of device 1 has failed \(exit code 1\). At 5\d env steps; there is no", errors[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_mbrl import ranks
 from lit_mbrl.algorithms import DDPG, Algorithm
 from lit_mbrl.data import OffPolicy
+from lit_mbrl.errors import RunFailed
 from lit_mbrl.strategies import AveragedGradients
 from tests.algorithms.frames import ALGORITHMS, make_frames
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
@@ -28,6 +29,17 @@ class SignalOneRank(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class FailOneRank(Callback):
+    """One rank raises, at the end of a round."""
+
+    def __init__(self, rank: int, round: int) -> None:
+        self.rank, self.round = rank, round
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
+            raise RunFailed("this one alone has failed")
 
 
 class Dump(Callback):
