@@ -120,7 +120,7 @@ class EnsembleDynamics(nn.Module):
         """Each member's mean squared error `[E]` on the same frames, of any batch shape."""
         frames = frames.flatten()
         mean, _ = self(frames["observation"], frames["action"])
-        return ensemble_squared_error(mean, targets(frames)).mean((1, 2))
+        return ensemble_squared_error(mean, targets(frames).expand_as(mean)).mean((1, 2))
 
     @torch.no_grad()
     def fit_scaler(self, frames: TensorDictBase) -> None:
