@@ -22,6 +22,7 @@ from lit_mbrl.data.replay import Replay
 from lit_mbrl.data.replay_files import ReplayFiles
 
 OBSERVATION, ACTION, NEW, REPEATS = 17, 6, 5_000, 5
+SIZES = (10_000, 100_000, 1_000_000)
 
 
 def frames(count: int) -> TensorDict:
@@ -63,20 +64,39 @@ def cost(replay: Replay, folder: Path, save_one: Callable[[], None]) -> tuple[fl
     return statistics.median(seconds), statistics.median(sizes)
 
 
+def resume(replay: Replay, files: ReplayFiles) -> float:
+    """Seconds to restore a replay of the same capacity from the files that hold it."""
+    state, seconds = files.save(replay), []
+    for _ in range(3):
+        empty = Replay(replay.capacity)
+        start = time.perf_counter()
+        ReplayFiles(files.folder).load(empty, state)
+        seconds.append(time.perf_counter() - start)
+        assert len(empty) == len(replay)
+    return statistics.median(seconds)
+
+
+def measure(size: int) -> list[float]:
+    """Of a replay of so many transitions: seconds and MB of the whole, of what is new, and seconds of a resume."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        replay, files = Replay(size), ReplayFiles(folder)
+        for _ in range(size // NEW):
+            replay.extend(frames(NEW))
+        whole = cost(replay, folder, lambda: save(folder / "whole.ckpt", replay.state_dict()))
+        (folder / "whole.ckpt").unlink()
+        files.save(replay)  # the first checkpoint writes all of it
+        new = cost(replay, folder, lambda: save(folder / "last.ckpt", files.save(replay)))
+        return [*whole, *new, resume(replay, files)]
+
+
 def main() -> None:
     """Prints the table."""
-    print("| transitions in the replay | whole: seconds | MB | what is new: seconds | MB |\n|---|---|---|---|---|")
-    for size in (10_000, 100_000, 1_000_000):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            replay, files = Replay(size), ReplayFiles(folder)
-            for _ in range(size // NEW):
-                replay.extend(frames(NEW))
-            whole = cost(replay, folder, lambda: save(folder / "whole.ckpt", replay.state_dict()))  # noqa: B023
-            (folder / "whole.ckpt").unlink()
-            files.save(replay)  # the first checkpoint writes all of it
-            new = cost(replay, folder, lambda: save(folder / "last.ckpt", files.save(replay)))  # noqa: B023
-            print(f"| {size:,} | {whole[0]:.3f} | {whole[1]:.1f} | {new[0]:.3f} | {new[1]:.1f} |", flush=True)
+    print("| transitions in the replay | whole: seconds | MB | what is new: seconds | MB | resume: seconds |")
+    print("|---|---|---|---|---|---|")
+    for size in SIZES:
+        whole, whole_size, new, new_size, back = measure(size)
+        print(f"| {size:,} | {whole:.3f} | {whole_size:.1f} | {new:.3f} | {new_size:.1f} | {back:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
