@@ -88,15 +88,16 @@ def running(
         warm: rounds before anything is measured.
     """
     with ExitStack() as stack:
-        contenders = {}
+        known: dict[tuple[str, Work], Contender] = {}  # works that differ only in size are one at toy size
         for name, (program, work) in works.items():
-            python = settings.sheeprl if program == SHEEPRL else None
-            contender = Contender(PROGRAM[program], settings.sized(work), python, in_thread=settings.quick)
-            contenders[name] = contender
-            stack.callback(contender.close)
-            settings.say(f"{name}: ready after {contender.ready():.1f} s")  # one after the other
-            contender.turn(2 if settings.quick else warm)
-        yield contenders
+            key = program, settings.sized(work)
+            if key not in known:
+                python = settings.sheeprl if program == SHEEPRL else None
+                known[key] = Contender(PROGRAM[program], key[1], python, in_thread=settings.quick)
+                stack.callback(known[key].close)
+                settings.say(f"{name}: ready after {known[key].ready():.1f} s")  # one after the other
+                known[key].turn(2 if settings.quick else warm)
+        yield {name: known[program, settings.sized(work)] for name, (program, work) in works.items()}
 
 
 def compare(

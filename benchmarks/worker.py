@@ -39,10 +39,14 @@ class Meter:
     Args:
         reader: the orders: a number of rounds per line.
         writer: the answers: `started`, `ready`, then seconds per order.
+
+    Attributes:
+        finished: nobody asks for more.
     """
 
     def __init__(self, reader: IO[str], writer: IO[str]) -> None:
         self._reader, self._writer = reader, writer
+        self.finished = False
         self._left: int | None = None
         self._is_started = False
         self._begin = self._stopped = self._outside = 0.0
@@ -80,7 +84,8 @@ class Meter:
                 return
             self._answer(repr(time.perf_counter() - self._begin - self._outside))
         order = self._reader.readline()
-        if not order:
+        self.finished = not order
+        if self.finished:
             raise Finished
         self._left, self._outside = int(order), 0.0
         self._begin = time.perf_counter()
@@ -89,15 +94,14 @@ class Meter:
 def serve(name: str, work: Work, reader: IO[str], writer: IO[str]) -> None:
     """Runs a contender until the other end closes."""
     module, _, function = CONTENDERS[name].partition(":")
+    meter = Meter(reader, writer)
     try:
-        getattr(importlib.import_module(module), function)(work, Meter(reader, writer))
+        getattr(importlib.import_module(module), function)(work, meter)
         raise RuntimeError(f"{name} has stopped by itself")
-    except Finished:
-        pass
     except BaseException:
-        traceback.print_exc()
-        writer.write("failed: " + traceback.format_exc().replace("\n", "\\n") + "\n")
-        writer.flush()
+        if not meter.finished:  # or it is `Finished`, or what a library has made of it
+            writer.write("failed: " + traceback.format_exc().replace("\n", "\\n") + "\n")
+            writer.flush()
     finally:
         reader.close()
         writer.close()
