@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO
 
 from benchmarks.work import ROOT, Work
@@ -115,12 +115,20 @@ class Contender:
         work: what it does.
         python: the interpreter; None: this one.
         in_thread: in a thread of this process, which starts sooner and is no measurement.
+        environment: further variables of its process.
 
     Raises:
         RuntimeError: if it fails.
     """
 
-    def __init__(self, name: str, work: Work, python: str | None = None, in_thread: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Work,
+        python: str | None = None,
+        in_thread: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -133,11 +141,12 @@ class Contender:
             self._thread = threading.Thread(target=serve, args=(name, work, *ends), daemon=True)
             self._thread.start()
             return
+        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         command = [python or sys.executable, "-m", "benchmarks.worker", name, work.dumps()]
         self._process = subprocess.Popen(
             [*command, str(theirs_in), str(theirs_out)],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

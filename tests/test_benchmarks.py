@@ -40,6 +40,7 @@ EXPECTED = {
     "collector": {"collector": [task for task in TASKS for _ in range(3)]},
     "checkpoint": {"checkpoint": [f"{NEW * n:,}" for n in (1, 2, 3)]},
     "start_up": {"start_up": None},
+    "compile": {"compile": ["lit_mbrl", "bare"]},
 }
 
 
