@@ -24,6 +24,7 @@ from lit_mbrl.data.replay import Replay
 from lit_mbrl.data.replay_files import ReplayFiles, damaged
 
 OBSERVATION, ACTION, NEW, REPEATS = 17, 6, 5_000, 5
+SIZES = (10_000, 100_000, 1_000_000)
 
 
 def frames(count: int) -> TensorDict:
@@ -79,25 +80,47 @@ def checksums(folder: Path, state: dict[str, Any]) -> tuple[float, float]:
     return statistics.median(written), statistics.median(compared)
 
 
+def resume(replay: Replay, files: ReplayFiles) -> float:
+    """Seconds to restore a replay of the same capacity from the files that hold it."""
+    state, seconds = files.save(replay), []
+    for _ in range(3):
+        empty = Replay(replay.capacity)
+        start = time.perf_counter()
+        ReplayFiles(files.folder).load(empty, state)
+        seconds.append(time.perf_counter() - start)
+        assert len(empty) == len(replay)
+    return statistics.median(seconds)
+
+
+def measure(size: int) -> list[float]:
+    """Of a replay of so many transitions.
+
+    Returns:
+        Seconds and MB of the whole, of what is new, seconds of a resume, of the new and of all checksums.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        replay, files = Replay(size), ReplayFiles(folder)
+        for _ in range(size // NEW):
+            replay.extend(frames(NEW))
+        whole = cost(replay, folder, lambda: save(folder / "whole.ckpt", replay.state_dict()))
+        (folder / "whole.ckpt").unlink()
+        files.save(replay)  # the first checkpoint writes all of it
+        new = cost(replay, folder, lambda: save(folder / "last.ckpt", files.save(replay)))
+        return [*whole, *new, resume(replay, files), *checksums(folder, files.save(replay))]
+
+
 def main() -> None:
     """Prints the table."""
     print(
-        "| transitions in the replay | whole: seconds | MB | what is new: seconds | MB | its checksum | all checksums |"
+        "| transitions in the replay | whole: seconds | MB | what is new: seconds | MB | resume: seconds "
+        "| its checksum | all checksums |"
     )
-    print("|---|---|---|---|---|---|---|")
-    for size in (10_000, 100_000, 1_000_000):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            replay, files = Replay(size), ReplayFiles(folder)
-            for _ in range(size // NEW):
-                replay.extend(frames(NEW))
-            whole = cost(replay, folder, lambda: save(folder / "whole.ckpt", replay.state_dict()))  # noqa: B023
-            (folder / "whole.ckpt").unlink()
-            files.save(replay)  # the first checkpoint writes all of it
-            new = cost(replay, folder, lambda: save(folder / "last.ckpt", files.save(replay)))  # noqa: B023
-            its, every = checksums(folder, files.save(replay))
-            cells = [f"{size:,}", f"{whole[0]:.3f}", f"{whole[1]:.1f}", f"{new[0]:.3f}", f"{new[1]:.1f}"]
-            print(f"| {' | '.join(cells)} | {its:.4f} | {every:.3f} |", flush=True)
+    print("|---|---|---|---|---|---|---|---|")
+    for size in SIZES:
+        digits = (3, 1, 3, 1, 3, 4, 3)
+        cells = [f"{value:.{digit}f}" for value, digit in zip(measure(size), digits, strict=True)]
+        print(f"| {size:,} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

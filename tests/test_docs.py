@@ -12,7 +12,15 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/metrics.md", "docs/checkpoints.md", "docs/sweeps.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/metrics.md",
+    "docs/checkpoints.md",
+    "docs/performance.md",
+    "docs/sweeps.md",
+]
 
 
 def blocks(document: str, language: str) -> list[str]:
