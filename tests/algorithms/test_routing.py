@@ -15,6 +15,7 @@ MODEL_UPDATES = {
     "termination": {"world_model.termination_model"},
     "dynamics": {"world_model.dynamics"},
 }
+ENSEMBLE = {"world_model.dynamics", "world_model.termination_model"}
 TEMPERATURE = {"alpha": {"log_alpha"}}
 MODEL_FREE = {"critic": {"critic"}, "actor": {"actor", "critic"}}
 
@@ -25,6 +26,13 @@ REACHES = {
     "ddpg": MODEL_FREE,
     "sac_svg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
     "sac_svg_code": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
+    "sac_svg_ensemble": {
+        "critic": {"critic"},
+        "actor": {"actor", "critic"} | ENSEMBLE,
+        **TEMPERATURE,
+        "termination": {"world_model.termination_model"},
+        "dynamics": {"world_model.dynamics"},
+    },
     "ivg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **MODEL_UPDATES},
     "mbpg": {"actor": {"actor"} | MODEL, **MODEL_UPDATES},
     "mve": {**MODEL_FREE, **TEMPERATURE, **MODEL_UPDATES},

@@ -7,6 +7,7 @@ import torch
 
 from lit_mbrl.algorithms import MVE, SAC, SACSVG
 from lit_mbrl.errors import UserError
+from lit_mbrl.models import Ensemble, Recurrent
 from tests.algorithms.frames import SMALL, make_frames
 
 
@@ -104,6 +105,9 @@ def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
         ({"init_alpha": 0.0}, "model.init_alpha"),
         ({"model_updates": 0}, "model.model_updates"),
         ({"hidden_sizes": [8, 0]}, "model.hidden_sizes"),
+        ({"world_model": Ensemble(2, 2), "model_hidden_size": 64}, "model.model_hidden_size"),
+        ({"world_model": Recurrent(), "detach_model_state": True}, "model.detach_model_state"),
+        ({"world_model": Ensemble(7, 5)}, "model.world_model.num_elites"),
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
@@ -139,3 +143,48 @@ def test_orthogonal_init_is_an_option() -> None:
     default = SACSVG(horizon=1, **SMALL)
     default.setup_networks(3, 2)
     assert default.actor.net[0].bias.any() and default.world_model.dynamics.decoder[0].bias.any()
+
+
+def test_a_round_on_an_ensemble_takes_fresh_transitions_for_each_model_update() -> None:
+    svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=Ensemble(2, 2, [8]))
+    svg.setup_networks(3, 2)
+    assert [(u.name, u.repeat, u.batch) for u in svg._update_list][3:] == [
+        ("termination", 1, "transitions"),
+        ("dynamics", 2, "sequences"),
+    ]
+    assert (svg.sampling().sequence_length, svg.sampling().sequence_batches) == (1, 2)
+
+
+def test_a_known_termination_is_asked_about_raw_observations() -> None:
+    """Normalised observations are what the model predicts; a rule is about the task's own."""
+    asked = []
+
+    def rule(x: torch.Tensor, u: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        asked.append((x, following))
+        return following[:, :1] > 10.0
+
+    svg = SACSVG(
+        horizon=1, hidden_sizes=[8], normalize_observations=True, world_model=Ensemble(1, 1, [8], propagation="mean")
+    )
+    svg.setup_networks(3, 2, rule)
+    svg.normalizer.update(10.0 + 2.0 * torch.randn(1000, 3))
+    raw = 10.0 + 2.0 * torch.randn(6, 3)
+    path = svg.imagine(svg.normalize(raw), 1)
+    ((x, following),) = asked
+    torch.testing.assert_close(x, raw)
+    torch.testing.assert_close(svg.normalize(following), path.observation[:, 1])
+    assert torch.equal(path.termination_prob[:, 0] == 1.0, following[:, :1] > 10.0)
+    assert 0 < path.termination_prob.mean() < 1
+    assert [update.name for update in svg._update_list] == ["actor", "alpha", "critic", "dynamics"]
+
+
+def test_recurrent_by_name_is_the_model_of_the_options() -> None:
+    options = SACSVG(horizon=2, hidden_sizes=[8], model_hidden_size=8, model_layers=1, decoder_layers=0)
+    named = SACSVG(horizon=2, hidden_sizes=[8], world_model=Recurrent(hidden_size=8, layers=1, decoder_layers=0))
+    losses = []
+    frames = make_frames(6), make_frames(6, 2)
+    for svg in (options, named):
+        torch.manual_seed(3)
+        svg.setup_networks(3, 2)
+        losses.append([u.loss(frames[u.batch == "sequences"]).item() for u in svg._update_list if u.name != "alpha"])
+    assert losses[0] == losses[1]
