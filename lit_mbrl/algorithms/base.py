@@ -169,6 +169,9 @@ class Algorithm(LightningModule):
                 "data.env.name", spec.name, f"an environment with continuous actions, which {type(self).__name__} needs"
             )
 
+    def check_data(self, data: Any) -> None:
+        """Raises `UserError` if the algorithm cannot learn from what such a data module serves."""
+
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
