@@ -45,7 +45,7 @@ def imagine(
 ) -> Imagined:
     """Rolls `policy` out in `model` for `H = noise.shape[1] - 1` steps: the rollout inside SVG eq. 3 and 9.
 
-        x_0 --policy(noise_0)--> u_0,  r_0 = r(x_0, u_0),  d_0 = d(x_0, u_0),  x_1 = f(x_0, u_0)
+        x_0 --policy(noise_0)--> u_0,  (x_1, r_0, d_0) = model(x_0, u_0)
         ...
         x_H --policy(noise_H)--> u_H   nothing more of the model
 
@@ -68,9 +68,9 @@ def imagine(
     rewards: list[Tensor] = []
     logits: list[Tensor] = []
     for step_noise in later:
-        rewards.append(model.reward(state, action))
-        logits.append(model.termination_logit(state, action))
-        state = model.step(state, action)
+        state, reward, logit = model.step(state, action)
+        rewards.append(reward)
+        logits.append(logit)
         observation = model.observation(state)
         action, log_prob = policy(observation, step_noise)
         observations.append(observation)

@@ -5,10 +5,11 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from torch.utils._pytree import tree_map
 
 from lit_mbrl.imagination import imagine
 from lit_mbrl.losses import value_gradient_loss
-from lit_mbrl.models import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
+from lit_mbrl.models import RecurrentDynamics, RecurrentWorldModel, RewardModel, Step, TerminationModel
 from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
 from lit_mbrl.returns import survival, value_expansion
 
@@ -25,21 +26,13 @@ class Counter:
         self.calls.append("initial")
         return observation
 
-    def step(self, state: Tensor, action: Tensor) -> Tensor:
+    def step(self, state: Tensor, action: Tensor) -> Step[Tensor]:
         self.calls.append("step")
-        return state + action
+        return Step(state + action, 1000.0 * state + action, state - 2.0 * action)
 
     def observation(self, state: Tensor) -> Tensor:
         self.calls.append("observation")
         return state
-
-    def reward(self, state: Tensor, action: Tensor) -> Tensor:
-        self.calls.append("reward")
-        return 1000.0 * state + action
-
-    def termination_logit(self, state: Tensor, action: Tensor) -> Tensor:
-        self.calls.append("termination")
-        return state - 2.0 * action
 
 
 def policy(observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +51,7 @@ def test_order_of_steps_and_noise() -> None:
     assert torch.equal(imagined.log_prob.squeeze(-1), x + 0.5 * noise.squeeze(-1))
     assert torch.equal(imagined.reward.squeeze(-1), 1000.0 * x[:, :3] + u[:, :3])
     assert torch.equal(imagined.termination_prob.squeeze(-1), torch.sigmoid(x[:, :3] - 2.0 * u[:, :3]))
-    assert model.calls == ["initial"] + 3 * ["reward", "termination", "step", "observation"]
+    assert model.calls == ["initial"] + 3 * ["step", "observation"]
 
 
 def test_horizon_zero_never_calls_the_model() -> None:
@@ -146,19 +139,20 @@ def test_gradient_of_the_actor_flows_through_every_part_of_the_model() -> None:
         torch.manual_seed(1)
         agent = orthogonal_(smooth(Agent()))  # torch's default weights shrink the signals looked for here
         if cut:
-            verb = getattr(agent.model, cut)
+            verb = agent.model.step
 
-            def detached(*args: object) -> object:
+            def detached(*args: object) -> Step:
                 out = verb(*args)
-                return out.detach() if isinstance(out, Tensor) else type(out)(*(o.detach() for o in out))
+                field = getattr(out, cut)
+                return out._replace(**{cut: tree_map(torch.Tensor.detach, field)})
 
-            setattr(agent.model, cut, detached)
+            agent.model.step = detached
         observation = torch.randn(4, O, dtype=torch.float64)
         loss = agent(observation, torch.randn(4, 4, A, dtype=torch.float64)).mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(agent.actor.parameters()))])
 
     whole = actor_gradient("")
-    for cut in ("step", "reward", "termination_logit"):
+    for cut in ("state", "reward", "termination_logit"):
         assert (actor_gradient(cut) - whole).abs().max() > 1e-6, cut
 
 

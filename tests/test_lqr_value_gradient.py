@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_mbrl.imagination import imagine
 from lit_mbrl.losses import value_gradient_loss
+from lit_mbrl.models import Step
 from lit_mbrl.returns import survival, value_expansion
 
 GAMMA = 0.95
@@ -39,17 +40,12 @@ class LQR:
     def initial(self, observation: Tensor) -> Tensor:
         return observation
 
-    def step(self, state: Tensor, action: Tensor) -> Tensor:
-        return state @ A.T + action @ B.T
+    def step(self, state: Tensor, action: Tensor) -> Step[Tensor]:
+        reward = -quadratic(state, Q) - quadratic(action, R)
+        return Step(state @ A.T + action @ B.T, reward, torch.full_like(state[:, :1], self.logit))
 
     def observation(self, state: Tensor) -> Tensor:
         return state
-
-    def reward(self, state: Tensor, action: Tensor) -> Tensor:
-        return -quadratic(state, Q) - quadratic(action, R)
-
-    def termination_logit(self, state: Tensor, action: Tensor) -> Tensor:
-        return torch.full_like(state[:, :1], self.logit)
 
 
 def lyapunov(gain: Tensor, g: float) -> Tensor:
@@ -79,7 +75,8 @@ def expansion(gain: Tensor, critic: Tensor, start: Tensor, horizon: int, termina
     imagined = imagine(policy, model, start, start.new_zeros(start.shape[0], horizon + 1, 1))
     x, u = imagined.observation[:, -1], imagined.action[:, -1]
     g = GAMMA * (1 - termination)
-    q = model.reward(x, u) - g * quadratic(model.step(x, u), critic)
+    following, reward, _ = model.step(x, u)
+    q = reward - g * quadratic(following, critic)
     alive = survival(imagined.termination_prob)
     value = value_expansion(imagined.reward, imagined.log_prob, q, 0.0, GAMMA, alive)
     return -value_gradient_loss(value).mean()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lit_mbrl import ranks
 from lit_mbrl.algorithms.finite import FiniteCheck
 from lit_mbrl.errors import UserError, require
+from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.optim import Adam
 
@@ -92,6 +93,7 @@ class Algorithm(LightningModule):
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
+        self._terminated: TerminationRule | None = None
         self._update_list: list[Update] = []
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
@@ -176,10 +178,15 @@ class Algorithm(LightningModule):
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
             spec = self.trainer.datamodule.spec
-            self.setup_networks(spec.observation_dim, spec.action_dim)
+            self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
 
-    def setup_networks(self, observation_dim: int, action_dim: int) -> None:
-        """Builds networks and the ordered list of updates; for use without a trainer, too."""
+    def setup_networks(self, observation_dim: int, action_dim: int, terminated: TerminationRule | None = None) -> None:
+        """Builds networks and the ordered list of updates; for use without a trainer, too.
+
+        Args:
+            terminated: the task's termination rule on raw observations, where it is known (`envs.Spec.terminated`).
+        """
+        self._terminated = terminated
         if self.normalize_observations:
             self.normalizer = RunningNormalizer(observation_dim)
         self.build(observation_dim, action_dim)
@@ -202,6 +209,13 @@ class Algorithm(LightningModule):
     def on_fit_start(self) -> None:
         """Looks whether the trainer's precision scales losses."""
         self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def termination_rule(self) -> TerminationRule | None:
+        """The task's known termination rule on observations as the networks see them; None: there is none."""
+        rule, normalizer = self._terminated, self.normalizer
+        if rule is None or normalizer is None:
+            return rule
+        return lambda x, u, following: rule(normalizer.inverse(x), u, normalizer.inverse(following))
 
     # ------------------------------------------------------------------ one round
     def normalize(self, observation: Tensor) -> Tensor:

@@ -213,4 +213,3 @@ def _rows(state: Any, chosen: Tensor) -> Any:
         return state[chosen]
     parts = (_rows(part, chosen) for part in state)
     return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
-

@@ -3,7 +3,8 @@
 Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning" (arXiv
 2008.12775v3, "SVG"). The actor minimises eq. 9, the critic stays model-free (eq. 4-6), the temperature follows eq. 8,
 and a deterministic recurrent model (section 4.2) learns the dynamics (eq. 10), the reward (eq. 11) and the
-termination (eq. 12-13). The order of a round is Algorithm 1's.
+termination (eq. 12-13). The order of a round is Algorithm 1's. Another model takes its place by `world_model`, such as
+an ensemble, which the paper's section 4.2 names as the alternative.
 
 Readings and departures (`objective="code"` and the other options named here give the public code's choice):
 
@@ -25,6 +26,7 @@ Readings and departures (`objective="code"` and the other options named here giv
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -36,12 +38,21 @@ from lit_mbrl.algorithms.base import Sampling, Update, positive
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.errors import require
 from lit_mbrl.imagination import Imagined, imagine
-from lit_mbrl.losses import dynamics_loss, reward_loss, termination_loss, value_gradient_loss
-from lit_mbrl.models import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
-from lit_mbrl.networks import orthogonal_
+from lit_mbrl.losses import value_gradient_loss
+from lit_mbrl.models import Objective, Recurrent, WorldModelFactory
 from lit_mbrl.returns import survival, value_expansion, value_expansion_code
 
 _ERROR_WINDOWS = 1024
+_RECURRENT_OPTIONS = {
+    "model_hidden_size",
+    "model_layers",
+    "decoder_layers",
+    "gru_layers",
+    "model_lr",
+    "detach_model_state",
+    "model_max_grad_norm",
+    "balance_terminations",
+}
 
 
 class SACSVG(SAC):
@@ -58,10 +69,12 @@ class SACSVG(SAC):
         decoder_layers: hidden layers of the decoder (the code: 0).
         gru_layers: stacked GRU layers.
         model_lr: Adam's learning rate of dynamics, reward and termination.
-        model_updates: dynamics updates per round, each on its own batch of sequences.
+        model_updates: dynamics updates per round, each on its own batch.
         detach_model_state: stop the dynamics' gradient at each predicted observation (the code's choice).
         model_max_grad_norm: clip the dynamics' gradient to this norm.
         balance_terminations: weigh terminations in eq. 13 by their rarity in the batch (the code's choice).
+        world_model: another model than SVG's, with options of its own (`models.Ensemble`); None: the recurrent one,
+            with the options above.
         **kwargs: of `SAC`.
     """
 
@@ -82,6 +95,7 @@ class SACSVG(SAC):
         detach_model_state: bool = False,
         model_max_grad_norm: float | None = None,
         balance_terminations: bool = False,
+        world_model: WorldModelFactory | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,13 +116,31 @@ class SACSVG(SAC):
         positive("model.model_lr", model_lr)
         if model_max_grad_norm is not None:
             positive("model.model_max_grad_norm", model_max_grad_norm)
+        if world_model is None:
+            world_model = Recurrent(
+                model_hidden_size,
+                model_layers,
+                decoder_layers,
+                gru_layers,
+                model_lr,
+                detach_model_state,
+                model_max_grad_norm,
+                balance_terminations,
+                self.orthogonal_init,
+            )
+        else:
+            given = locals()
+            for name, option in inspect.signature(SACSVG.__init__).parameters.items():
+                require(
+                    name not in _RECURRENT_OPTIONS or given[name] == option.default,
+                    f"model.{name}",
+                    given.get(name),
+                    "left out beside model.world_model, which has options of its own",
+                )
+            world_model.check_rounds()
         self.horizon = horizon
         self.objective, self.terminal_value, self.warmup_steps = objective, terminal_value, warmup_steps
-        self.model_hidden_size, self.model_layers = model_hidden_size, model_layers
-        self.decoder_layers, self.gru_layers = decoder_layers, gru_layers
-        self.model_lr, self.model_updates = model_lr, model_updates
-        self.detach_model_state, self.model_max_grad_norm = detach_model_state, model_max_grad_norm
-        self.balance_terminations = balance_terminations
+        self.world_model_factory, self.model_updates = world_model, model_updates
 
     @property
     def model_horizon(self) -> int:
@@ -119,22 +151,7 @@ class SACSVG(SAC):
         super().build(observation_dim, action_dim)
         if self.model_horizon == 0:
             return
-        head = [self.model_hidden_size] * self.model_layers
-        self.world_model = RecurrentWorldModel(
-            RecurrentDynamics(
-                observation_dim,
-                action_dim,
-                self.model_hidden_size,
-                self.model_layers,
-                self.decoder_layers,
-                self.gru_layers,
-            ),
-            RewardModel(observation_dim, action_dim, head),
-            TerminationModel(observation_dim, action_dim, head),
-        )
-        if self.orthogonal_init:
-            orthogonal_(self.world_model.dynamics.encoder)
-            orthogonal_(self.world_model.dynamics.decoder)
+        self.world_model = self.world_model_factory.build(observation_dim, action_dim, self.termination_rule())
 
     def updates(self) -> Iterator[Update]:
         """Actor, temperature, critic, reward, termination, then the dynamics: SVG Algorithm 1."""
@@ -144,17 +161,19 @@ class SACSVG(SAC):
         if self.terminal_value:
             yield self.critic_update()
         if self.model_horizon > 0:
-            yield Update("reward", self.world_model.reward_model, self.reward_loss, self.model_lr)
-            yield Update("termination", self.world_model.termination_model, self.termination_loss, self.model_lr)
-            yield Update(
-                "dynamics",
-                self.world_model.dynamics,
-                self.dynamics_loss,
-                self.model_lr,
-                batch="sequences",
-                repeat=self.model_updates,
-                max_grad_norm=self.model_max_grad_norm,
-            )
+            for objective in self._objectives():
+                yield Update(
+                    objective.name,
+                    objective.modules,
+                    objective.loss,
+                    objective.lr,
+                    objective.batch,
+                    repeat=self.model_updates if objective.repeat else 1,
+                    max_grad_norm=objective.max_grad_norm,
+                )
+
+    def _objectives(self) -> list[Objective]:
+        return self.world_model_factory.objectives(self.world_model)
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         if self.terminal_value:
@@ -163,7 +182,8 @@ class SACSVG(SAC):
     def sampling(self) -> Sampling:
         if self.model_horizon == 0:
             return Sampling()
-        return Sampling(sequence_length=self.model_horizon, sequence_batches=self.model_updates)
+        lengths = [o.length or self.model_horizon for o in self._objectives() if o.batch == "sequences"]
+        return Sampling(max(lengths), self.model_updates) if lengths else Sampling()
 
     def model_rollouts(self, batch_size: int) -> int:
         return 0 if self.horizon == 0 or self.warming_up else batch_size
@@ -195,22 +215,6 @@ class SACSVG(SAC):
         value = expand(imagined.reward, imagined.log_prob, q, self.alpha, self.gamma, ends)
         return value_gradient_loss(value).mean()
 
-    def dynamics_loss(self, batch: TensorDictBase) -> Tensor:
-        """Multi-step squared error of predicted observations, summed over the steps (SVG eq. 10)."""
-        observation = batch["observation"][:, 0]
-        predicted = self.world_model.dynamics.unroll(observation, batch["action"], self.detach_model_state)
-        return dynamics_loss(predicted, batch["next", "observation"]).sum(1).mean()
-
-    def reward_loss(self, batch: TensorDictBase) -> Tensor:
-        """Squared error of the predicted reward (SVG eq. 11)."""
-        predicted = self.world_model.reward_model(batch["observation"], batch["action"])
-        return reward_loss(predicted, batch["next", "reward"]).mean()
-
-    def termination_loss(self, batch: TensorDictBase) -> Tensor:
-        """Negative log-likelihood of terminations, time limits excluded (SVG eq. 12-13)."""
-        logit = self.world_model.termination_model(batch["observation"], batch["action"])
-        return termination_loss(logit, batch["next", "terminated"], self.balance_terminations).mean()
-
     # ------------------------------------------------------------------ evaluation
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """`model/mse_h`: mean squared error of the observation predicted h steps ahead (the quantity of SVG fig. 3).
@@ -228,6 +232,6 @@ class SACSVG(SAC):
         starts = starts[:: max(1, len(starts) // _ERROR_WINDOWS)]
         episode, first = starts[:, :1], starts[:, 1:] + torch.arange(steps, device=starts.device)
         windows = episodes[episode, first]
-        predicted = self.world_model.dynamics.unroll(windows["observation"][:, 0], windows["action"])
+        predicted = self.world_model.unroll(windows["observation"][:, 0], windows["action"])
         error = (predicted - windows["next", "observation"]).square().mean((0, 2))
         return {f"model/mse_{h + 1}": error[h] for h in range(steps)}

@@ -9,13 +9,14 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from lit_mbrl.envs import mbpo, poplin
+from lit_mbrl.envs import mbpo, poplin, terminations
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.state import Restorable
 from lit_mbrl.errors import UserError, did_you_mean
@@ -85,7 +86,7 @@ def describe(config: EnvConfig) -> Spec:
     """
     env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs)
     try:
-        return spec_of(env, config.name)
+        return replace(spec_of(env, config.name), terminated=terminations.rule(config.name, config.kwargs))
     finally:
         env.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,7 @@ class Spec:
         action_dim: A, length of the action in [-1, 1]; the number of actions if `discrete`.
         discrete: whether an action is an index in 0..A-1 instead of a vector.
         max_episode_steps: steps after which an episode is truncated, None if it never is.
+        terminated: the termination rule, where it is known (`envs.terminations`).
     """
 
     name: str
@@ -68,6 +70,7 @@ class Spec:
     action_dim: int
     discrete: bool = False
     max_episode_steps: int | None = None
+    terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
 
 
 def _is_int(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
+from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -20,10 +21,14 @@ from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_
 
 __all__ = [
     "behaviour_loss",
+    "bound_penalty",
+    "bounded_log_variance",
     "dpg_loss",
     "dynamics_loss",
+    "ensemble_squared_error",
     "entropy_priority",
     "gaussian_log_prob",
+    "gaussian_nll",
     "importance_weight",
     "normalized_by_max",
     "normalized_by_mean",

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_mbrl.models.base import Step
 from lit_mbrl.networks.mlp import MLP
 
 
@@ -132,18 +133,16 @@ class RecurrentWorldModel(nn.Module):
         """`[B, O]` to the state with `h_1 = 0`."""
         return self.dynamics.initial(observation)
 
-    def step(self, state: State, action: Tensor) -> State:
-        """The state after `action [B, A]`."""
-        return self.dynamics.step(state, action)
+    def step(self, state: State, action: Tensor) -> Step[State]:
+        """The transition that `action [B, A]` makes."""
+        reward = self.reward_model(state.observation, action)
+        logit = self.termination_model(state.observation, action)
+        return Step(self.dynamics.step(state, action), reward, logit)
 
     def observation(self, state: State) -> Tensor:
         """`[B, O]`."""
         return state.observation
 
-    def reward(self, state: State, action: Tensor) -> Tensor:
-        """`[B, 1]`."""
-        return self.reward_model(state.observation, action)
-
-    def termination_logit(self, state: State, action: Tensor) -> Tensor:
-        """`[B, 1]`."""
-        return self.termination_model(state.observation, action)
+    def unroll(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Open-loop prediction from `[B, O]` with actions `[B, T, A]`: `[B, T, O]`."""
+        return self.dynamics.unroll(observation, actions)

@@ -1,4 +1,4 @@
-"""A diagonal Gaussian whose mean and standard deviation depend on the observation: a density, and no policy to act by."""
+"""A diagonal Gaussian whose mean and standard deviation depend on the observation: a density, not a policy."""
 
 from __future__ import annotations
 

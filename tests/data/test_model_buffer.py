@@ -41,7 +41,7 @@ def test_resizing_keeps_the_newest_and_goes_on(written: int, capacity: int) -> N
     expected = list(range(written))[-6:][-capacity:]
     assert numbers(buffer.rows()) == expected
     buffer.extend(numbered(100, 3))
-    assert numbers(buffer.rows()) == (expected + [100, 101, 102])[-capacity:]
+    assert numbers(buffer.rows()) == [*expected, 100, 101, 102][-capacity:]
 
 
 def test_all_keys_come_back_as_they_went_in() -> None:
@@ -88,7 +88,8 @@ def test_a_segment_has_its_size() -> None:
 def test_bytes_are_those_of_the_tensors(weighted: bool) -> None:
     buffer = ModelBuffer(7, 3, 2, weighted=weighted)
     tensors = [value for _, value in buffer._rows.items(True, True)]
-    assert buffer.nbytes == sum(math.prod(t.shape) * t.element_size() for t in tensors) == 7 * bytes_per_row(3, 2, weighted)
+    assert buffer.nbytes == sum(math.prod(t.shape) * t.element_size() for t in tensors)
+    assert buffer.nbytes == 7 * bytes_per_row(3, 2, weighted)
 
 
 def test_state_comes_back() -> None:

@@ -129,7 +129,8 @@ def test_a_round_reads_one_segment_and_its_weights() -> None:
     for _ in range(50):
         batch = data.sample()["transitions"]
         hits = [
-            s for s in range(data.segments)
+            s
+            for s in range(data.segments)
             if all((segments[s]["observation"] == row).all(-1).any() for row in batch["observation"])
         ]
         assert hits

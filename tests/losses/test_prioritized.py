@@ -48,7 +48,7 @@ def test_priority_is_half_the_squared_distance_and_so_never_negative() -> None:
 
 
 def test_the_state_of_the_highest_priority_raises_the_entropy_most() -> None:
-    """Theorem 3.1 in one dimension: of the states that may be added to the data of a Gaussian psi, each of n actions."""
+    """Theorem 3.1 in one dimension: of the actions that may be added to those of a Gaussian psi."""
     actions = torch.randn(50, dtype=D)
     mean, std = actions.mean(), actions.std(correction=0)
     candidates = torch.linspace(-4, 4, 17, dtype=D)

@@ -141,12 +141,13 @@ def test_world_model_verbs() -> None:
     x, u = torch.randn(B, O), torch.randn(B, A)
     state = model.initial(x)
     assert torch.equal(model.observation(state), x)
-    assert torch.equal(model.reward(state, u), model.reward_model(x, u))
-    assert torch.equal(model.termination_logit(state, u), model.termination_model(x, u))
-    assert model.reward(state, u).shape == model.termination_logit(state, u).shape == (B, 1)
-    following = model.step(state, u)
+    following, reward, logit = model.step(state, u)
+    assert torch.equal(reward, model.reward_model(x, u)) and torch.equal(logit, model.termination_model(x, u))
+    assert reward.shape == logit.shape == (B, 1)
     assert all(torch.equal(a, b) for a, b in zip(following, model.dynamics.step(state, u), strict=True))
     assert torch.equal(model.observation(following), following.observation)
+    actions = torch.randn(B, T, A)
+    assert torch.equal(model.unroll(x, actions), model.dynamics.unroll(x, actions))
 
 
 def test_heads_take_any_batch_axes() -> None:
