@@ -12,14 +12,15 @@ from tqdm import tqdm
 
 from lit_mbrl.errors import require
 
+_SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
 class Progress(Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
-    Where standard error is not a terminal, a line per evaluation takes its place. After a resume the speed counts this
-    run's steps only.
+    Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a
+    model is fitted. After a resume the speed counts this run's steps only.
 
     Args:
         enabled: show anything at all.
@@ -33,6 +34,8 @@ class Progress(Callback):
         self._shown = 0.0
         self._start_time = self._line_time = 0.0
         self._line_steps = 0
+        self._evaluation = ""
+        self._work_time: float | None = None
 
     # ------------------------------------------------------------------ hooks
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,8 +57,26 @@ class Progress(Callback):
         """Hears of collected frames while there is no round yet."""
         self._refresh(pl_module)
 
+    def on_model_work(self, trainer: Trainer, pl_module: LightningModule, news: str) -> None:
+        """Hears of what is going on where no round ends for a while: a world model is fitted or rolled out."""
+        if not self.enabled or not trainer.is_global_zero:
+            return
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._shown >= self.refresh_seconds:
+                self._bar.set_postfix_str(", ".join(filter(None, (self._evaluation, news))), refresh=False)
+                self._refresh(pl_module)
+                self._bar.set_postfix_str(self._evaluation, refresh=False)
+            return
+        if self._work_time is None:
+            self._work_time = now
+        if now - max(self._work_time, self._line_time) >= _SILENCE:
+            self._work_time = now
+            print(f"{pl_module.env_steps:,}/{trainer.datamodule.total_frames:,} env steps, {news}", flush=True)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Hears of a finished round."""
+        self._work_time = None
         self._refresh(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,6 +88,7 @@ class Progress(Callback):
             return
         evaluation = f"eval return {metrics['eval/return']:.1f} +- {metrics['eval/return_std']:.1f}"
         if self._bar is not None:
+            self._evaluation = evaluation
             self._bar.set_postfix_str(evaluation, refresh=False)
             self._refresh(pl_module, force=True)
             return

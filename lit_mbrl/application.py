@@ -262,6 +262,8 @@ class Application(LightningCLI):
         """The checks that need the objects; then, for `fit`, creates the run folder."""
         spec = self.datamodule.spec
         self.model.check(spec)
+        self.model.check_data(self.datamodule)
+        self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
         if devices > 1:
             self.datamodule.share(devices)

@@ -57,8 +57,14 @@ def run_folders(directory: Path) -> list[Path]:
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint, read as the application reads it, with the frames of its replay in the place of their files."""
+    """A checkpoint, read as the application reads it, with the frames of its replay in the place of their files.
+
+    The state of the data module is under `"OffPolicy"`, whichever subclass of it the run had.
+    """
     content = torch.load(checkpoint, weights_only=True)
+    for name in ("Dyna", "PrioritizedDyna"):
+        if name in content:
+            content["OffPolicy"] = content.pop(name)
     data = content.get("OffPolicy", {})
     for replay in (own.get("replay", {}) for own in data.get("ranks", [data])):
         if "files" in replay:

@@ -91,6 +91,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     ours, theirs = (load(path / LAST) for path in (folder, whole))
     for key in ("state_dict", "optimizer_states", "OffPolicy", "lit_mbrl", "skipped"):
         assert same(ours[key], theirs[key]), key
+    assert same(ours.get("own_optimizers"), theirs.get("own_optimizers"))
     assert rows(folder) == rows(whole)
 
 

@@ -153,6 +153,9 @@ class Algorithm(LightningModule):
             "true or false on a CPU: CUDA graphs need a GPU",
         )
 
+    def check_data(self, data: Any) -> None:
+        """Raises `UserError` if the algorithm cannot learn from what such a data module serves."""
+
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:

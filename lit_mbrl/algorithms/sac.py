@@ -169,7 +169,11 @@ class SAC(Algorithm):
         q = self.critic(batch["observation"], batch["action"])
         self.record("q/mean", q.mean())
         self.record("q/target", target.mean())
-        return q_loss(q, target).mean((1, 2)).sum()
+        return self.weigh(q_loss(q, target), batch).mean((1, 2)).sum()
+
+    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+        """The critics' losses `[E, B, 1]` as they enter the mean; here as they are."""
+        return loss
 
     def actor_loss(self, batch: TensorDictBase) -> Tensor:
         """SAC's policy objective (SVG eq. 7). Writes `"log_prob"` `[B, 1]` into the batch for the temperature."""

@@ -1,6 +1,8 @@
 """Data modules: how experience is collected, kept and served."""
 
+from lit_mbrl.data.dyna import Dyna
 from lit_mbrl.data.off_policy import OffPolicy
+from lit_mbrl.data.prioritized import PrioritizedDyna
 from lit_mbrl.data.replay import Replay
 
-__all__ = ["OffPolicy", "Replay"]
+__all__ = ["Dyna", "OffPolicy", "PrioritizedDyna", "Replay"]

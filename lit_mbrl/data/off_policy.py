@@ -142,6 +142,9 @@ class OffPolicy(LightningDataModule):
         size = predicted_bytes(self.capacity, spec.observation_dim, spec.action_dim)
         require_room(size, self.storage, directory)
 
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Raises `UserError` if the data module asks for more than such an algorithm gives."""
+
     def share(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
         for option, size in (("batch_size", self.batch_size), ("sequence_batch_size", self.sequence_batch_size)):

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
+from lit_mbrl.losses.prioritized import (
+    behaviour_loss,
+    entropy_priority,
+    gaussian_log_prob,
+    importance_weight,
+    normalized_by_max,
+    normalized_by_mean,
+    raw_action,
+    sampling_mass,
+    weighted,
+)
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
 __all__ = [
+    "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
+    "entropy_priority",
+    "gaussian_log_prob",
     "gaussian_nll",
+    "importance_weight",
+    "normalized_by_max",
+    "normalized_by_mean",
     "q_loss",
+    "raw_action",
     "reward_loss",
+    "sampling_mass",
     "smoothed_action",
     "soft_policy_loss",
     "soft_q_target",
@@ -25,4 +44,5 @@ __all__ = [
     "temperature_loss",
     "termination_loss",
     "value_gradient_loss",
+    "weighted",
 ]

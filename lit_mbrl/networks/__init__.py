@@ -5,12 +5,14 @@ from __future__ import annotations
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
 from lit_mbrl.networks.critics import QEnsemble
 from lit_mbrl.networks.ensemble import EnsembleMLP
+from lit_mbrl.networks.gaussian import DiagonalGaussian
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
 
 __all__ = [
     "MLP",
     "DeterministicActor",
+    "DiagonalGaussian",
     "EnsembleMLP",
     "QEnsemble",
     "RunningNormalizer",

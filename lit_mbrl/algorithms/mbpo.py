@@ -1,0 +1,215 @@
+"""MBPO: soft actor-critic on short rollouts of a learned model that branch off from real states.
+
+Janner et al. 2019, "When to Trust Your Model: Model-Based Policy Optimization" (arXiv 1906.08253v3), algorithm 2. The
+policy is optimised by SAC, unchanged; what differs is the data. `data.Dyna` says when the model is fitted and rolled
+out, and mixes the batches; this file says how.
+
+Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.Ensemble`):
+
+- A rollout starts at real states drawn uniformly, follows the stochastic policy, and takes every step in an elite of
+  the ensemble that is drawn anew for each sample. A sample whose episode terminates leaves the rollout.
+- Where the termination is learned and no known rule, it is drawn with the predicted probability.
+- The model sees raw observations, whether or not `normalize_observations` gives the policy others.
+- The code fits and rolls out before it takes the environment step; algorithm 2, and we, roll out after it.
+- SAC's critic loss is twice the code's, which has a factor 1/2: Adam does not see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms.sac import SAC
+from lit_mbrl.errors import require
+from lit_mbrl.models import Ensemble, Objective, WorldModelFactory, fit
+from lit_mbrl.optim import Adam
+
+
+class MBPO(SAC):
+    """SAC that learns from a model's data; needs `data.Dyna`.
+
+    Args:
+        world_model: the model, `lit_mbrl.models.Ensemble` (the default, MBPO's) or `lit_mbrl.models.Recurrent`.
+        model_batch_size: frames per member and gradient step of a fit.
+        holdout_ratio: share of the real data that a fit holds out.
+        max_holdout: frames held out at most.
+        model_improvement: an epoch of a fit is better if it lowers a member's hold-out error by more than this share.
+        model_patience: epochs without a better one for any member, after which a fit ends.
+        model_max_epochs: epochs of a fit at most; None: no limit.
+        **kwargs: of `SAC`.
+    """
+
+    paper = "Janner et al. 2019, arXiv 1906.08253"
+
+    def __init__(
+        self,
+        world_model: WorldModelFactory | None = None,
+        model_batch_size: int = 256,
+        holdout_ratio: float = 0.2,
+        max_holdout: int = 5_000,
+        model_improvement: float = 0.01,
+        model_patience: int = 5,
+        model_max_epochs: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require(model_batch_size > 0, "model.model_batch_size", model_batch_size, "an integer > 0")
+        require(0.0 < holdout_ratio < 1.0, "model.holdout_ratio", holdout_ratio, "a number between 0 and 1")
+        require(max_holdout > 0, "model.max_holdout", max_holdout, "an integer > 0")
+        require(0.0 <= model_improvement < 1.0, "model.model_improvement", model_improvement, "a number >= 0 and < 1")
+        require(model_patience >= 0, "model.model_patience", model_patience, "an integer >= 0")
+        require(
+            model_max_epochs is None or model_max_epochs > 0,
+            "model.model_max_epochs",
+            model_max_epochs,
+            "an integer > 0, or null for no limit",
+        )
+        self.world_model_factory = Ensemble() if world_model is None else world_model
+        self.fit_options = {
+            "batch_size": model_batch_size,
+            "holdout_ratio": holdout_ratio,
+            "max_holdout": max_holdout,
+            "improvement": model_improvement,
+            "patience": model_patience,
+            "max_epochs": model_max_epochs,
+        }
+        self._own_optimizers: dict[str, Adam] = {}
+        self._saved_optimizers: dict[str, Any] = {}
+
+    def check_data(self, data: Any) -> None:
+        """Raises `UserError` if the data module has no model buffer."""
+        require(
+            hasattr(data, "model_buffer"),
+            "data",
+            type(data).__name__,
+            f"a data module that asks {type(self).__name__} for its model's data, as lit_mbrl.data.Dyna",
+        )
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        super().build(observation_dim, action_dim)
+        self.world_model = self.world_model_factory.build(observation_dim, action_dim, self._terminated)
+
+    # ------------------------------------------------------------------ the model's data
+    @torch.no_grad()
+    def rollout(self, observation: Tensor, length: int) -> Iterator[TensorDict]:
+        """Rolls the stochastic policy out in the model, on the device of `observation`.
+
+        Args:
+            observation: raw start states `[N, O]`.
+            length: steps `k`.
+
+        Yields:
+            The transitions of each step, `[n]` with n <= N, keys as in `data.model_buffer`: those of the samples that
+            had not terminated before it.
+        """
+        state = self.world_model.initial(observation)
+        for _ in range(length):
+            observation = self.world_model.observation(state)
+            action, _ = self.sample_policy(self.normalize(observation))
+            state, reward, logit = self.world_model.step(state, action)
+            terminated = torch.rand_like(logit) < logit.sigmoid()
+            following = {
+                "observation": self.world_model.observation(state),
+                "reward": reward,
+                "terminated": terminated,
+            }
+            self._model_rollouts += len(observation)
+            yield TensorDict({"observation": observation, "action": action, "next": following}, [len(observation)])
+            alive = ~terminated.squeeze(-1)
+            if not alive.any():
+                return
+            state = _rows(state, alive)
+
+    # ------------------------------------------------------------------ the model's training
+    def fit_model(self, replay: Any) -> dict[str, float]:
+        """Fits every objective of the model to all real data; returns metrics.
+
+        Args:
+            replay: a `data.Replay`.
+        """
+        metrics = {"model/epochs": 0.0}
+        for objective in self.world_model_factory.objectives(self.world_model):
+            optimizer = self.own_optimizer(f"model/{objective.name}", objective.parameters(), objective.lr)
+            result = fit(
+                objective,
+                self.model_frames(objective, replay),
+                optimizer,
+                **self.fit_options,
+                descend=self.descend_own(objective.name, optimizer, objective.max_grad_norm),
+                on_epoch=lambda epoch, errors, name=objective.name: self.tell(
+                    f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
+                ),
+            )
+            metrics["model/epochs"] += result.epochs
+            metrics[f"model/holdout_{objective.name}"] = float(result.errors.mean())
+            if objective.members > 1:
+                metrics["model/holdout_elites"] = float(result.errors[self.world_model.dynamics.elites.cpu()].mean())
+        self.finite.settle()
+        return metrics
+
+    def model_frames(self, objective: Objective, replay: Any) -> TensorDictBase:
+        """All real transitions `[N]`; for an objective on sequences as many of those, `[N, T]`, T its length."""
+        length = objective.length or self.trainer.datamodule.longest_rollout
+        if objective.batch == "transitions" or objective.length == 1:
+            frames = replay.frames()
+        else:
+            frames = replay.sample_sequences(len(replay), length)
+        return frames.to(self.device)
+
+    def own_optimizer(self, name: str, parameters: list[nn.Parameter], lr: float) -> Adam:
+        """An optimiser of what is not trained by rounds. Like theirs, its state goes on from a checkpoint's."""
+        if name not in self._own_optimizers:
+            optimizer = Adam(parameters, lr=lr, fused=True)
+            if name in self._saved_optimizers:
+                optimizer.load_state_dict(self._saved_optimizers.pop(name))
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            self._own_optimizers[name] = optimizer
+        return self._own_optimizers[name]
+
+    def descend_own(self, name: str, optimizer: Adam, max_grad_norm: float | None = None) -> Callable[[Tensor], None]:
+        """A function that takes one step on a loss, if that is finite."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        holder = SimpleNamespace(optimizer=optimizer)  # as Lightning's optimisers, which the check knows
+
+        def descend(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            loss.backward(inputs=parameters)
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            gradients = [parameter.grad for parameter in parameters]
+            if self.finite.passes(name, self.grad_steps, holder, loss, gradients, scaled=False):
+                optimizer.step()
+
+        return descend
+
+    def tell(self, news: str) -> None:
+        """Lets the callbacks know what is going on where no round ends for a while."""
+        for callback in self.trainer.callbacks:
+            if hasattr(callback, "on_model_work"):
+                callback.on_model_work(self.trainer, self, news)
+
+    # ------------------------------------------------------------------ checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the optimisers of the model."""
+        super().on_save_checkpoint(checkpoint)
+        own = {name: optimizer.state_dict() for name, optimizer in self._own_optimizers.items()}
+        checkpoint["own_optimizers"] = self._saved_optimizers | own
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them back when they are next used: the parameters have come to their device by then."""
+        super().on_load_checkpoint(checkpoint)
+        self._saved_optimizers = dict(checkpoint["own_optimizers"])
+
+
+def _rows(state: Any, chosen: Tensor) -> Any:
+    """Rows of a model's state: a tensor, or a (named) tuple of states."""
+    if isinstance(state, Tensor):
+        return state[chosen]
+    parts = (_rows(part, chosen) for part in state)
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)

@@ -1,0 +1,171 @@
+"""MEMR: one-step rollouts from real states that make the imagined data as diverse as can be.
+
+Zhang et al. 2020, "Maximum Entropy Model Rollouts: Fast Model Based Policy Optimization without Compounding Errors"
+(arXiv 2006.04802), algorithm 1. Start states are drawn with `P(i) ~ p_i^alpha` (eq. 3), where a priority `p` (eq. 4) is
+high where the policy that the imagined data follow, `psi`, gives the action little density: adding it raises the
+entropy of the data most (theorem 3.1). Importance weights (eq. 5) in the critic's loss correct the bias.
+`data.PrioritizedDyna` keeps priorities, segments and weights; this file says what they are.
+
+Readings and departures (`objective="code"` gives the author's code's choice):
+
+- Eq. 4 is for one action dimension; we sum it over them (`losses.entropy_priority`). It is never negative.
+- The paper's `psi` is a Gaussian of the action that was taken; the code's of the action before the tanh, and it clips
+  priorities to [1e-4, 50]. Ours are at least 1e-6, so that no state is lost for good.
+- Algorithm 1 divides the weights by their maximum; the code by their mean. Both within a segment.
+- A state that is drawn more than once in a rollout keeps the priority of its last action.
+- The paper prints neither exponents nor the number D of epochs of `psi`: alpha 0.6, beta from 0.4 to 1 over the run are
+  the code's.
+- Line 20's KL divergence is SAC's policy loss, unweighted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from lit_mbrl.algorithms.base import positive, positive_sizes
+from lit_mbrl.algorithms.mbpo import MBPO
+from lit_mbrl.errors import require
+from lit_mbrl.losses import (
+    behaviour_loss,
+    entropy_priority,
+    importance_weight,
+    normalized_by_max,
+    normalized_by_mean,
+    raw_action,
+    sampling_mass,
+    weighted,
+)
+from lit_mbrl.networks import DiagonalGaussian
+
+_LEAST = 1e-6
+_CODE_BOUNDS = (1e-4, 50.0)
+
+
+class MEMR(MBPO):
+    """MBPO with one-step rollouts from prioritised states; needs `data.PrioritizedDyna`.
+
+    Args:
+        objective: `"paper"` or `"code"`, see above.
+        priority_exponent: alpha of eq. 3; 0 draws uniformly.
+        weight_exponent: beta of eq. 5 at the start and at the end of the run, on a straight line in between.
+        behaviour_hidden_sizes: hidden layers of `psi`; None: `hidden_sizes`.
+        behaviour_lr: Adam's learning rate of `psi`.
+        behaviour_epochs: passes `D` over the rows of a rollout, of which `psi` learns.
+        behaviour_batch_size: rows per gradient step of `psi`.
+        **kwargs: of `MBPO`.
+    """
+
+    paper = "Zhang et al. 2020, arXiv 2006.04802"
+
+    def __init__(
+        self,
+        objective: Literal["paper", "code"] = "paper",
+        priority_exponent: float = 0.6,
+        weight_exponent: tuple[float, float] = (0.4, 1.0),
+        behaviour_hidden_sizes: list[int] | None = None,
+        behaviour_lr: float = 3e-4,
+        behaviour_epochs: int = 1,
+        behaviour_batch_size: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require(
+            math.isfinite(priority_exponent) and priority_exponent >= 0,
+            "model.priority_exponent",
+            priority_exponent,
+            "a number >= 0",
+        )
+        require(
+            all(math.isfinite(beta) and beta >= 0 for beta in weight_exponent),
+            "model.weight_exponent",
+            list(weight_exponent),
+            "two numbers >= 0, as [0.4,1]",
+        )
+        sizes = self.hidden_sizes if behaviour_hidden_sizes is None else list(behaviour_hidden_sizes)
+        positive_sizes("model.behaviour_hidden_sizes", sizes)
+        positive("model.behaviour_lr", behaviour_lr)
+        require(behaviour_epochs > 0, "model.behaviour_epochs", behaviour_epochs, "an integer > 0")
+        require(behaviour_batch_size > 0, "model.behaviour_batch_size", behaviour_batch_size, "an integer > 0")
+        self.objective, self.priority_exponent = objective, priority_exponent
+        self.weight_exponent = (float(weight_exponent[0]), float(weight_exponent[1]))
+        self.behaviour_hidden_sizes, self.behaviour_lr = sizes, behaviour_lr
+        self.behaviour_epochs, self.behaviour_batch_size = behaviour_epochs, behaviour_batch_size
+
+    def check_data(self, data: Any) -> None:
+        """Raises `UserError` if the data module draws states without priority."""
+        require(
+            hasattr(data, "priorities"),
+            "data",
+            type(data).__name__,
+            "a data module that draws states by priority, as lit_mbrl.data.PrioritizedDyna",
+        )
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        super().build(observation_dim, action_dim)
+        self.behaviour = DiagonalGaussian(observation_dim, action_dim, self.behaviour_hidden_sizes)
+
+    # ------------------------------------------------------------------ priorities and weights
+    def in_units_of_behaviour(self, action: Tensor) -> Tensor:
+        """The action `[..., A]` of which `psi` is a density."""
+        return raw_action(action) if self.objective == "code" else action
+
+    @torch.no_grad()
+    def priority(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Eq. 4 at raw observations `[N, O]` and actions `[N, A]`: `[N]`, positive."""
+        mean, log_std = self.behaviour(self.normalize(observation))
+        priority = entropy_priority(self.in_units_of_behaviour(action), mean, log_std).squeeze(-1)
+        if self.objective == "code":
+            return (priority / action.shape[-1]).clamp(*_CODE_BOUNDS)
+        return priority.clamp(min=_LEAST)
+
+    def priority_mass(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The numerator of eq. 3, `[N]`."""
+        return sampling_mass(self.priority(observation, action), self.priority_exponent)
+
+    @property
+    def beta(self) -> float:
+        """The exponent of eq. 5 at this environment step."""
+        start, end = self.weight_exponent
+        return start + (end - start) * min(1.0, self.env_steps / self.trainer.datamodule.total_frames)
+
+    def importance(self, probability: Tensor, count: int) -> Tensor:
+        """Normalised weights `[M]` of a segment whose states were drawn with these probabilities out of `count`."""
+        weight = importance_weight(probability, count, self.beta)
+        return normalized_by_mean(weight) if self.objective == "code" else normalized_by_max(weight)
+
+    def fit_behaviour(self, observation: Tensor, action: Tensor) -> dict[str, float]:
+        """Moves `psi` towards the newest imagined data, by maximum likelihood (line 15); returns metrics.
+
+        Args:
+            observation: raw, `[M, O]`.
+            action: `[M, A]`.
+        """
+        observation, action = self.normalize(observation), self.in_units_of_behaviour(action)
+        optimizer = self.own_optimizer("behaviour", list(self.behaviour.parameters()), self.behaviour_lr)
+        descend = self.descend_own("behaviour", optimizer)
+        losses = []
+        for _ in range(self.behaviour_epochs):
+            order = torch.randperm(len(observation)).to(observation.device)
+            for rows in order.split(self.behaviour_batch_size):
+                loss = behaviour_loss(action[rows], *self.behaviour(observation[rows])).mean()
+                descend(loss)
+                losses.append(loss.detach())
+        self.finite.settle()
+        return {"rollout/behaviour_loss": float(torch.stack(losses).mean()), "rollout/weight_exponent": self.beta}
+
+    # ------------------------------------------------------------------ losses
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDict:
+        """As SAC's, with the rows' weights; frames without any (evaluation) have none."""
+        prepared = super().prepare_batch(batch)
+        if "weight" in batch.keys():  # noqa: SIM118
+            prepared["weight"] = batch["weight"]
+        return prepared
+
+    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+        """Line 19: each row counts with its weight."""
+        return weighted(loss, batch["weight"])

@@ -1,0 +1,160 @@
+"""Priorities, probabilities and weights on their way through MEMR's algorithm 1, against plain loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchrl.data.replay_buffers.samplers import PrioritizedSampler
+
+from lit_mbrl.data.prioritized import Priorities, PrioritizedDyna, _Slots
+from lit_mbrl.losses import importance_weight, normalized_by_max
+from tests.dyna import make, make_dyna
+from tests.runs import fit
+
+
+def test_draws_follow_equation_3() -> None:
+    priorities = Priorities(6)
+    priority, alpha = [0.5, 2.0, 0.1, 1.0], 0.7
+    priorities.set(torch.arange(4), torch.tensor(priority) ** alpha)
+    slots, probability = priorities.draw(80_000, 4)
+    total = sum(p**alpha for p in priority)
+    share = torch.bincount(slots, minlength=4) / 80_000
+    for i, p in enumerate(priority):
+        expected = p**alpha / total
+        # Standard deviation of the share: at most 0.0018; one of four strays by five of these once in 4 10^5.
+        assert abs(float(share[i]) - expected) < 0.009
+        assert probability[slots == i].unique().item() == pytest.approx(expected)
+
+
+def test_weights_are_those_of_torchrl_s_sampler() -> None:
+    alpha, beta, priority = 0.6, 0.4, torch.rand(50) + 0.01
+    reference = PrioritizedSampler(50, alpha=alpha, beta=beta, eps=0.0)
+    reference.update_priority(torch.arange(50), priority)
+    slots, info = reference.sample(_Slots(50), 30)
+    mass = priority**alpha
+    ours = normalized_by_max(importance_weight(mass[slots] / mass.sum(), 50, beta))
+    torch.testing.assert_close(ours, info["priority_weight"] / info["priority_weight"].max())
+
+
+def test_of_a_state_drawn_twice_the_last_action_counts() -> None:
+    priorities = Priorities(4)
+    priorities.set(torch.tensor([2, 0, 2, 1, 2]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert priorities.state_dict()["mass"].tolist() == [2.0, 4.0, 5.0, 0.0]
+
+
+def test_restored_priorities_draw_the_same() -> None:
+    first, second = Priorities(100), Priorities(100)
+    for _ in range(20):
+        slots = torch.randint(80, (30,))
+        first.set(slots, torch.rand(30) + 0.01)
+    first.set(torch.arange(80), torch.rand(80) + 0.01)
+    second.load_state_dict(first.state_dict())
+    state = np.random.get_state()
+    expected = first.draw(500, 80)
+    np.random.set_state(state)
+    found = second.draw(500, 80)
+    assert torch.equal(expected[0], found[0]) and torch.equal(expected[1], found[1])
+
+
+class Watched(PrioritizedDyna):
+    """Follows a rollout line by line."""
+
+    def imagine(self, length: int) -> int:
+        algorithm, before = self.trainer.lightning_module, self.priorities.known
+        count = super().imagine(length)
+        self.checked.append((before, len(self.replay), self.model_buffer.rows()[-self.rollout_batch_size :].clone()))
+        assert count == self.rollout_batch_size and algorithm is not None
+        return count
+
+
+@pytest.mark.parametrize("name", ["memr_known", "memr"])
+def test_algorithm_1_line_by_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, data = make(name)
+    data.__class__ = Watched
+    data.checked = []
+    drawn: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    original = Priorities.draw
+
+    def draw(self: Priorities, count: int, size: int) -> Any:
+        slots, probability = original(self, count, size)
+        drawn.append((slots, probability, self.state_dict()["mass"]))
+        return slots, probability
+
+    monkeypatch.setattr(Priorities, "draw", draw)
+    fit(algorithm, data)
+    assert len(drawn) == len(data.checked) == 18  # 36 steps after the warm-up, a rollout every second one
+    known = 0
+    for event, ((slots, probability, mass), (before, size, rows)) in enumerate(zip(drawn, data.checked, strict=True)):
+        # Line 8: every state that is there has a priority before any is drawn; those of the last event had none yet.
+        assert before == known and (mass[:size] > 0).all() and (mass[size:] == 0).all()
+        known = size
+        # Line 10, 11: the probability, the weight and its normalisation within the segment.
+        total = sum(mass.tolist())
+        steps = size
+        beta = 0.4 + 0.6 * steps / 60
+        weights = []
+        for slot, p in zip(slots.tolist(), probability.tolist(), strict=True):
+            assert p == pytest.approx(mass[slot].item() / total, rel=1e-5)
+            weights.append((1 / (size * p)) ** beta)
+        expected = torch.tensor(weights) / max(weights)
+        torch.testing.assert_close(rows["weight"].squeeze(-1), expected, rtol=1e-4, atol=1e-6)
+        assert rows["weight"].max() == 1.0
+        # Line 12: the rollout starts where it was drawn.
+        assert torch.equal(rows["observation"], data.replay.buffer[slots]["observation"])
+        # Line 16: afterwards the drawn states have the priority of their new action, the others keep theirs.
+        if event + 1 < len(drawn):
+            after = drawn[event + 1][2][:size]
+            others = torch.ones(size, dtype=torch.bool)
+            others[slots] = False
+            assert torch.equal(after[others], mass[:size][others])
+            assert not torch.equal(after[~others], mass[:size][~others])
+    # The last event's priorities are eq. 4 at its rows, of the policy as it was fitted to them (line 15).
+    slots, _, _ = drawn[-1]
+    rows = data.checked[-1][2]
+    mass = data.priorities.state_dict()["mass"]
+    expected = algorithm.priority_mass(rows["observation"], rows["action"])
+    for index, slot in enumerate(slots.tolist()):
+        if slot not in slots[index + 1 :].tolist():
+            assert mass[slot].item() == pytest.approx(expected[index].item(), rel=1e-4)
+
+
+def test_a_round_reads_one_segment_and_its_weights() -> None:
+    algorithm, data = make("memr")
+    fit(algorithm, data)
+    m = data.rollout_batch_size
+    segments = data.model_buffer._rows.view(data.segments, m)
+    for _ in range(50):
+        batch = data.sample()["transitions"]
+        hits = [
+            s
+            for s in range(data.segments)
+            if all((segments[s]["observation"] == row).all(-1).any() for row in batch["observation"])
+        ]
+        assert hits
+        for row, weight in zip(batch["action"], batch["weight"], strict=True):
+            assert any(weight in segments[s]["weight"][(segments[s]["action"] == row).all(-1)] for s in hits)
+
+
+def test_real_rows_have_weight_one() -> None:
+    algorithm, data = make("memr_known", real_ratio=0.5)
+    fit(algorithm, data)
+    batch = data.sample()["transitions"]
+    assert (batch["weight"][: data.real_rows] == 1.0).all() and data.real_rows == 4
+    assert (batch["weight"][data.real_rows :] < 1.0).any()
+
+
+def test_priorities_follow_the_ring_of_a_full_replay() -> None:
+    algorithm, data = make("memr", capacity=30)
+    fit(algorithm, data)
+    assert data.replay.written == 60 and len(data.replay) == 30
+    data.rank_new_frames()
+    assert (data.priorities.state_dict()["mass"] > 0).all()
+
+
+def test_sizes_of_the_buffer() -> None:
+    data = make_dyna(PrioritizedDyna, rollout_batch_size=400, segments=5)
+    assert data.model_capacity(1) == 2000
+    assert data._model_bytes() == 2000 * (4 * (3 + 3 + 1 + 1 + 1) + 1)  # Pendulum: O = 3, A = 1; reward, weight; a flag
