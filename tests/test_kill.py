@@ -121,7 +121,7 @@ def test_kill_every_config_at_a_random_moment(config: str, env: list[str], draw:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["sac", "td3", "sac_svg"])
+@pytest.mark.parametrize("config", ["sac", "td3", "sac_svg", "sac_svg_ensemble", "memr"])
 def test_kill_a_compiled_run(config: str, draw: random.Random) -> None:
     compare(arguments(config, "--model.compile=true"), draw)
 

@@ -148,7 +148,7 @@ def test_orthogonal_init_is_an_option() -> None:
 def test_a_round_on_an_ensemble_takes_fresh_transitions_for_each_model_update() -> None:
     svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=Ensemble(2, 2, [8]))
     svg.setup_networks(3, 2)
-    assert [(u.name, u.repeat, u.batch) for u in svg._update_list][3:] == [
+    assert [(u.name, u.repeat, u.batch) for u in svg.update_list][3:] == [
         ("termination", 1, "transitions"),
         ("dynamics", 2, "sequences"),
     ]
@@ -175,7 +175,7 @@ def test_a_known_termination_is_asked_about_raw_observations() -> None:
     torch.testing.assert_close(svg.normalize(following), path.observation[:, 1])
     assert torch.equal(path.termination_prob[:, 0] == 1.0, following[:, :1] > 10.0)
     assert 0 < path.termination_prob.mean() < 1
-    assert [update.name for update in svg._update_list] == ["actor", "alpha", "critic", "dynamics"]
+    assert [update.name for update in svg.update_list] == ["actor", "alpha", "critic", "dynamics"]
 
 
 def test_recurrent_by_name_is_the_model_of_the_options() -> None:
@@ -186,5 +186,5 @@ def test_recurrent_by_name_is_the_model_of_the_options() -> None:
     for svg in (options, named):
         torch.manual_seed(3)
         svg.setup_networks(3, 2)
-        losses.append([u.loss(frames[u.batch == "sequences"]).item() for u in svg._update_list if u.name != "alpha"])
+        losses.append([u.loss(frames[u.batch == "sequences"]).item() for u in svg.update_list if u.name != "alpha"])
     assert losses[0] == losses[1]
