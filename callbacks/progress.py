@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
@@ -49,6 +49,7 @@ class Progress(Callback):
                 bar_format=_BAR,
                 unit=" steps",
                 dynamic_ncols=True,
+                file=_terminal(),
                 mininterval=0,  # `_refresh` decides when
                 miniters=1,
             )
@@ -134,6 +135,11 @@ class Progress(Callback):
 def _has_terminal() -> bool:
     """Whether standard error is a terminal with room for a bar (one without a size has none)."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+def _terminal() -> TextIO:
+    """The same terminal, past who keeps a copy of `sys.stderr`: W&B's costs several times what the bar does."""
+    return open(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import struct
+import subprocess
+import sys
+import termios
 from typing import Any
 
 import pytest
@@ -10,6 +16,7 @@ import pytest
 import callbacks.progress
 from callbacks import Progress, duration
 from lit_mbrl.algorithms import SAC
+from lit_mbrl.cli import CONF
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 
@@ -37,6 +44,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     """The bars that were made, as if there were a terminal."""
     made: list[Bar] = []
     monkeypatch.setattr(callbacks.progress, "_has_terminal", lambda: True)
+    monkeypatch.setattr(callbacks.progress, "_terminal", lambda: sys.stderr)
     monkeypatch.setattr(callbacks.progress, "tqdm", lambda **options: made.append(Bar(**options)) or made[-1])
     return made
 
@@ -62,6 +70,26 @@ def test_bar_of_a_resumed_run_starts_where_it_was(bars: list[Bar], tmp_path: Any
     assert bars[0].closed
     fit(SAC(hidden_sizes=[8]), make_data(), Progress(), ckpt_path=tmp_path / "stop.ckpt")
     assert bars[1].options["initial"] == 34  # 24 frames of warm-up and 10 rounds
+
+
+def test_the_bar_goes_to_the_terminal_past_those_who_copy_standard_error() -> None:
+    code = """
+import sys
+from tqdm import tqdm
+from callbacks.progress import _has_terminal, _terminal
+copied = []
+sys.stderr.write = copied.append
+assert _has_terminal()
+tqdm(total=8, initial=5, file=_terminal(), bar_format="{n} of {total}").close()
+assert not copied
+"""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=slave, cwd=CONF.parent, check=True)
+    os.close(slave)
+    shown = os.read(master, 1000).decode()
+    os.close(master)
+    assert "5 of 8" in shown
 
 
 def test_log_file_gets_a_line_per_evaluation(capsys: pytest.CaptureFixture) -> None:
