@@ -194,7 +194,7 @@ def test_picture_has_every_curve_and_its_band(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / f"svg{i}", evaluations(1 + i, 2 + i, 3 + i), i, horizon=2) for i in range(3)]
     folders.append(make_run(tmp_path / "one", evaluations(0, 0, 0), 0, horizon=0))
     folders.append(make_run(tmp_path / "other", evaluations(5, 6), 0, task="poplin/Hopper", horizon=0))
-    figure = draw(curves(*folders, axis="time/seconds"), "eval/return", "time/seconds", "mean")
+    figure = draw({"time/seconds": curves(*folders, axis="time/seconds")}, "eval/return", "mean")
     pendulum, hopper = figure.axes
     assert (pendulum.get_title(), hopper.get_title()) == ("Pendulum-v1", "poplin/Hopper")
     assert pendulum.get_xlabel() == "training time [min]" and pendulum.get_ylabel() == "evaluation return"
@@ -211,10 +211,65 @@ def test_picture_has_every_curve_and_its_band(tmp_path: Path) -> None:
     assert same.get_color() == zero.get_color() != two.get_color()
 
 
+def clocks(*values: float, updates: int, rollouts: int | None = None) -> str:
+    """A table with an evaluation every 100 steps, and the clocks of MEMR's figure 2."""
+    rows = [
+        f"{100 * i},{value},{100 * i * updates},{'' if rollouts is None else 100 * i * rollouts}\n"
+        for i, value in enumerate(values, 1)
+    ]
+    return "step,eval/return,time/policy_updates,time/model_rollouts\n" + "".join(rows)
+
+
+def figure_2(folder: Path, *tasks: str) -> None:
+    for task in tasks:
+        for seed in range(2):
+            name = f"{task}{seed}"
+            make_run(folder / f"sac/{name}", clocks(1, 2, 3 + seed, updates=1), seed, "SAC", task)
+            make_run(folder / f"mbpo/{name}", clocks(3, 6, 9, updates=20, rollouts=400), seed, "MBPO", task)
+            make_run(folder / f"memr/{name}", clocks(3, 5, 9, updates=5, rollouts=100), seed, "MEMR", task)
+
+
+@pytest.mark.parametrize("tasks", [["Hopper"], ["Ant", "Hopper"]])
+def test_several_axes_show_the_same_runs(
+    tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("lit_mbrl.reports.plot.save", lambda figure, out: figures.append(figure) or [out])
+    figure_2(tmp_path / "runs", *tasks)
+    axes = "env_steps,policy_updates,model_rollouts"
+    assert main(["plot", str(tmp_path / "runs"), "--x", axes, f"--out={tmp_path / 'c'}"]) == 0
+    out, err = capfd.readouterr()
+    assert err == "" and len(out.splitlines()) == 2 + 3 * len(tasks) + 2
+    (figure,) = figures
+    panels = figure.axes
+    assert len(panels) == 3 * len(tasks)
+    names = [panel.get_xlabel() for panel in panels]
+    expected = ["environment steps", "policy updates", "model rollouts"]
+    assert names == [name for name in expected for _ in tasks]  # a row per axis, unless there is only one task
+    assert [panel.get_title() for panel in panels[: len(tasks)]] == tasks
+    colours: dict[str, set[str]] = {}
+    for panel, name in zip(panels, names, strict=True):
+        legend = [text.get_text() for text in panel.get_legend().get_texts()]
+        own = ["MBPO (n=2)", "MEMR (n=2)"] + ([] if name == "model rollouts" else ["SAC (n=2)"])
+        assert legend == own
+        for line, label in zip(panel.get_lines(), legend, strict=True):
+            colours.setdefault(label, set()).add(to_hex(line.get_color()))
+    assert all(len(found) == 1 for found in colours.values()) and len(set.union(*colours.values())) == 3
+    mbpo = panels[len(tasks)].get_lines()[0]
+    np.testing.assert_array_equal(mbpo.get_xdata(), [2000, 4000, 6000])
+    np.testing.assert_array_equal(mbpo.get_ydata(), [3, 6, 9])
+
+
+def test_an_axis_named_twice(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    figure_2(tmp_path / "runs", "Hopper")
+    assert main(["plot", str(tmp_path / "runs"), "--x=env_steps,step"]) == 2
+    assert "--x=env_steps,step: expected axes that differ" in capfd.readouterr().err
+
+
 def test_equal_curves_give_equal_files(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", evaluations(1, 2))
     for name in ("x", "y"):
-        save(draw(curves(folder), "eval/return", "step", "iqm"), tmp_path / name)
+        save(draw({"step": curves(folder)}, "eval/return", "iqm"), tmp_path / name)
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
         content = (tmp_path / f"x.{kind}").read_bytes()
         assert content.startswith(start) and content == (tmp_path / f"y.{kind}").read_bytes()

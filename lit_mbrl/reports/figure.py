@@ -1,10 +1,10 @@
-"""Learning curves as a picture: one panel per task, one line with its band per group."""
+"""Learning curves as a picture: one panel per task and axis, one line with its band per group."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,44 +40,56 @@ _RC = {
 }
 
 
-def draw(curves: Sequence[Curve], metric: str, axis: str, kind: str) -> Figure:
-    """Draws the curves.
+def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figure:
+    """Draws the same runs against several axes, as MEMR's figure 2 (arXiv 2006.04802) does.
+
+    One axis: a panel per task. Several: the axes side by side for a single task, otherwise a row per axis and a column
+    per task. A group that has no curve on an axis (SAC and model rollouts) is missing from its panels alone.
 
     Args:
-        curves: at least one.
+        curves: of each axis, a column; those of the first name the tasks.
         metric: column on the y-axes.
-        axis: column on the x-axes.
         kind: the estimate, for the note below the picture.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
+    everything = [curve for group in curves.values() for curve in group]
+    tasks = list(dict.fromkeys(curve.task for curve in everything))
+    places = [(axis, task) for axis in curves for task in tasks]
+    columns = min(len(tasks), _COLUMNS) if len(curves) == 1 else len(curves) if len(tasks) == 1 else len(tasks)
+    rows = math.ceil(len(places) / columns)
+    labels = sorted({curve.label for curve in everything}, key=natural)
     with matplotlib.rc_context(matplotlib.rcParamsDefault | _RC):
-        tasks = list(dict.fromkeys(curve.task for curve in curves))
-        labels = sorted({curve.label for curve in curves}, key=natural)
-        columns = min(len(tasks), _COLUMNS)
-        rows = math.ceil(len(tasks) / columns)
         width, height = (6.4, 4.0) if columns == 1 else (3.9 * columns, 3.2)
         figure = Figure(figsize=(width, height * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for i, panel in enumerate(panels):
-            if i >= len(tasks):
-                panel.remove()
-                continue
-            shown = [curve for curve in curves if curve.task == tasks[i]]
-            divisor, name = _axis(axis, max(float(curve.x[-1]) for curve in shown))
-            for curve in shown:
-                _line(panel, curve, divisor, labels.index(curve.label))
-            panel.set_title(tasks[i], fontsize=10)
-            panel.set_xlabel(name)
-            _ticks(panel, divisor)
+        for panel in panels[len(places) :]:
+            panel.remove()
+        for i, (panel, (axis, task)) in enumerate(zip(panels, places, strict=False)):
+            shown = [curve for curve in curves[axis] if curve.task == task]
+            _panel(panel, shown, axis, [labels.index(curve.label) for curve in shown])
+            if len(curves) == 1 or i < columns:
+                panel.set_title(task, fontsize=10)
             if i % columns == 0:
                 panel.set_ylabel(_NAMES.get(metric, metric))
-            panel.legend(frameon=False, fontsize=8, loc="best", handlelength=1.6)
-        figure.text(0.995, 0.005, _caption(curves, kind), fontsize=7, color="0.4", ha="right", va="bottom")
+        figure.text(0.995, 0.005, _caption(everything, kind), fontsize=7, color="0.4", ha="right", va="bottom")
         # Room for the note, which constrained layout does not know of.
         figure.get_layout_engine().set(rect=(0, 0.16 / (height * rows), 1, 1 - 0.16 / (height * rows)))
     return figure
+
+
+def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[int]) -> None:
+    """Curves and their legend; a panel without any says so."""
+    divisor, name = _axis(axis, max((float(curve.x[-1]) for curve in curves), default=1.0))
+    panel.set_xlabel(name)
+    if not curves:
+        panel.text(0.5, 0.5, "no run has this axis", transform=panel.transAxes, ha="center", color="0.4", fontsize=8)
+        return
+    for curve, index in zip(curves, indices, strict=True):
+        _line(panel, curve, divisor, index)
+    _ticks(panel, divisor)
+    panel.legend(frameon=False, fontsize=8, loc="best", handlelength=1.6)
 
 
 def save(figure: Figure, out: Path) -> list[Path]:

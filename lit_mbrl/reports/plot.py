@@ -42,20 +42,29 @@ def plot(argv: Sequence[str]) -> None:
     options = _parser().parse_args(argv)
     require(options.estimate in ESTIMATES, "estimate", options.estimate, " or ".join(ESTIMATES))
     runs = [read_run(folder) for folder in find_runs(options.runs)]
-    axis = AXES.get(options.x, options.x)
-    for option, column in (("metric", options.metric), ("x", axis)):
+    axes = [AXES.get(name, name) for name in options.x.split(",")]
+    require(len(set(axes)) == len(axes), "x", options.x, "axes that differ, as env_steps,policy_updates")
+    for option, column in (("metric", options.metric), *(("x", axis) for axis in axes)):
         _require_column(runs, option, getattr(options, option), column)
-    kept = [each for each in runs if usable(each, options.metric, axis, _note)]
+    curves = {axis: _curves(runs, options.metric, axis, options.estimate, len(axes) > 1) for axis in axes}
+    out = _output(options.out)
+    written = save(draw(curves, options.metric, options.estimate), out)
+    longest = max(curves.values(), key=len)
+    print(_table(longest, options.metric, options.estimate))
+    print(f"\nwritten: {', '.join(map(str, written))}")
+
+
+def _curves(runs: Sequence[Run], metric: str, axis: str, kind: str, one_of_several: bool) -> list[Curve]:
+    """The curves on one axis. Runs without it are left out, which goes without saying where there are other axes."""
+    if one_of_several:
+        runs = [each for each in runs if len(each.series(axis)[0])]
+    kept = [each for each in runs if usable(each, metric, axis, _note)]
     if not kept:
-        raise OneLine(f"--metric={options.metric}: expected a metric that a run has together with {axis}")
+        raise OneLine(f"--metric={metric}: expected a metric that a run has together with {axis}")
     groups, doubles = group_runs(kept)
     for double in doubles:
         _note(f"left out: {double.folder}, since another run of the same configuration and seed went further")
-    curves = [make_curve(group, options.metric, axis, options.estimate) for group in groups]
-    out = _output(options.out)
-    written = save(draw(curves, options.metric, axis, options.estimate), out)
-    print(_table(curves, options.metric, options.estimate))
-    print(f"\nwritten: {', '.join(map(str, written))}")
+    return [make_curve(group, metric, axis, kind) for group in groups]
 
 
 def _parser() -> OptionParser:
@@ -63,7 +72,11 @@ def _parser() -> OptionParser:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folders, folders with runs below them, or patterns such as 'runs/*'"
     )
-    parser.add_argument("--x", default="env_steps", help=f"{', '.join(AXES)} or a column of metrics.csv")
+    parser.add_argument(
+        "--x",
+        default="env_steps",
+        help=f"{', '.join(AXES)} or a column of metrics.csv; several, with commas in between, are drawn side by side",
+    )
     parser.add_argument("--metric", default="eval/return", help="a column of metrics.csv (default: %(default)s)")
     parser.add_argument(
         "--estimate", default="mean", help="mean, or iqm: the mean of the middle half (default: %(default)s)"
