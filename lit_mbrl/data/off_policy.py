@@ -27,6 +27,7 @@ from torch import nn
 from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
+from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
@@ -113,10 +114,7 @@ class OffPolicy(LightningDataModule):
         self.storage = storage
         self.eval_episodes = eval_episodes
 
-        self.env_steps = 0
-        self.rounds = 0
-        # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
-        self._ratios = [(learning_starts, 0, self.utd_ratio)]
+        self.clock = Clock(total_frames, epoch_frames, learning_starts, self.utd_ratio)
         self.replay: Replay | None = None
         self.collector: Collector | None = None
         self.meter = EpisodeMeter(env.num_envs)
@@ -168,7 +166,7 @@ class OffPolicy(LightningDataModule):
         self.trainer.reload_dataloaders_every_n_epochs = 1
 
     def _limit_epochs(self) -> None:
-        epochs, limit = self._epochs_after(self.total_frames), self._max_epochs
+        epochs, limit = self.clock.epochs(), self._max_epochs
         self.trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
 
     def teardown(self, stage: str) -> None:
@@ -181,33 +179,32 @@ class OffPolicy(LightningDataModule):
             self._eval_env = None
 
     # ------------------------------------------------------------------ the clock
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far, warm-up included, of all devices together."""
+        return self.clock.env_steps
+
+    @env_steps.setter
+    def env_steps(self, env_steps: int) -> None:
+        self.clock.env_steps = env_steps
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of updates so far, the running one included."""
+        return self.clock.rounds
+
+    @rounds.setter
+    def rounds(self, rounds: int) -> None:
+        self.clock.rounds = rounds
+
     def rounds_due(self, env_steps: int) -> int:
         """Rounds of updates that are due after so many environment steps."""
-        start, rounds, ratio = next((line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0])
-        return rounds + math.floor(ratio * max(0, env_steps - start))
-
-    def _epoch_ends(self) -> Iterator[int]:
-        """Round counts at which epochs end, an epoch without a round being part of the next one."""
-        last = 0
-        for boundary in range(self.epoch_frames, self.total_frames + self.epoch_frames, self.epoch_frames):
-            end = self.rounds_due(min(boundary, self.total_frames))
-            if end > last:
-                yield end
-                last = end
-
-    def _epochs_after(self, env_steps: int) -> int:
-        return sum(1 for end in self._epoch_ends() if end <= self.rounds_due(env_steps))
-
-    def _epochs_done(self) -> int:
-        return sum(1 for end in self._epoch_ends() if end <= self.rounds)
-
-    def _epoch_end(self) -> int:
-        return next((end for end in self._epoch_ends() if end > self.rounds), self.rounds)
+        return self.clock.rounds_due(env_steps)
 
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> Rounds:
         """The rest of the running epoch, one batch per round."""
-        return Rounds(self, self._epoch_end())
+        return Rounds(self, self.clock.epoch_end())
 
     def iterate_rounds(self, end: int) -> Iterator[dict[str, TensorDictBase]]:
         """Collects and yields until `end` rounds have been served since the start of the run."""
@@ -372,11 +369,7 @@ class OffPolicy(LightningDataModule):
 
         On several devices a collective: rank 0, which writes the checkpoint, gets what every rank has.
         """
-        clock = {
-            "env_steps": self.env_steps,
-            "rounds": self.rounds,
-            "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
-        }
+        clock = self.clock.state_dict()
         if ranks.world_size() == 1:
             return clock | self._own_state()
         return clock | {"ranks": ranks.gather_on_zero(self._own_state() | {"extra": self._extra_states()})}
@@ -407,11 +400,7 @@ class OffPolicy(LightningDataModule):
         Raises:
             UserError: if training goes on with another number of devices.
         """
-        self.env_steps, self.rounds = state["env_steps"], state["rounds"]
-        if "ratios" in state:
-            self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
-        if self._ratios[-1][2] != self.utd_ratio:  # another one from here on; what has been done stays done
-            self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self.utd_ratio))
+        self.clock.load_state_dict(state)
         if self.replay is None:
             return
         own_states = state.get("ranks", [state])
@@ -433,6 +422,6 @@ class OffPolicy(LightningDataModule):
             self.replay.load_state_dict(own["replay"])
         self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
         self._limit_epochs()
-        done = self._epochs_done()
+        done = self.clock.epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = done
