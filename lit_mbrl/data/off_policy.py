@@ -24,22 +24,21 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
 from lit_mbrl.data.clock import Clock
+from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
 from lit_mbrl.errors import require
 
 _EVALUATION_MAX_STEPS = 10_000
-_CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
 
 
 class OffPolicy(LightningDataModule):
@@ -116,7 +115,7 @@ class OffPolicy(LightningDataModule):
 
         self.clock = Clock(total_frames, epoch_frames, learning_starts, self.utd_ratio)
         self.replay: Replay | None = None
-        self.collector: Collector | None = None
+        self.collector: FrameCollector | None = None
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
         self._policy: ExploringPolicy | None = None
@@ -220,7 +219,7 @@ class OffPolicy(LightningDataModule):
         """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
         warming_up = self.env_steps < self.learning_starts
         self._policy.random = warming_up
-        frames = self.collector.rollout().select(*STORED)
+        frames = self.collector.rollout()
         for step, copy, observation in self.collector.env.pop_cuts():
             frames["observation"][copy, step] = observation
             self._cut_episode(frames, step, copy)
@@ -265,15 +264,7 @@ class OffPolicy(LightningDataModule):
         ranks.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         self._policy = ExploringPolicy(self.trainer.lightning_module, env)
-        self.collector = Collector(
-            env,
-            self._policy,
-            frames_per_batch=self.frames_per_batch,
-            total_frames=-1,
-            trust_policy=True,
-            use_buffers=False,
-            track_traj_ids=False,
-        )
+        self.collector = FrameCollector(env, self._policy, self.frames_per_batch)
         if resume is None:
             return
         if resume["envs"] is None:
@@ -285,9 +276,7 @@ class OffPolicy(LightningDataModule):
             self.meter.restart()
         else:
             env.set_env_state(resume["envs"])
-            # The carrier is the collector's next policy input; it has no public setter.
-            for key, value in resume["carrier"].items():
-                self.collector._carrier[key] = value
+            self.collector.set_carrier(resume["carrier"])
         for name, extra in resume.get("extra", {}).items():
             self.trainer.lightning_module.get_submodule(name).set_extra_state(extra)
         set_random_state(resume["random"])  # last: making environments draws random numbers
@@ -386,11 +375,10 @@ class OffPolicy(LightningDataModule):
     def _own_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"meter": self.meter.state_dict()}
         if self.collector is not None:
-            carrier = self.collector._carrier
             save_files = self._files is not None and self.trainer.is_global_zero
             state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
             state["envs"] = self.collector.env.get_env_state()
-            state["carrier"] = {key: carrier[key].clone() for key in _CARRIED}
+            state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()
         return state
 
