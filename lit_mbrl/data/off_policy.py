@@ -255,6 +255,10 @@ class OffPolicy(LightningDataModule):
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves batches alone on a CPU, where they are made: a TensorDict's `.to` looks for accelerators each time."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def pop_metrics(self) -> dict[str, float]:
         """Statistics of the training episodes that ended since the last call."""
         return self.meter.pop()
