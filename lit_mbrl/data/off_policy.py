@@ -34,6 +34,7 @@ from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
+from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
 from lit_mbrl.errors import require
@@ -159,6 +160,7 @@ class OffPolicy(LightningDataModule):
         rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
         folder = Path(self.trainer.default_root_dir) / "replay"
         self.replay = Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
         # Epochs differ in length (the first holds the warm-up, the last is cut), so each asks for a loader of its own.
