@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -153,20 +154,19 @@ class Replay:
         size = len(self)
         oldest = self.cursor if size == self.capacity else 0
         starts = size - (length - 1) * self.num_envs
-        steps = torch.arange(length) * self.num_envs
-        accepted: list[Tensor] = []
+        steps = np.arange(length) * self.num_envs
+        accepted: list[np.ndarray] = []
         missing = count
         for _ in range(_TRIES if starts > 0 else 0):
-            first = torch.randint(starts, (missing + missing // 4 + 8,))
-            slots = first.unsqueeze(-1) + steps
+            first = torch.randint(starts, (missing + missing // 4 + 8,)).numpy()
+            slots = first[:, None] + steps
             if oldest:  # or no sequence goes around the end of the ring
-                slots = slots.add_(oldest).remainder_(self.capacity)
-            crossing = self._episode_end.take(slots[:, :-1]).any(-1)
-            slots = slots.index_select(0, crossing.logical_not_().nonzero().squeeze(-1))
+                slots = (slots + oldest) % self.capacity
+            slots = slots[~self._ends[slots[:, :-1]].any(1)]
             accepted.append(slots)
             missing -= len(slots)
             if missing <= 0:
-                return accepted[0][:count] if len(accepted) == 1 else torch.cat(accepted)[:count]
+                return torch.from_numpy(accepted[0] if len(accepted) == 1 else np.concatenate(accepted))[:count]
         raise UserError(
             "model.horizon",
             length,

@@ -21,9 +21,11 @@ class Rows:
 
     def __init__(self, storage: TensorDictBase) -> None:
         # Plain tensors: a memory-mapped one would answer every call by way of its Python class.
-        self._root = {key: value.as_subclass(Tensor) for key, value in storage.items() if isinstance(value, Tensor)}
-        self._next = {key: value.as_subclass(Tensor) for key, value in storage["next"].items()}
-        self._arrays = [{key: value.numpy() for key, value in part.items()} for part in (self._root, self._next)]
+        self._parts = [
+            {key: value.as_subclass(Tensor) for key, value in part.items() if isinstance(value, Tensor)}
+            for part in (storage, storage["next"])
+        ]
+        self._arrays = [{key: value.numpy() for key, value in part.items()} for part in self._parts]
 
     def write(self, first: int, frames: list[dict[str, np.ndarray]]) -> None:
         """Writes rows `first`, `first + 1`, ...; `frames` are those of the root and of `"next"`, `[n, ...]`."""
@@ -41,12 +43,17 @@ class Rows:
 
     def gather(self, index: Tensor) -> TensorDictBase:
         """Copies of the rows at `index` `[...]`, `[...]`."""
-        flat, shape = index.reshape(-1), index.shape
-        root, following = (
-            {key: rows.index_select(0, flat).view(*shape, *rows.shape[1:]) for key, rows in part.items()}
-            for part in (self._root, self._next)
-        )
-        return TensorDict(root | {"next": following}, shape)
+        if index.ndim == 1:
+            parts = [{key: rows.index_select(0, index) for key, rows in part.items()} for part in self._parts]
+        else:
+            flat, shape = index.reshape(-1), index.shape
+            parts = [
+                {key: rows.index_select(0, flat).view(*shape, *rows.shape[1:]) for key, rows in part.items()}
+                for part in self._parts
+            ]
+        # Without the checks of its constructor: these shapes are right.
+        following = TensorDict._new_unsafe(parts[1], batch_size=index.shape)
+        return TensorDict._new_unsafe(parts[0] | {"next": following}, batch_size=index.shape)
 
 
 def _in_time_order(value: np.ndarray) -> np.ndarray:
