@@ -18,7 +18,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -29,20 +28,17 @@ from lit_mbrl import ranks
 from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.episodes import EpisodeMeter
-from lit_mbrl.data.evaluation import run_episodes
+from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
-from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
 from lit_mbrl.errors import require
 
-_EVALUATION_MAX_STEPS = 10_000
 
-
-class OffPolicy(LightningDataModule):
+class OffPolicy(Evaluated, LightningDataModule):
     """Collects with the current policy into a replay and serves batches from it.
 
     Args:
@@ -291,63 +287,6 @@ class OffPolicy(LightningDataModule):
     def val_dataloader(self) -> Evaluation:
         """One batch of `eval_episodes` deterministic episodes."""
         return Evaluation(self)
-
-    def evaluate(self) -> TensorDictBase:
-        """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
-
-        The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
-        next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
-        """
-        return ranks.broadcast(self._evaluate() if ranks.rank() == 0 else None)
-
-    def _evaluate(self) -> TensorDictBase:
-        random_state = get_random_state()
-        if self._eval_env is None:
-            self._eval_env = VectorEnv(self.env, seed=self.evaluation_seed, num_envs=self.eval_episodes)
-        whole = False
-        while not whole:
-            self._eval_env.set_seed(self.evaluation_seed)
-            episodes = self.play(self._eval_env)
-            whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
-        set_random_state(random_state)
-        return episodes
-
-    @property
-    def evaluation_seed(self) -> int:
-        """Seed of the first evaluation episode at this environment step; the next episodes count on from it."""
-        return (torch.initial_seed() % 2**31 + 1_000_003 * (1 + self.env_steps)) % 2**31
-
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
-        algorithm = self.trainer.lightning_module
-        return run_episodes(
-            env,
-            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-        )
-
-    def film(self) -> tuple[np.ndarray, int]:
-        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
-        random_state = get_random_state()
-        pictures: list[np.ndarray] = []
-        env = FilmedEnv(self.env, self.evaluation_seed, pictures.append)
-        try:
-            self.play(env)
-            return np.stack(pictures), round(env.frames_per_second)
-        finally:
-            env.close()
-            set_random_state(random_state)
-
-    def check_film(self) -> None:
-        """Raises `UserError` if the environment cannot draw in this process."""
-        require_drawing(self.env.name)
-        random_state = get_random_state()
-        env = FilmedEnv(self.env, 0, lambda picture: None)
-        try:
-            env.reset()
-        finally:
-            env.close()
-            set_random_state(random_state)
 
     # ------------------------------------------------------------------ checkpoint
     def save_replay_in(self, folder: Path) -> None:
