@@ -213,16 +213,20 @@ class Algorithm(LightningModule):
         if self.normalizer is not None:
             self.normalizer.update(ranks.gather_rows(frames["observation"].flatten(0, -2)).to(self.device))
 
-    def prepare_batch(self, batch: TensorDictBase) -> TensorDict:
-        """The same frames with normalised observations; keys as in `data.replay`."""
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
+        """The frames with normalised observations, keys as in `data.replay`; without statistics the batch itself."""
+        if self.normalizer is None:
+            return batch
+        following = batch["next"]
+        observation, next_observation = self.normalizer.normalize_all(batch["observation"], following["observation"])
         return TensorDict(
             {
-                "observation": self.normalize(batch["observation"]),
+                "observation": observation,
                 "action": batch["action"],
                 "next": {
-                    "observation": self.normalize(batch["next", "observation"]),
-                    "reward": batch["next", "reward"],
-                    "terminated": batch["next", "terminated"],
+                    "observation": next_observation,
+                    "reward": following["reward"],
+                    "terminated": following["terminated"],
                 },
             },
             batch.batch_size,

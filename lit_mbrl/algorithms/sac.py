@@ -144,7 +144,7 @@ class SAC(Algorithm):
         return self.actor.mode(observation)
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
-        return self.sample_policy(observation)[0]
+        return self.actor.action(observation, self.noise(*observation.shape[:-1]))
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal noise `[*shape, A]` for the reparameterised policy."""

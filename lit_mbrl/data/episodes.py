@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 
@@ -19,19 +20,22 @@ class EpisodeMeter:
     """
 
     def __init__(self, num_envs: int) -> None:
-        self.returns = torch.zeros(num_envs, dtype=torch.float64)
-        self.lengths = torch.zeros(num_envs, dtype=torch.int64)
+        self.returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
         self.ended: list[tuple[float, int]] = []
 
     def add(self, frames: TensorDictBase) -> None:
         """Takes frames `[num_envs, T]`."""
-        rewards = frames["next", "reward"].squeeze(-1).double()
-        ends = (frames["next", "terminated"] | frames["next", "truncated"]).squeeze(-1)
+        following = frames.get("next")
+        rewards, terminated, truncated = (
+            following.get(key).numpy()[..., 0] for key in ("reward", "terminated", "truncated")
+        )
+        ends = terminated | truncated
         for t in range(rewards.shape[1]):
             self.returns += rewards[:, t]
             self.lengths += 1
             if ends[:, t].any():
-                for i in ends[:, t].nonzero().flatten().tolist():
+                for i in ends[:, t].nonzero()[0].tolist():
                     self.ended.append((float(self.returns[i]), int(self.lengths[i])))
                     self.returns[i] = 0.0
                     self.lengths[i] = 0
@@ -49,10 +53,11 @@ class EpisodeMeter:
         }
 
     def state_dict(self) -> dict:
-        return {"returns": self.returns, "lengths": self.lengths, "ended": [list(pair) for pair in self.ended]}
+        returns, lengths = torch.tensor(self.returns), torch.tensor(self.lengths)
+        return {"returns": returns, "lengths": lengths, "ended": [list(pair) for pair in self.ended]}
 
     def load_state_dict(self, state: dict) -> None:
-        self.returns, self.lengths = state["returns"], state["lengths"]
+        self.returns, self.lengths = (state[key].numpy().copy() for key in ("returns", "lengths"))
         self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
 
     def restart(self, copies: Iterable[int] | None = None) -> None:

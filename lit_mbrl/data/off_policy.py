@@ -18,31 +18,28 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.collectors import Collector
 
 from lit_mbrl import ranks
+from lit_mbrl.data.clock import Clock
+from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.disk import COPIES, frames_in_files
 from lit_mbrl.data.episodes import EpisodeMeter
-from lit_mbrl.data.evaluation import run_episodes
+from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import STORED, Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
+from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
-from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
 from lit_mbrl.errors import require
 
-_EVALUATION_MAX_STEPS = 10_000
-_CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
 
-
-class OffPolicy(LightningDataModule):
+class OffPolicy(Evaluated, LightningDataModule):
     """Collects with the current policy into a replay and serves batches from it.
 
     Args:
@@ -114,12 +111,9 @@ class OffPolicy(LightningDataModule):
         self.storage = storage
         self.eval_episodes = eval_episodes
 
-        self.env_steps = 0
-        self.rounds = 0
-        # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
-        self._ratios = [(learning_starts, 0, self.utd_ratio)]
+        self.clock = Clock(total_frames, epoch_frames, learning_starts, self.utd_ratio)
         self.replay: Replay | None = None
-        self.collector: Collector | None = None
+        self.collector: FrameCollector | None = None
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
         self._policy: ExploringPolicy | None = None
@@ -183,13 +177,14 @@ class OffPolicy(LightningDataModule):
         rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
         folder = Path(self.trainer.default_root_dir) / "replay"
         self.replay = Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
         # Epochs differ in length (the first holds the warm-up, the last is cut), so each asks for a loader of its own.
         self.trainer.reload_dataloaders_every_n_epochs = 1
 
     def _limit_epochs(self) -> None:
-        epochs, limit = self._epochs_after(self.total_frames), self._max_epochs
+        epochs, limit = self.clock.epochs(), self._max_epochs
         self.trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
 
     def teardown(self, stage: str) -> None:
@@ -202,33 +197,32 @@ class OffPolicy(LightningDataModule):
             self._eval_env = None
 
     # ------------------------------------------------------------------ the clock
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far, warm-up included, of all devices together."""
+        return self.clock.env_steps
+
+    @env_steps.setter
+    def env_steps(self, env_steps: int) -> None:
+        self.clock.env_steps = env_steps
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of updates so far, the running one included."""
+        return self.clock.rounds
+
+    @rounds.setter
+    def rounds(self, rounds: int) -> None:
+        self.clock.rounds = rounds
+
     def rounds_due(self, env_steps: int) -> int:
         """Rounds of updates that are due after so many environment steps."""
-        start, rounds, ratio = next((line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0])
-        return rounds + math.floor(ratio * max(0, env_steps - start))
-
-    def _epoch_ends(self) -> Iterator[int]:
-        """Round counts at which epochs end, an epoch without a round being part of the next one."""
-        last = 0
-        for boundary in range(self.epoch_frames, self.total_frames + self.epoch_frames, self.epoch_frames):
-            end = self.rounds_due(min(boundary, self.total_frames))
-            if end > last:
-                yield end
-                last = end
-
-    def _epochs_after(self, env_steps: int) -> int:
-        return sum(1 for end in self._epoch_ends() if end <= self.rounds_due(env_steps))
-
-    def _epochs_done(self) -> int:
-        return sum(1 for end in self._epoch_ends() if end <= self.rounds)
-
-    def _epoch_end(self) -> int:
-        return next((end for end in self._epoch_ends() if end > self.rounds), self.rounds)
+        return self.clock.rounds_due(env_steps)
 
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> Rounds:
         """The rest of the running epoch, one batch per round."""
-        return Rounds(self, self._epoch_end())
+        return Rounds(self, self.clock.epoch_end())
 
     def iterate_rounds(self, end: int) -> Iterator[dict[str, TensorDictBase]]:
         """Collects and yields until `end` rounds have been served since the start of the run."""
@@ -244,7 +238,7 @@ class OffPolicy(LightningDataModule):
         """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
         warming_up = self.env_steps < self.learning_starts
         self._policy.random = warming_up
-        frames = self.collector.rollout().select(*STORED)
+        frames = self.collector.rollout()
         for step, copy, observation in self.collector.env.pop_cuts():
             frames["observation"][copy, step] = observation
             self._cut_episode(frames, step, copy)
@@ -280,6 +274,10 @@ class OffPolicy(LightningDataModule):
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves batches alone on a CPU, where they are made: a TensorDict's `.to` looks for accelerators each time."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def pop_metrics(self) -> dict[str, float]:
         """Statistics of the training episodes that ended since the last call."""
         return self.meter.pop()
@@ -289,15 +287,7 @@ class OffPolicy(LightningDataModule):
         ranks.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         self._policy = ExploringPolicy(self.trainer.lightning_module, env)
-        self.collector = Collector(
-            env,
-            self._policy,
-            frames_per_batch=self.frames_per_batch,
-            total_frames=-1,
-            trust_policy=True,
-            use_buffers=False,
-            track_traj_ids=False,
-        )
+        self.collector = FrameCollector(env, self._policy, self.frames_per_batch)
         if resume is None:
             return
         if resume["envs"] is None:
@@ -309,9 +299,7 @@ class OffPolicy(LightningDataModule):
             self.meter.restart()
         else:
             env.set_env_state(resume["envs"])
-            # The carrier is the collector's next policy input; it has no public setter.
-            for key, value in resume["carrier"].items():
-                self.collector._carrier[key] = value
+            self.collector.set_carrier(resume["carrier"])
         for name, extra in resume.get("extra", {}).items():
             self.trainer.lightning_module.get_submodule(name).set_extra_state(extra)
         set_random_state(resume["random"])  # last: making environments draws random numbers
@@ -320,63 +308,6 @@ class OffPolicy(LightningDataModule):
     def val_dataloader(self) -> Evaluation:
         """One batch of `eval_episodes` deterministic episodes."""
         return Evaluation(self)
-
-    def evaluate(self) -> TensorDictBase:
-        """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
-
-        The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
-        next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
-        """
-        return ranks.broadcast(self._evaluate() if ranks.rank() == 0 else None)
-
-    def _evaluate(self) -> TensorDictBase:
-        random_state = get_random_state()
-        if self._eval_env is None:
-            self._eval_env = VectorEnv(self.env, seed=self.evaluation_seed, num_envs=self.eval_episodes)
-        whole = False
-        while not whole:
-            self._eval_env.set_seed(self.evaluation_seed)
-            episodes = self.play(self._eval_env)
-            whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
-        set_random_state(random_state)
-        return episodes
-
-    @property
-    def evaluation_seed(self) -> int:
-        """Seed of the first evaluation episode at this environment step; the next episodes count on from it."""
-        return (torch.initial_seed() % 2**31 + 1_000_003 * (1 + self.env_steps)) % 2**31
-
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
-        algorithm = self.trainer.lightning_module
-        return run_episodes(
-            env,
-            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-        )
-
-    def film(self) -> tuple[np.ndarray, int]:
-        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
-        random_state = get_random_state()
-        pictures: list[np.ndarray] = []
-        env = FilmedEnv(self.env, self.evaluation_seed, pictures.append)
-        try:
-            self.play(env)
-            return np.stack(pictures), round(env.frames_per_second)
-        finally:
-            env.close()
-            set_random_state(random_state)
-
-    def check_film(self) -> None:
-        """Raises `UserError` if the environment cannot draw in this process."""
-        require_drawing(self.env.name)
-        random_state = get_random_state()
-        env = FilmedEnv(self.env, 0, lambda picture: None)
-        try:
-            env.reset()
-        finally:
-            env.close()
-            set_random_state(random_state)
 
     # ------------------------------------------------------------------ checkpoint
     def save_replay_in(self, folder: Path) -> None:
@@ -393,11 +324,7 @@ class OffPolicy(LightningDataModule):
 
         On several devices a collective: rank 0, which writes the checkpoint, gets what every rank has.
         """
-        clock = {
-            "env_steps": self.env_steps,
-            "rounds": self.rounds,
-            "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
-        }
+        clock = self.clock.state_dict()
         if ranks.world_size() == 1:
             return clock | self._own_state()
         return clock | {"ranks": ranks.gather_on_zero(self._own_state() | {"extra": self._extra_states()})}
@@ -414,11 +341,10 @@ class OffPolicy(LightningDataModule):
     def _own_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"meter": self.meter.state_dict()}
         if self.collector is not None:
-            carrier = self.collector._carrier
             save_files = self._files is not None and self.trainer.is_global_zero
             state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
             state["envs"] = self.collector.env.get_env_state()
-            state["carrier"] = {key: carrier[key].clone() for key in _CARRIED}
+            state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()
         return state
 
@@ -428,11 +354,7 @@ class OffPolicy(LightningDataModule):
         Raises:
             UserError: if training goes on with another number of devices.
         """
-        self.env_steps, self.rounds = state["env_steps"], state["rounds"]
-        if "ratios" in state:
-            self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
-        if self._ratios[-1][2] != self.utd_ratio:  # another one from here on; what has been done stays done
-            self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self.utd_ratio))
+        self.clock.load_state_dict(state)
         if self.replay is None:
             return
         own_states = state.get("ranks", [state])
@@ -454,6 +376,6 @@ class OffPolicy(LightningDataModule):
             self.replay.load_state_dict(own["replay"])
         self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
         self._limit_epochs()
-        done = self._epochs_done()
+        done = self.clock.epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = done

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -23,6 +24,7 @@ from torch import Tensor
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers.samplers import RandomSampler
 
+from lit_mbrl.data.rows import Rows
 from lit_mbrl.errors import UserError
 
 STORED = (
@@ -81,9 +83,12 @@ class Replay:
         self.written = 0
         self.marks: list[int] = []
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
+        self._ends = self._episode_end.numpy()
+        self._size = 0
+        self._rows: Rows | None = None
 
     def __len__(self) -> int:
-        return len(self.buffer)
+        return self._size
 
     def frames(self) -> TensorDictBase:
         """All frames that are there, `[len(self)]`, in slot order."""
@@ -96,14 +101,41 @@ class Replay:
 
     def extend(self, frames: TensorDictBase) -> None:
         """Appends frames `[num_envs, T]`."""
-        frames = frames.transpose(0, 1).reshape(-1)
+        if self._rows is None:
+            self._extend_buffer(frames.transpose(0, 1).reshape(-1))
+            self._rows = Rows(self.buffer.storage._storage)
+        else:
+            self._write(self._rows, frames)
+        self.written += frames.numel()
+
+    def _extend_buffer(self, frames: TensorDictBase) -> None:
+        """Appends frames `[n]` by way of TorchRL, which makes room for all at the first ones."""
         slots = self.buffer.extend(frames)
-        self.written += len(frames)
+        self._size = len(self.buffer)
         self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
+
+    def _write(self, rows: Rows, frames: TensorDictBase) -> None:
+        """The same for frames `[num_envs, T]`, straight into the storage."""
+        values = rows.read(frames)
+        ends = (values[1]["terminated"] | values[1]["truncated"]).reshape(-1)
+        count, done, cursor = len(ends), 0, self.cursor
+        while done < count:  # around the end of the ring
+            piece = min(count - done, self.capacity - cursor)
+            cut = slice(done, done + piece)
+            rows.write(cursor, [{key: value[cut] for key, value in part.items()} for part in values])
+            self._ends[cursor : cursor + piece] = ends[cut]
+            done, cursor = done + piece, (cursor + piece) % self.capacity
+        # What TorchRL's writer and storage would have noted.
+        self._size = min(self._size + count, self.capacity)
+        self.buffer.writer._cursor = cursor
+        self.buffer.writer._write_count += count
+        self.buffer.storage._len = self._size
 
     def sample_transitions(self, count: int) -> TensorDictBase:
         """Transitions drawn uniformly with replacement, `[count]`."""
-        return self.buffer.sample(count)
+        if self._rows is None:
+            raise RuntimeError("the replay is empty")
+        return self._rows.gather(torch.randint(self._size, (count,)))
 
     def sample_sequences(self, count: int, length: int) -> TensorDictBase:
         """Sequences of consecutive transitions of one episode, uniform over all that are there, `[count, length]`.
@@ -113,24 +145,28 @@ class Replay:
         Raises:
             UserError: if the replay holds no sequence of that length.
         """
-        return self.buffer[self._sequence_slots(count, length)]
+        slots = self._sequence_slots(count, length)
+        assert self._rows is not None  # there is a sequence
+        return self._rows.gather(slots)
 
     def _sequence_slots(self, count: int, length: int) -> Tensor:
         # Rejection keeps the draw exactly uniform over the valid starts, in time independent of the capacity.
         size = len(self)
         oldest = self.cursor if size == self.capacity else 0
         starts = size - (length - 1) * self.num_envs
-        steps = torch.arange(length) * self.num_envs
-        accepted: list[Tensor] = []
+        steps = np.arange(length) * self.num_envs
+        accepted: list[np.ndarray] = []
         missing = count
         for _ in range(_TRIES if starts > 0 else 0):
-            first = torch.randint(starts, (missing + missing // 4 + 8,))
-            slots = (oldest + first.unsqueeze(-1) + steps) % self.capacity
-            slots = slots[~self._episode_end[slots[:, :-1]].any(-1)]
+            first = torch.randint(starts, (missing + missing // 4 + 8,)).numpy()
+            slots = first[:, None] + steps
+            if oldest:  # or no sequence goes around the end of the ring
+                slots = (slots + oldest) % self.capacity
+            slots = slots[~self._ends[slots[:, :-1]].any(1)]
             accepted.append(slots)
             missing -= len(slots)
             if missing <= 0:
-                return torch.cat(accepted)[:count]
+                return torch.from_numpy(accepted[0] if len(accepted) == 1 else np.concatenate(accepted))[:count]
         raise UserError(
             "model.horizon",
             length,
@@ -195,8 +231,9 @@ class Replay:
                 for name, value in tensors.items():
                     path = tuple(name.split("."))
                     frames[path if len(path) > 1 else path[0]] = value
-                slots = self.buffer.extend(frames)
-                self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
+                self._extend_buffer(frames)
+        if count:
+            self._rows = Rows(self.buffer.storage._storage)
         self.buffer.writer._cursor = turned or count % self.capacity
         self.written, self.marks = written, [mark for mark in position["marks"] if mark >= written - count]
         for mark in self.marks:

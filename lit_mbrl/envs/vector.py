@@ -13,7 +13,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lit_mbrl.envs.pool import LocalPool, WorkerPool
+from lit_mbrl.envs.pool import LocalPool, Transition, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.errors import UserError
 
@@ -78,13 +78,9 @@ class VectorEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         rows = None if mask is None else mask.reshape(-1).numpy()
-        observation = self._pool.reset(rows, self._pending_seeds)
-        self._pending_seeds = [
-            seed if rows is not None and not rows[i] else None for i, seed in enumerate(self._pending_seeds)
-        ]
         return TensorDict(
             {
-                "observation": torch.from_numpy(observation),
+                "observation": torch.from_numpy(self.restart(rows)),
                 "is_init": ~self._false if mask is None else mask.reshape(-1, 1).clone(),
                 "done": self._false.clone(),
                 "terminated": self._false.clone(),
@@ -96,10 +92,7 @@ class VectorEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = tensordict.get("action").detach().numpy()
-        observation, reward, terminated, truncated = self._pool.step(action)
-        for row, first in self._pool.restarted().items():
-            self._cut.append((self._steps, row, torch.from_numpy(first)))
-        self._steps += 1
+        observation, reward, terminated, truncated = self.advance(action)
         return TensorDict(
             {
                 "observation": torch.from_numpy(observation),
@@ -112,6 +105,26 @@ class VectorEnv(EnvBase):
             batch_size=self.batch_size,
             device=self.device,
         )
+
+    def restart(self, rows: np.ndarray | None) -> np.ndarray:
+        """Starts new episodes in the copies where `rows` `[N]` is True, in all if None.
+
+        Returns:
+            First observations `[N, O]`; zero for the copies that go on.
+        """
+        observation = self._pool.reset(rows, self._pending_seeds)
+        self._pending_seeds = [
+            seed if rows is not None and not rows[i] else None for i, seed in enumerate(self._pending_seeds)
+        ]
+        return observation
+
+    def advance(self, action: np.ndarray) -> Transition:
+        """One step of every copy, without TensorDicts and without resets; `action` `[N, A]`, or `[N]` if discrete."""
+        transition = self._pool.step(action)
+        for row, first in self._pool.restarted().items():
+            self._cut.append((self._steps, row, torch.from_numpy(first)))
+        self._steps += 1
+        return transition
 
     def pop_cuts(self) -> list[tuple[int, int, Tensor]]:
         """Episodes that a worker's death has cut since the last call.

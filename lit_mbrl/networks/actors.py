@@ -26,6 +26,7 @@ class TanhGaussianActor(nn.Module):
     |---|---|---|
     | `forward` | observation `[..., O]` | mean, log_std `[..., A]`, both before the tanh |
     | `sample` | observation `[..., O]`, noise `[..., A]` | action `[..., A]`, log-probability `[..., 1]` |
+    | `action` | observation `[..., O]`, noise `[..., A]` | action `[..., A]` |
     | `mode` | observation `[..., O]` | action `[..., A]` |
 
     Args:
@@ -68,6 +69,11 @@ class TanhGaussianActor(nn.Module):
         log_jacobian = 2.0 * (math.log(2.0) - pre_tanh - F.softplus(-2.0 * pre_tanh))
         log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
         return torch.tanh(pre_tanh), (log_normal - log_jacobian).sum(-1, keepdim=True)
+
+    def action(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """The action of `sample` alone, for acting: half the operations."""
+        mean, log_std = self(observation)
+        return torch.tanh(mean + log_std.exp() * noise)
 
     def mode(self, observation: Tensor) -> Tensor:
         """`tanh(mean)`, the action of evaluation (the median, not the mode, of the squashed density)."""

@@ -58,6 +58,11 @@ class RunningNormalizer(nn.Module):
         mean, std = self.mean_std(_working_dtype(x))
         return ((x - mean) / std).to(x.dtype)
 
+    def normalize_all(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`forward` of each, with mean and standard deviation worked out once."""
+        mean, std = self.mean_std(_working_dtype(tensors[0]))
+        return tuple(((x - mean) / std).to(x.dtype) for x in tensors)
+
     def inverse(self, z: Tensor) -> Tensor:
         """`[..., O]` normalised to `[..., O]` raw, in the dtype of `z`."""
         mean, std = self.mean_std(_working_dtype(z))

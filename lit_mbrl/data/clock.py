@@ -1,0 +1,77 @@
+"""When rounds of updates are due, and where epochs end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+
+class Clock:
+    """Environment steps and rounds of a run, and the exact ratio between them.
+
+    After `n` environment steps `floor(utd_ratio * (n - learning_starts))` rounds have been due. An epoch ends with the
+    last round that is due at a multiple of `epoch_frames`, or at `total_frames`.
+
+    Attributes:
+        env_steps: environment steps so far, warm-up included, of all devices together.
+        rounds: rounds of updates so far.
+
+    Args:
+        total_frames: environment steps of the whole run.
+        epoch_frames: environment steps between evaluations.
+        learning_starts: environment steps before the first round.
+        utd_ratio: rounds per environment step from there on.
+    """
+
+    def __init__(self, total_frames: int, epoch_frames: int, learning_starts: int, utd_ratio: Fraction) -> None:
+        self.env_steps = 0
+        self.rounds = 0
+        self._total_frames, self._epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
+        # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
+        self._ratios = [(learning_starts, 0, utd_ratio)]
+
+    def rounds_due(self, env_steps: int) -> int:
+        """Rounds of updates that are due after so many environment steps."""
+        start, rounds, ratio = next((line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0])
+        return rounds + ratio.numerator * max(0, env_steps - start) // ratio.denominator
+
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self._epochs_until(self.rounds_due(self._total_frames))
+
+    def epochs_done(self) -> int:
+        """Epochs that have ended."""
+        return self._epochs_until(self.rounds)
+
+    def epoch_end(self) -> int:
+        """Rounds at which the running epoch ends; those so far if none is left."""
+        return next((end for end in self._epoch_ends() if end > self.rounds), self.rounds)
+
+    def _epochs_until(self, rounds: int) -> int:
+        return sum(1 for end in self._epoch_ends() if end <= rounds)
+
+    def _epoch_ends(self) -> Iterator[int]:
+        """Round counts at which epochs end, an epoch without a round being part of the next one."""
+        last = 0
+        for boundary in range(self._epoch_frames, self._total_frames + self._epoch_frames, self._epoch_frames):
+            end = self.rounds_due(min(boundary, self._total_frames))
+            if end > last:
+                yield end
+                last = end
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, and the ratios so far."""
+        return {
+            "env_steps": self.env_steps,
+            "rounds": self.rounds,
+            "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there, with the configured ratio from there on."""
+        self.env_steps, self.rounds = state["env_steps"], state["rounds"]
+        if "ratios" in state:
+            self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
+        if self._ratios[-1][2] != self._utd_ratio:  # another one from here on; what has been done stays done
+            self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self._utd_ratio))

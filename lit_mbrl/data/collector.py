@@ -1,0 +1,100 @@
+"""TorchRL's collector, with a rollout as short as a single environment step deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.envs.utils import set_exploration_type
+
+from lit_mbrl.envs import VectorEnv
+
+_CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
+
+
+class FrameCollector(Collector):
+    """Collects from a `VectorEnv` the frames that a replay stores, and no more.
+
+    TorchRL's own rollout makes half a dozen TensorDicts per step, which take five times as long as a Pendulum's step
+    and the policy together. This one gives the policy the same input and takes the same steps and resets, but writes
+    what comes out into one TensorDict that it fills again and again: `rollout` returns frames that are valid until the
+    next call. Their keys are `observation`, `action` and, in `next`, `observation`, `reward`, `terminated` and
+    `truncated`.
+
+    Args:
+        env: the environments.
+        policy: sets `"action"` in a TensorDict with `"observation"` and `"is_init"`.
+        frames_per_batch: steps per rollout, of all environments together.
+    """
+
+    env: VectorEnv
+
+    def __init__(self, env: VectorEnv, policy: Any, frames_per_batch: int) -> None:
+        super().__init__(
+            env,
+            policy,
+            frames_per_batch=frames_per_batch,
+            total_frames=-1,
+            trust_policy=True,
+            use_buffers=False,
+            track_traj_ids=False,
+        )
+        # The policy's next input; the flags `done`, `terminated` and `truncated` of a root are always False.
+        self._carrier = self._carrier.select(*_CARRIED).clone()
+        self._observation: np.ndarray = self._carrier["observation"].numpy()
+        self._is_init: np.ndarray = self._carrier["is_init"].numpy()
+        steps, copies = frames_per_batch // env.config.num_envs, env.config.num_envs
+        action = env.action_spec
+
+        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(steps, copies, *shape, dtype=dtype)  # so that the frames of a step lie side by side
+
+        size = self._observation.shape[1]
+        root = {"observation": room(size), "action": room(*action.shape[1:], dtype=action.dtype)}
+        following = {
+            "observation": room(size),
+            "reward": room(1),
+            "terminated": room(1, dtype=torch.bool),
+            "truncated": room(1, dtype=torch.bool),
+        }
+        self._root = {key: value.numpy() for key, value in root.items()}
+        self._next = {key: value.numpy() for key, value in following.items()}
+        turned = {key: value.transpose(0, 1) for key, value in following.items()}
+        self._frames_out = TensorDict(
+            {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [copies, steps]
+        )
+
+    @torch.no_grad()
+    def rollout(self) -> TensorDictBase:
+        """Frames `[num_envs, T]`, T steps of every environment."""
+        carrier, root, following = self._carrier, self._root, self._next
+        with set_exploration_type(self.exploration_type):
+            for t in range(len(root["action"])):
+                action = self.policy(carrier).get("action").detach().numpy()
+                root["observation"][t] = self._observation
+                root["action"][t] = action
+                observation, reward, terminated, truncated = self.env.advance(action)
+                following["observation"][t] = observation
+                following["reward"][t] = reward
+                following["terminated"][t] = terminated
+                following["truncated"][t] = truncated
+                done = terminated | truncated
+                self._is_init[:] = done
+                if done.any():
+                    observation = np.where(done, self.env.restart(done[:, 0]), observation)
+                self._observation[:] = observation
+        return self._frames_out
+
+    def get_carrier(self) -> dict[str, Tensor]:
+        """The policy's next input."""
+        return {key: self._carrier[key].clone() for key in _CARRIED}
+
+    def set_carrier(self, carrier: Mapping[str, Tensor]) -> None:
+        """Goes on from what `get_carrier` returned."""
+        for key in _CARRIED:
+            self._carrier[key].copy_(carrier[key])

@@ -1,0 +1,93 @@
+"""How a data module evaluates and films the current policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+
+from lit_mbrl import ranks
+from lit_mbrl.data.evaluation import run_episodes
+from lit_mbrl.data.random_state import get_random_state, set_random_state
+from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
+from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
+
+_EVALUATION_MAX_STEPS = 10_000
+
+
+class Evaluated:
+    """Deterministic episodes of the current policy, for a data module with these attributes."""
+
+    env: EnvConfig
+    eval_episodes: int
+    trainer: Any
+    _eval_env: VectorEnv | None
+
+    @property
+    def spec(self) -> Spec:
+        """Sizes and kind of the environment's observations and actions."""
+        raise NotImplementedError
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far."""
+        raise NotImplementedError
+
+    def evaluate(self) -> TensorDictBase:
+        """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
+
+        The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
+        next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
+        """
+        return ranks.broadcast(self._evaluate() if ranks.rank() == 0 else None)
+
+    def _evaluate(self) -> TensorDictBase:
+        random_state = get_random_state()
+        if self._eval_env is None:
+            self._eval_env = VectorEnv(self.env, seed=self.evaluation_seed, num_envs=self.eval_episodes)
+        whole = False
+        while not whole:
+            self._eval_env.set_seed(self.evaluation_seed)
+            episodes = self.play(self._eval_env)
+            whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
+        set_random_state(random_state)
+        return episodes
+
+    @property
+    def evaluation_seed(self) -> int:
+        """Seed of the first evaluation episode at this environment step; the next episodes count on from it."""
+        return (torch.initial_seed() % 2**31 + 1_000_003 * (1 + self.env_steps)) % 2**31
+
+    def play(self, env: VectorEnv) -> TensorDictBase:
+        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
+        algorithm = self.trainer.lightning_module
+        return run_episodes(
+            env,
+            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
+            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
+        )
+
+    def film(self) -> tuple[np.ndarray, int]:
+        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
+        random_state = get_random_state()
+        pictures: list[np.ndarray] = []
+        env = FilmedEnv(self.env, self.evaluation_seed, pictures.append)
+        try:
+            self.play(env)
+            return np.stack(pictures), round(env.frames_per_second)
+        finally:
+            env.close()
+            set_random_state(random_state)
+
+    def check_film(self) -> None:
+        """Raises `UserError` if the environment cannot draw in this process."""
+        require_drawing(self.env.name)
+        random_state = get_random_state()
+        env = FilmedEnv(self.env, 0, lambda picture: None)
+        try:
+            env.reset()
+        finally:
+            env.close()
+            set_random_state(random_state)
