@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings.look_for_peers()
     for section in args.only:
         for table in SECTIONS[section](settings):
-            table.origin = origin(f"python -m benchmarks {shlex.join(_without_paths(argv))}".strip(), settings.threads)
+            command = f"python -m benchmarks {shlex.join(_without_paths(argv))}".strip()
+            table.origin = origin(command, settings.threads, settings.elsewhere)
             print("\n" + table.markdown(), flush=True)
             if args.out is not None:  # at once: a long run that is cut short leaves what it has measured
                 write([table], args.out)
