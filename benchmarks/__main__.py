@@ -72,31 +72,30 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--profile"]:
-        parts.main(argv[1:])
-        return
+        return parts.main(argv[1:])
     args = options(argv)
     sizes = _QUICK if args.quick else {name: getattr(args, name) for name in _QUICK}
     settings = Settings(**sizes, quick=args.quick, sheeprl=args.sheeprl)
     settings.look_for_peers()
     for section in args.only:
         for table in SECTIONS[section](settings):
-            table.origin = origin(f"python -m benchmarks {shlex.join(_without_paths(argv))}".strip(), settings.threads)
+            command = f"python -m benchmarks {shlex.join(_without_paths(argv))}".strip()
+            table.origin = origin(command, settings.threads, settings.elsewhere)
             print("\n" + table.markdown(), flush=True)
             if args.out is not None:  # at once: a long run that is cut short leaves what it has measured
                 write([table], args.out)
+    return 0
 
 
 def _without_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments as another machine would give them."""
-    words = [f"--sheeprl={Path(word[10:]).name}" if word.startswith("--sheeprl=") else word for word in argv]
-    return [
-        Path(word).name if before == "--sheeprl" else word for before, word in zip(["", *words], words, strict=False)
-    ]
+    """The arguments as another machine would give them: of absolute paths the last part."""
+    pieces = [word.rpartition("=") for word in argv]
+    return [name + sign + (Path(value).name if Path(value).is_absolute() else value) for name, sign, value in pieces]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

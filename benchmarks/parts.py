@@ -25,8 +25,10 @@ from benchmarks.ours import fit
 from benchmarks.report import Table
 from benchmarks.worker import Finished
 from callbacks import Checkpoint, SoftTargetUpdate
+from lit_mbrl.application import guarded
 from lit_mbrl.data.loaders import ExploringPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
+from lit_mbrl.errors import require
 
 REST, EVALUATION, CHECKPOINT = "Lightning: the rest", "evaluation", "checkpoint"
 ROUND = "updates: the rest"
@@ -185,15 +187,15 @@ def measure(argv: Sequence[str], rounds: int, warm: int = 50) -> Parts:
     Args:
         argv: options of `fit`.
         rounds: rounds to measure.
-        warm: rounds before them.
+        warm: rounds before them, at least one.
+
+    Raises:
+        UserError: if the run ends before that.
     """
-    parts = Parts(rounds, max(warm, 1))
+    parts = Parts(rounds, warm)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Finished):
         fit(["fit", f"--trainer.default_root_dir={folder}", *argv], parts)
-    if not parts.whole:
-        raise RuntimeError(
-            f"the run has ended before {warm + rounds} rounds: raise --data.total_frames or lower --rounds"
-        )
+    require(parts.whole > 0, "rounds", rounds, f"less than the run has: {warm} + {rounds} have not taken place")
     return parts
 
 
@@ -210,8 +212,8 @@ def table(parts: Parts, name: str, title: str) -> Table:
     return Table(name, title, ["part", "microseconds per round", "share"], rows, [note], raw)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(argv: Sequence[str]) -> int:
+    """The command; a user's mistake is one line and exit code 2, as of `fit`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.parts",
         description="The parts of a round of `python -m lit_mbrl fit`, whose options follow.",
@@ -222,8 +224,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--warm", type=int, default=50, help="rounds before them")
     own, options = parser.parse_known_args(argv)
-    print(table(measure(options, own.rounds, own.warm), "parts", " ".join(["fit", *options])).markdown())
+    for name in ("rounds", "warm"):
+        if getattr(own, name) < 1:
+            parser.error(f"--{name}={getattr(own, name)}: expected an integer > 0")
+
+    def show(words: Sequence[str]) -> None:
+        print(table(measure(words, own.rounds, own.warm), "parts", " ".join(["fit", *words])).markdown())
+
+    return guarded(show, options)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

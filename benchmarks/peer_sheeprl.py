@@ -15,10 +15,11 @@ from benchmarks.work import Work
 from benchmarks.worker import Meter
 
 
-def installed(python: str | None) -> bool:
-    """Whether that interpreter (None: this one) has sheeprl."""
-    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('sheeprl') is None)"
-    return subprocess.run([python or sys.executable, "-c", probe], check=False).returncode == 0
+def version(python: str | None) -> str | None:
+    """The version of sheeprl that an interpreter (None: this one) has; None: none."""
+    probe = "import importlib.metadata as m; print(m.version('sheeprl'))"
+    found = subprocess.run([python or sys.executable, "-c", probe], check=False, capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def train(work: Work, meter: Meter) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,6 @@ _PACKAGES = (
     "mujoco",
     "numpy",
     "stable-baselines3",
-    "sheeprl",
 )
 
 
@@ -58,14 +58,21 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def origin(command: str, threads: int) -> dict[str, str]:
-    """What a figure belongs to."""
+def origin(command: str, threads: int, elsewhere: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a figure belongs to.
+
+    Args:
+        command: that has measured it.
+        threads: of every contender.
+        elsewhere: versions of packages in other environments.
+    """
     versions = {"Python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    versions |= dict(elsewhere or {})
     load = "/".join(f"{value:.1f}" for value in os.getloadavg())
     return {
         "command": f"`{command}`",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmarks.ours import can_compile
 from benchmarks.pairs import interleave
-from benchmarks.peer_sheeprl import installed
+from benchmarks.peer_sheeprl import version
 from benchmarks.work import Work
 from benchmarks.worker import Contender
 
@@ -33,6 +33,7 @@ class Settings:
         quick: sizes at which everything runs and nothing is measured.
         sheeprl: the interpreter of an environment with sheeprl; None: this one.
         absent: contender to the line that says why it is left out.
+        elsewhere: packages of other environments that take part, and their versions.
     """
 
     pairs: int = 5
@@ -42,6 +43,7 @@ class Settings:
     quick: bool = False
     sheeprl: str | None = None
     absent: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     def look_for_peers(self) -> None:
         """Finds out who can take part, and says who cannot."""
@@ -49,7 +51,9 @@ class Settings:
             self.absent[COMPILED] = "the algorithms have no option `compile`"
         if importlib.util.find_spec("stable_baselines3") is None:
             self.absent[SB3] = "not installed (extra `peers`)"
-        if not installed(self.sheeprl):
+        if (found := version(self.sheeprl)) is not None:
+            self.elsewhere["sheeprl"] = found
+        else:
             self.absent[SHEEPRL] = "not installed (--sheeprl names an environment's python that has it)"
         if self.quick:
             for name in (COMPILED, BARE_COMPILED):

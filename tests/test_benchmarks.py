@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from tensordict import TensorDict
 
 from benchmarks import parts
-from benchmarks.__main__ import SECTIONS, main
+from benchmarks.__main__ import SECTIONS, _without_paths, main
 from benchmarks.bare_updates import Losses, compiled_round, eager_round
 from benchmarks.checkpoint_cost import NEW
 from benchmarks.pairs import interleave, ratios, spread
@@ -169,6 +169,39 @@ def test_parts_add_up_to_the_round() -> None:
     assert [row[0] for row in rows[-2:]] == ["sum of the parts", "whole round, by its own clock"]
 
 
+def test_a_compiled_round_is_one_part() -> None:
+    measured = parts.Parts(rounds=2, warm=1)
+    measured.watch.seconds = {parts.REST: 0.02, "collect: policy": 0.02, parts.ROUND: 0.16, parts.EVALUATION: 1.0}
+    found = measured.microseconds()
+    assert list(found) == ["collect: policy", "updates: compiled round", parts.REST, parts.EVALUATION]
+    assert found["updates: compiled round"] == pytest.approx(80_000)
+    assert parts.not_arithmetic(found) == pytest.approx(0.2)
+
+
+def test_what_runs_in_an_evaluation_is_the_evaluation_s() -> None:
+    watch = parts.Stopwatch()
+    step = watch.timed(lambda: time.sleep(0.01), "collect: environment")
+    evaluate = watch.timed(lambda: [step() for _ in range(3)], parts.EVALUATION)
+    evaluate()
+    step()
+    assert watch.seconds[parts.EVALUATION] >= 0.03
+    assert 0.01 <= watch.seconds["collect: environment"] < watch.seconds[parts.EVALUATION]
+
+
+def test_mistakes_in_the_profile_s_options_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--profile", "--config", "conf/sac.yaml", "--model.gama=3"]) == 2
+    assert capsys.readouterr().err.startswith("error: --model.gama=3: SAC has no such option")
+    short = ["--config", "conf/sac.yaml", "--model.hidden_sizes=[8]", "--data.batch_size=4", "--data.eval_episodes=1"]
+    short += ["--data.total_frames=30", "--data.learning_starts=20", "--data.env.max_episode_steps=10"]
+    assert main(["--profile", "--rounds=50", *short, "--trainer.logger=null", "--trainer.accelerator=cpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: --rounds=50: expected less than the run has")
+
+
+def test_the_command_is_told_without_this_machine_s_paths() -> None:
+    argv = ["--sheeprl=/home/me/sheeprl/bin/python", "--out", "/tmp/x/docs", "--only=sac", "--out=docs/performance"]
+    assert _without_paths(argv) == ["--sheeprl=python", "--out", "docs", "--only=sac", "--out=docs/performance"]
+
+
 # ---------------------------------------------------------------------- the limit does the same work
 def packed(count: int) -> torch.Tensor:
     """Rows as `bare.PackedReplay` has them, of Pendulum's sizes."""
@@ -179,13 +212,13 @@ def packed(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ddpg"])
 def test_the_compiled_limit_is_the_eager_one(name: str) -> None:
-    work = Work(name, hidden=(16, 16), lr=1e-2)
+    work = Work(name, hidden=(16,), lr=1e-2)
     eager, compiled = Losses(work, 3, 1), Losses(work, 3, 1)
     for mine, theirs in zip(
         eager.trained() + list(eager.pairs()), compiled.trained() + list(compiled.pairs()), strict=True
     ):
         torch._foreach_copy_(theirs, mine)
-    rounds = eager_round(eager), compiled_round(compiled, backend="aot_eager")
+    rounds = eager_round(eager), compiled_round(compiled, backend="eager")
     for i in range(4):
         batch, noise = packed(32), torch.randn(eager.noise_shape(32))
         for run in rounds:
