@@ -1,4 +1,4 @@
-"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,list}`.
+"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,list}`.
 
 What a user can mend is one line on standard error and exit code 2; everything else is a bug and shows its traceback.
 """
@@ -19,7 +19,12 @@ from lit_mbrl.reports.table import table
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 # Commands that are not Lightning's have a module with a `run` of their own.
-_COMMANDS = {"evaluate": "lit_mbrl.evaluate", "video": "lit_mbrl.video", "plot": "lit_mbrl.reports.plot"}
+_COMMANDS = {
+    "evaluate": "lit_mbrl.evaluate",
+    "video": "lit_mbrl.video",
+    "plot": "lit_mbrl.reports.plot",
+    "model_error": "lit_mbrl.model_error",
+}
 _ALGORITHMS = Path(__file__).resolve().parent / "algorithms"
 
 

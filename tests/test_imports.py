@@ -57,6 +57,7 @@ ENTRY_POINTS = {
     "lit_mbrl.arguments",
     "lit_mbrl.cli",
     "lit_mbrl.evaluate",
+    "lit_mbrl.model_error",
     "lit_mbrl.video",
 }
 OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.ranks"}

@@ -146,7 +146,7 @@ class EnsembleDynamics(nn.Module):
             choice: positions `[B]` in `elites`.
         """
         inputs = self.scale(observation, action)
-        if get_proxy_mode() is not None:
+        if get_proxy_mode() is not None or torch.compiler.is_compiling():
             output = self.networks(inputs, self.elites)  # [K, B, .]
             picked = output.gather(0, choice.reshape(1, -1, 1).expand(1, -1, output.shape[-1])).squeeze(0)
             return self.split(picked)

@@ -83,6 +83,7 @@ def fit(
     improvement: float = 0.01,
     patience: int = 5,
     max_epochs: int | None = None,
+    holdout: TensorDictBase | None = None,
     descend: Callable[[Tensor], None] | None = None,
     on_epoch: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
@@ -100,16 +101,19 @@ def fit(
         improvement: see `BestEpochs`.
         patience: see `BestEpochs`.
         max_epochs: stop after so many at the latest.
+        holdout: frames to hold out instead of a fraction of the others.
         descend: takes a gradient step on a scalar loss; None: one without finite check or devices, but for a RunFailed
             where the loss is not finite.
         on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.
     """
-    assert len(frames) >= 2, "a fit needs a frame to learn from and one to hold out"
+    assert len(frames) >= (2 if holdout is None else 1), "a fit needs a frame to learn from and one to hold out"
     descend = descend or _Descend(objective, optimizer)
     device = frames["action"].device
-    num_holdout = max(1, min(int(len(frames) * holdout_ratio), max_holdout))
-    order = torch.randperm(len(frames), device=device)
-    holdout, training = frames[order[:num_holdout]], frames[order[num_holdout:]]
+    training = frames
+    if holdout is None:
+        num_holdout = max(1, min(int(len(frames) * holdout_ratio), max_holdout))
+        order = torch.randperm(len(frames), device=device)
+        holdout, training = frames[order[:num_holdout]], frames[order[num_holdout:]]
     if objective.before_fit is not None:
         objective.before_fit(training)
     samples = bootstrap(objective.members, len(training), device)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's, which most colour-blind people can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
 _NAMES = {
     "step": "environment steps",
@@ -29,7 +29,7 @@ _NAMES = {
 _TIMES = ((3600.0 * 2, 3600.0, "h"), (60.0 * 2, 60.0, "min"), (0.0, 1.0, "s"))
 _COLUMNS = 3
 # Settings of the picture itself; whatever matplotlibrc the user has, it looks the same and has the same bytes.
-_RC = {
+RC = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -60,7 +60,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figur
     columns = min(len(tasks), _COLUMNS) if len(curves) == 1 else len(curves) if len(tasks) == 1 else len(tasks)
     rows = math.ceil(len(places) / columns)
     labels = sorted({curve.label for curve in everything}, key=natural)
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | _RC):
+    with matplotlib.rc_context(matplotlib.rcParamsDefault | RC):
         width, height = (6.4, 4.0) if columns == 1 else (3.9 * columns, 3.2)
         figure = Figure(figsize=(width, height * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -97,7 +97,7 @@ def save(figure: Figure, out: Path) -> list[Path]:
     import matplotlib
 
     written = []
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | _RC):
+    with matplotlib.rc_context(matplotlib.rcParamsDefault | RC):
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
             path = out.with_name(f"{out.name}.{kind}")
             figure.savefig(path, dpi=200, metadata=metadata)
@@ -107,9 +107,9 @@ def save(figure: Figure, out: Path) -> list[Path]:
 
 def _line(panel: Axes, curve: Curve, divisor: float, index: int) -> None:
     x = curve.x / divisor
-    style = {"color": _COLOURS[index % len(_COLOURS)]}
+    style = {"color": COLOURS[index % len(COLOURS)]}
     label = "\n".join(textwrap.wrap(f"{curve.label} (n={curve.seeds})", 38))
-    dashes = _STYLES[index // len(_COLOURS) % len(_STYLES)]
+    dashes = _STYLES[index // len(COLOURS) % len(_STYLES)]
     marker = {"marker": "o", "markersize": 3} if len(x) <= 30 else {}
     panel.plot(x, curve.y.value, dashes, label=label, linewidth=1.5, **marker, **style)
     if curve.y.interval is not None:

@@ -107,6 +107,34 @@ def test_a_trace_gives_the_same_numbers_and_gradients_for_other_draws() -> None:
             torch.testing.assert_close(b, a)
 
 
+def test_a_trace_draws_anew_at_every_call() -> None:
+    """As eager steps and losses do under the same seeds: nothing that is drawn is frozen into the graph."""
+    model = make()
+    x, u = torch.randn(B, O), torch.randn(B, A)
+    frames = make_frames(B, 1)
+
+    def step(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(model.step(x, u))
+
+    def loss(observation: Tensor, following: Tensor) -> Tensor:
+        following = {"observation": following, "reward": frames["next", "reward"]}
+        return model.dynamics.bootstrapped_loss(
+            TensorDict({"observation": observation, "action": frames["action"], "next": following}, [B, 1])
+        )
+
+    for function, inputs in ((step, (x, u)), (loss, (frames["observation"], frames["next", "observation"]))):
+        traced = make_fx(function)(*inputs)
+        results = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            expected = function(*inputs)
+            torch.manual_seed(seed)
+            results.append(traced(*inputs))
+            torch.testing.assert_close(results[-1], expected)
+        first, second = (result[0] if isinstance(result, tuple) else result for result in results)
+        assert not torch.equal(first, second)
+
+
 def test_unroll_is_the_mean_of_the_elites_step_by_step() -> None:
     model = make()
     x, actions = torch.randn(B, O), torch.randn(B, T, A)

@@ -184,8 +184,8 @@ def test_an_ensemble_learns_and_its_elites_are_the_best(probabilistic: bool) -> 
     factory = Ensemble(E, 2, [32, 32], probabilistic=probabilistic, propagation="mean", lr=1e-2)
     frames = smooth_frames(600)
     target = torch.cat([frames["next", "observation"] - frames["observation"], frames["next", "reward"]], -1)
-    model, result = train(factory, "dynamics", frames, batch_size=64, max_epochs=25)
-    assert (result.errors < 0.05 * target.var()).all()  # more than 95 % of the variance is explained
+    model, result = train(factory, "dynamics", frames, batch_size=64, max_epochs=40)
+    assert (result.errors < 0.1 * target.var()).all()  # more than 90 % of the variance is explained
     assert model.dynamics.elites.tolist() == result.errors.argsort()[:2].tolist()
     assert model.dynamics.input_mean.any() and (model.dynamics.input_std != 1.0).all()
     if probabilistic:  # the noise of the observations is 0.02; hold-out errors of the reward are larger
