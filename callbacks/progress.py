@@ -66,7 +66,7 @@ class Progress(Callback):
         if self._bar is not None:
             if now - self._shown >= self.refresh_seconds:
                 self._bar.set_postfix_str(", ".join(filter(None, (self._evaluation, news))), refresh=False)
-                self._refresh(pl_module)
+                self._refresh(pl_module, force=True)
                 self._bar.set_postfix_str(self._evaluation, refresh=False)
             return
         if self._work_time is None:

@@ -81,6 +81,33 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "model.model_updates": POSITIVE,
     },
     "td3": {"model.policy_delay": POSITIVE},
+    "mbpo": {
+        "model.model_batch_size": POSITIVE,
+        "model.holdout_ratio": [*SHARE, "0", "1"],
+        "model.max_holdout": POSITIVE,
+        "model.model_improvement": SHARE,
+        "model.model_patience": [*INTEGER, "-1"],
+        "model.model_max_epochs": [value for value in POSITIVE if value != "null"],
+        "data.model_train_freq": POSITIVE,
+        "data.rollout_freq": [value for value in POSITIVE if value != "null"],
+        "data.rollout_batch_size": [*POSITIVE, "1000000000000"],
+        "data.rollout_schedule": ["abc", "3", "[1,2,3]", "[20,10,1,1]", "[0,10,0,1]", "[a,b,c,d]", "null"],
+        "data.model_epoch": POSITIVE,
+        "data.retain_epochs": POSITIVE,
+        "data.real_ratio": [*SHARE, "1"],
+    },
+    "memr": {
+        "model.objective": ["abc", "1", "null"],
+        "model.priority_exponent": [*NUMBER, "-0.1", NAN, INFINITE],
+        "model.weight_exponent": ["abc", "0.4", "[1]", "[-1,1]", "[nan,1]", "null"],
+        "model.behaviour_hidden_sizes": [value for value in SIZES if value != "null"],
+        "model.behaviour_lr": RATE,
+        "model.behaviour_epochs": POSITIVE,
+        "model.behaviour_batch_size": POSITIVE,
+        "data.segments": POSITIVE,
+        "data.rollout_freq": POSITIVE,
+        "data.rollout_schedule": ["[0,1,1,2]"],
+    },
 }
 UNKNOWN = [
     *("--bogus=1", "--model.bogus=1", "--data.bogus=1", "--data.env.bogus=1", "--trainer.bogus=1", "--checkpoint.x=1"),
@@ -99,6 +126,13 @@ UNKNOWN = [
 ]
 # Options that are right by themselves and wrong together.
 CONTRADICTIONS = [
+    "--data=Dyna",
+    "--data=PrioritizedDyna",
+    "--model=MBPO",
+    "--model=MEMR --data=Dyna",
+    "--model=MBPO --data=PrioritizedDyna",
+    "--model=MBPO --data=Dyna --data.learning_starts=1",
+    "--model=MBPO --data=Dyna --trainer.devices=2",
     "--data.total_frames=50 --data.learning_starts=50",
     "--data.env.num_envs=2",
     "--data.env.num_envs=4 --data.frames_per_batch=6",

@@ -17,6 +17,7 @@ import callbacks.progress
 from callbacks import Progress, duration
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.cli import CONF
+from tests.dyna import make
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 
@@ -111,3 +112,34 @@ def test_can_be_switched_off(bars: list[Bar], capsys: pytest.CaptureFixture) -> 
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_bar_tells_of_a_model_s_fit_and_shows_the_evaluation_again(
+    bars: list[Bar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Bar, "refresh", lambda self: shown.append(self.postfix))
+    fit(*make("mbpo"), Progress(refresh_seconds=0))
+    news = [text for text in shown if "fitting" in text]
+    assert re.fullmatch(r"fitting the model's dynamics: epoch 1, hold-out error \d\S*", news[0])
+    assert re.fullmatch(r"eval return -?\d+\.\d \+- \d+\.\d, fitting the model's dynamics: epoch 3, .*", news[-1])
+    assert re.fullmatch(r"eval return -?\d+\.\d \+- \d+\.\d", bars[0].postfix)
+
+
+def test_log_has_a_line_every_half_a_minute_of_a_long_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    clock = iter(range(0, 10**6, 12))  # every look at the clock finds it twelve seconds on
+    monkeypatch.setattr(callbacks.progress.time, "monotonic", lambda: float(next(clock)))
+    algorithm, data = make("mbpo", model_train_freq=100)
+    algorithm.fit_options |= {"max_epochs": 9, "patience": 9}
+    fit(algorithm, data, Progress())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "fitting" in line]
+    # The nine epochs of the only fit: the first starts the clock, a line at 36 seconds after it, and so on.
+    assert [line.split("epoch ")[1].split(",")[0] for line in lines] == ["4", "7"]
+    assert all(line.startswith("24/60 env steps, fitting the model's dynamics: epoch ") for line in lines)
+
+
+def test_nothing_is_told_where_progress_is_off(capsys: pytest.CaptureFixture) -> None:
+    fit(*make("mbpo"), Progress(enabled=False))
+    assert "fitting" not in capsys.readouterr().out
