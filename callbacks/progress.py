@@ -10,12 +10,13 @@ from typing import Any, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
+from callbacks.hooks import NothingInsideARound
 from lit_mbrl.errors import require
 
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
-class Progress(Callback):
+class Progress(NothingInsideARound, Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place. After a resume the speed counts this
