@@ -4,8 +4,7 @@
 
 One run, in which blocks of 100 rounds with and without take turns (with, without, without, with, ...): two layers of
 256 units, batches of 256, one environment step per round. Per pair of blocks the ratio of the times; their median, the
-95 % bootstrap interval of the median, and the quartiles. CPU time feels less of what else the machine is doing; on a
-busy one look at `inside`, the share of CPU time that is spent in these parts (Lightning's way to them not counted).
+95 % bootstrap interval of the median, and the quartiles. CPU time feels less of what else the machine is doing.
 
 | part | what is on |
 |---|---|
@@ -24,7 +23,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +57,6 @@ class TakeTurns(Callback):
         self.part, self.pairs = part, pairs
         self.wall: dict[bool, list[float]] = {True: [], False: []}
         self.cpu: dict[bool, list[float]] = {True: [], False: []}
-        self.inside = 0.0  # seconds of CPU time in the parts
         self._round = 0
         self._on: bool | None = None
         self._start = 0.0, 0.0
@@ -86,16 +83,6 @@ class TakeTurns(Callback):
             self._switch(trainer, pl_module)
             self._start = time.perf_counter(), time.process_time()
         self._round += 1
-
-    def _timed(self, function: Callable) -> Callable:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.inside += (time.thread_time() - start) * (self._round > 3 * BLOCK)
-
-        return timed
 
     def _switch(self, trainer: Trainer, pl_module: LightningModule) -> None:
         on = {part: self._on and self.part in (part, "all") for part in PARTS}
@@ -151,8 +138,7 @@ def main() -> None:
     # A bar that nobody sees, as if there were a terminal.
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     callbacks.progress._has_terminal, callbacks.progress._terminal = lambda: True, lambda: nowhere
-    print("| algorithm | part | ms per round without | CPU time | wall-clock | inside |")
-    print("|---|---|---|---|---|---|")
+    print("| algorithm | part | ms per round without | CPU time | wall-clock |\n|---|---|---|---|---|")
     for part in options.parts:
         with tempfile.TemporaryDirectory() as folder, quiet():
             watchdog = Watchdog("nobody", "nothing", "none", folder)
