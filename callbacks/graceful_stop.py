@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
+from callbacks.hooks import NothingInsideARound
 from lit_mbrl import ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -26,7 +27,7 @@ class Aborted(BaseException):
     """A run was told to stop at once: nothing more was saved."""
 
 
-class GracefulStop(Callback):
+class GracefulStop(NothingInsideARound, Callback):
     """The first SIGINT or SIGTERM finishes the running round, saves and stops; a second SIGINT stops at once.
 
     SIGINT is a person at a keyboard, who means it when asking twice. SIGTERM comes from programs (a scheduler, an agent

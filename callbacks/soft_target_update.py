@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.hooks import NothingInsideARound
 from lit_mbrl.errors import require
 
 
-class SoftTargetUpdate(Callback):
+class SoftTargetUpdate(NothingInsideARound, Callback):
     """`target <- tau * online + (1 - tau) * target` after every `period`-th round, for all of the module's `targets()`.
 
     The period counts the module's rounds, so a resumed run keeps its rhythm.

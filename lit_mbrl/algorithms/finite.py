@@ -44,16 +44,16 @@ class FiniteCheck:
             gradients: of the update's parameters.
             scaled: whether a gradient scaler looks after the gradients.
         """
-        total = loss.detach()
+        parts = [loss.detach()]
         if not scaled:
             # The 2-norm is the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be.
-            norms = torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
-            total = torch.stack(norms).sum() + total
-        if total.device.type == "cpu" and ranks.world_size() == 1:
-            if math.isfinite(total.item()):
+            parts += torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
+        if loss.device.type == "cpu" and ranks.world_size() == 1:
+            if all(math.isfinite(part.item()) for part in parts):
                 return True
             self._count(name, round)
             return False
+        total = torch.stack(parts).sum()
         flag = (~torch.isfinite(total)).float().reshape(1)
         ranks.average_([flag])  # with several processes all leave the step out if one has to
         flag = (flag > 0).float().squeeze(0)
