@@ -80,6 +80,21 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "model.model_hidden_size": POSITIVE,
         "model.model_updates": POSITIVE,
     },
+    "sac_svg_ensemble": {
+        "model.world_model": ["abc", "1", "os.path", "SAC"],
+        "model.world_model.num_members": [*POSITIVE, "4"],
+        "model.world_model.num_elites": [*POSITIVE, "4", "6"],
+        "model.world_model.hidden_sizes": ["abc", "1", "[0]", "[8.5]"],
+        "model.world_model.weight_decay": ["abc", "[1e-4]", "[-1,1,1]"],
+        "model.world_model.activation": ["abc", "1", "null"],
+        "model.world_model.probabilistic": FLAG,
+        "model.world_model.propagation": ["abc", "1", "null"],
+        "model.world_model.termination": ["abc", "1", "null"],
+        "model.world_model.lr": RATE,
+        "model.world_model.member": ["3"],
+        "model.model_hidden_size": ["64"],
+        "model.gru_layers": ["1"],
+    },
     "td3": {"model.policy_delay": POSITIVE},
 }
 UNKNOWN = [
