@@ -9,6 +9,10 @@ ratios, with the range of the middle half. Both sides compute the same numbers, 
   with all parameters of the separate networks in one Adam (one fused step), and with one Adam per network.
 - rollouts: 100 000 one-step predictions, each by one of 5 elites drawn at random, noise included. The other side asks
   the elites one after the other about all samples and then picks, as a loop over members does it.
+
+On one core of a busy machine a training pass takes the loop 1.1 to 1.2 times longer, and 100,000 rollouts 5 to 9 times.
+The pass is 1.4 GFLOP of matrix products on both sides, two thirds of its time there: one product for all members saves
+calls, not arithmetic. A rollout asks one elite where the loop asks all.
 """
 
 from __future__ import annotations

@@ -145,11 +145,12 @@ def _unknown(argument: str, options: Iterable[str]) -> str:
 def _unknown_parameter(key: str, parameter: str, text: str) -> str:
     value = re.search(rf"NestedArg\(key='{re.escape(parameter)}', val='?(.*?)'?\)", text)
     given = f"={value[1]}" if value else ""
-    path = re.search(r"Problem with given class_path '([^']+)'", text)
-    if path is None:
+    paths = re.findall(r"Problem with given class_path '([^']+)'", text)
+    if not paths:
         return f"--{key}.{parameter}{given}: no such option"
-    hint = did_you_mean(parameter, parameters_of(_resolve(path[1]))).replace("'", f"'--{key}.", 1)
-    return f"--{key}.{parameter}{given}: {path[1].rpartition('.')[2]} has no such option{hint}"
+    path = paths[-1]  # of a component within a component the inner one
+    hint = did_you_mean(parameter, parameters_of(_resolve(path))).replace("'", f"'--{key}.", 1)
+    return f"--{key}.{parameter}{given}: {path.rpartition('.')[2]} has no such option{hint}"
 
 
 def _explain_interpolation(chain: Sequence[BaseException]) -> str:

@@ -31,7 +31,7 @@ def compare(name: str, rounds: int, path: Path, **options: object) -> None:
     assert second.trainer.current_epoch == whole.trainer.current_epoch
 
 
-@pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "sac_svg", "mve_svg"])
+@pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "sac_svg", "sac_svg_ensemble", "mve_svg"])
 def test_resume_in_the_middle_of_an_epoch(name: str, tmp_path: Path) -> None:
     compare(name, 9, tmp_path / "run.ckpt")
 
