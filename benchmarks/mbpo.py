@@ -3,9 +3,9 @@
     python benchmarks/mbpo.py [environment steps, 250 by default]
 
 InvertedPendulum-v5 stands for mbrl-lib's cart-pole (both have four observations and one action), SAC is 256 x 256 with
-batches of 256. mbrl-lib 0.2.0 took, on two cores and for 1000 environment steps, 133 s: 7.7 ms per SAC update, 2.6 ms per
-batch of model training, and 174 000 rolled out transitions per second. That was another machine on another day: figures
-beside each other say which part is slow, and only runs that take turns say by how much one is faster.
+batches of 256. mbrl-lib 0.2.0 took, on two cores and for 1000 environment steps, 133 s: 7.7 ms per SAC update, 2.6 ms
+per batch of model training, and 174 000 rolled out transitions per second. That was another machine on another day:
+figures beside each other say which part is slow, and only runs that take turns say by how much one is faster.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/model_buffer.py
 
-Rows of Hopper's sizes (11 observations, 3 actions). Sizes take turns, so that what else the machine does hits all of them.
+Rows of Hopper's sizes (11 observations, 3 actions). Sizes take turns, so that what else the machine does hits them all.
 """
 
 from __future__ import annotations
