@@ -25,3 +25,14 @@ def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
         returns = [float(row["eval/return"]) for row in csv.DictReader(file) if row["eval/return"]]
     assert returns[0] < -500  # it was not there from the start
     assert max(returns[-3:]) > -250
+
+
+@pytest.mark.parametrize("config", ["mbpo", "memr"])
+def test_balance(config: str, tmp_path: Path) -> None:
+    """InvertedPendulum-v5 pays 1 per step, 1000 at most; random actions fall after about 6 steps."""
+    options = ["--seed_everything=0", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    assert main(["fit", "--config", f"conf/{config}.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        returns = [float(row["eval/return"]) for row in csv.DictReader(file) if row["eval/return"]]
+    assert returns[0] < 200  # it was not there from the start
+    assert max(returns[-3:]) > 800

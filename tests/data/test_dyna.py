@@ -141,8 +141,11 @@ def state_of(algorithm: MBPO, data: Dyna) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("rounds", [8, 9, 17])  # a fit and a rollout follow round 8
-@pytest.mark.parametrize("name", ["mbpo", "mbpo_recurrent", "memr", "memr_code"])
+# A fit and a rollout follow round 8.
+@pytest.mark.parametrize(
+    ("name", "rounds"),
+    [("mbpo", 8), ("mbpo", 9), ("mbpo_recurrent", 17), ("memr", 8), ("memr", 9), ("memr_code", 17)],
+)
 def test_resume_gives_the_same_bits(name: str, rounds: int, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     options: dict[str, Any] = {"rollout_schedule": [0, 2, 1, 2]} if name.startswith("mbpo") else {}
