@@ -309,7 +309,8 @@ class Algorithm(LightningModule):
         """
         loss = update.loss(frames)
         parameters = update.parameters()
-        optimizer.zero_grad()
+        for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
+            parameter.grad = None
         self.manual_backward(loss, inputs=parameters)
         if update.max_grad_norm is not None:
             if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
@@ -388,18 +389,3 @@ class Algorithm(LightningModule):
         clocks = checkpoint["clocks"]
         self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
         self.finite.skipped = dict(checkpoint["skipped"])
-
-
-def positive_sizes(option: str, sizes: list[int]) -> None:
-    """Checks a list of hidden layer sizes."""
-    require(all(size > 0 for size in sizes), option, sizes, "positive layer sizes, as [256,256]")
-
-
-def in_unit_interval(option: str, value: float) -> None:
-    """Checks a discount or an averaging rate."""
-    require(0.0 <= value <= 1.0, option, value, "a number between 0 and 1")
-
-
-def positive(option: str, value: float) -> None:
-    """Checks a learning rate or another strictly positive number."""
-    require(value > 0, option, value, "a number > 0")

@@ -27,9 +27,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.algorithms.base import positive, positive_sizes
 from lit_mbrl.algorithms.mbpo import MBPO
-from lit_mbrl.errors import require
+from lit_mbrl.errors import positive, positive_sizes, require
 from lit_mbrl.losses import (
     behaviour_loss,
     entropy_priority,

@@ -34,9 +34,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Sampling, Update, positive
+from lit_mbrl.algorithms.base import Sampling, Update
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.errors import require
+from lit_mbrl.errors import positive, require
 from lit_mbrl.imagination import Imagined, imagine
 from lit_mbrl.losses import value_gradient_loss
 from lit_mbrl.models import Objective, Recurrent, WorldModelFactory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 from tensordict import TensorDictBase
@@ -36,6 +37,10 @@ class Update:
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained parameters, in a fixed order."""
+        return self._parameters
+
+    @cached_property  # modules are asked once: walking through them takes as long as a step of a small network
+    def _parameters(self) -> list[nn.Parameter]:
         if isinstance(self.modules, nn.Parameter):
             return [self.modules]
         modules = [self.modules] if isinstance(self.modules, nn.Module) else list(self.modules)
