@@ -41,6 +41,8 @@ class Priorities:
 
     def set(self, slots: Tensor, mass: Tensor) -> None:
         """Writes `p^alpha`, `[n]`, of the frames in slots `[n]`; of a slot named more than once the last counts."""
+        if not len(slots):
+            return
         slots, where = slots.unique(return_inverse=True)
         last = torch.zeros_like(slots).scatter_reduce_(0, where, torch.arange(len(where)), "amax")
         self._mass[slots] = mass.cpu()[last]
@@ -51,15 +53,9 @@ class Priorities:
         slots, _ = self._sampler.sample(_Slots(size), count)
         return slots, self._mass[slots] / self._mass[:size].sum()
 
-    def state_dict(self) -> dict[str, Any]:
-        """As they lie: a resumed replay has its frames in the same slots."""
-        return {"mass": self._mass.clone(), "known": self.known}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self._mass, self.known = state["mass"].clone(), state["known"]
-        slots = self._mass.nonzero().squeeze(-1)
-        self._sampler.update_priority(slots, self._mass[slots])
+    def of(self, slots: Tensor) -> Tensor:
+        """`p^alpha` of the frames in slots `[n]`, `[n]`; 0 where there is none yet."""
+        return self._mass[slots]
 
 
 class _Slots:
@@ -88,7 +84,7 @@ class PrioritizedDyna(Dyna):
     """
 
     # Segments of another size do not fit into the ring.
-    only_at_start: ClassVar[tuple[str, ...]] = (*Dyna.only_at_start, "rollout_batch_size", "segments", "capacity")
+    only_at_start: ClassVar[tuple[str, ...]] = (*Dyna.only_at_start, "rollout_batch_size", "segments")
 
     def __init__(
         self,
@@ -161,12 +157,16 @@ class PrioritizedDyna(Dyna):
         Nothing that a priority depends on has changed in between, so it is the one they would have got on arrival.
         """
         algorithm, replay = self.trainer.lightning_module, self.replay
-        first = max(self.priorities.known, replay.written - len(replay))
-        slots = (replay.cursor - replay.written + torch.arange(first, replay.written)) % replay.capacity
+        slots = self.slots_since(max(self.priorities.known, replay.written - len(replay)))
         new = replay.buffer[slots]
         mass = algorithm.priority_mass(new["observation"].to(algorithm.device), new["action"].to(algorithm.device))
         self.priorities.set(slots, mass)
         self.priorities.known = replay.written
+
+    def slots_since(self, first: int) -> Tensor:
+        """Slots of the frames from number `first` on, in the order of their numbers."""
+        numbers = torch.arange(first, self.replay.written)
+        return (self.replay.cursor - self.replay.written + numbers) % self.replay.capacity
 
     def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
         """Real rows first; they were drawn uniformly, so their weight is 1."""
@@ -177,10 +177,15 @@ class PrioritizedDyna(Dyna):
 
     # ------------------------------------------------------------------ checkpoint
     def model_state(self) -> dict[str, Any]:
-        """See `Dyna.model_state`; and the priorities."""
-        return super().model_state() | {"priorities": self.priorities.state_dict()}
+        """See `Dyna.model_state`; and the priorities of the frames in the replay, the oldest first."""
+        mass = self.priorities.of(self.slots_since(self.replay.written - len(self.replay)))
+        return super().model_state() | {"priorities": {"mass": mass, "known": self.priorities.known}}
 
     def load_model_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what `model_state` returned."""
+        """Restores what `model_state` returned, into a replay that has its frames again."""
         super().load_model_state(state)
-        self.priorities.load_state_dict(state["priorities"])
+        priorities = state["priorities"]
+        slots = self.slots_since(self.replay.written - len(self.replay))
+        mass = priorities["mass"][len(priorities["mass"]) - len(slots) :]  # a smaller replay has the newest frames
+        self.priorities.set(slots[mass > 0], mass[mass > 0])
+        self.priorities.known = priorities["known"]
