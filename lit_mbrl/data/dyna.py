@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDict, TensorDictBase
 
+from lit_mbrl.data.disk import COPIES
 from lit_mbrl.data.model_buffer import ModelBuffer, bytes_per_row
 from lit_mbrl.data.off_policy import OffPolicy
 from lit_mbrl.data.replay import predicted_bytes, require_room
@@ -170,6 +171,11 @@ class Dyna(OffPolicy):
 
     def _model_bytes(self) -> int:
         return self._largest() * bytes_per_row(self.spec.observation_dim, self.spec.action_dim)
+
+    def disk_bytes(self, every_epochs: int | None, world_size: int) -> dict[str, int]:
+        """See `OffPolicy.disk_bytes`; a checkpoint has the whole model buffer in it, too."""
+        needed = super().disk_bytes(every_epochs, world_size)
+        return needed if every_epochs is None else needed | {"the model's data": COPIES * self._model_bytes()}
 
     def make_buffer(self, device: torch.device) -> ModelBuffer:
         """An empty buffer of the size that the schedule begins with."""

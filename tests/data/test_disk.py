@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.cli import main
-from lit_mbrl.data import Replay
-from lit_mbrl.data.disk import frames_in_files, require_disk
+from lit_mbrl.data import Dyna, Replay
+from lit_mbrl.data.disk import COPIES, frames_in_files, require_disk
 from lit_mbrl.data.replay import predicted_bytes
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.errors import UserError
-from tests.command_line import SAC
+from tests.command_line import NO_WANDB, SAC, TINY
 from tests.data.test_replay import frames
 
 Usage = namedtuple("Usage", "total used free")
@@ -92,3 +92,21 @@ def test_what_a_resumed_run_has_on_the_disk_is_room_for_it(tmp_path: Path, monke
         require_disk(tmp_path / "run", {"checkpoints": 3_900_000})
     with pytest.raises(UserError, match="but there are 1.0 MB"):
         require_disk(tmp_path / "another" / "run", {"checkpoints": 2_900_000})
+
+
+def test_a_model_buffer_is_part_of_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an MBPO run leaves behind is within its estimate, and most of it is imagined."""
+    monkeypatch.chdir(tmp_path)
+    estimates: list[dict[str, int]] = []
+    original = Dyna.disk_bytes
+
+    def disk_bytes(self: Dyna, every_epochs: int | None, world_size: int) -> dict[str, int]:
+        estimates.append(original(self, every_epochs, world_size))
+        return estimates[-1]
+
+    monkeypatch.setattr(Dyna, "disk_bytes", disk_bytes)
+    command = ["fit", "--config", "conf/mbpo.yaml", *TINY, "--data.rollout_batch_size=2000", NO_WANDB]
+    assert main([*command, "--data.total_frames=40", "--trainer.default_root_dir=run"]) == 0
+    (estimate,) = estimates
+    size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size
+    assert 0.5 * estimate["the model's data"] / COPIES < size < sum(estimate.values()) / COPIES + 2_000_000
