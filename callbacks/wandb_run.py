@@ -65,7 +65,7 @@ class WandbRun(Callback):
         self._run = _logger(trainer).experiment
         known = {
             "git": git_state(_ROOT),
-            "environment": dataclasses.asdict(trainer.datamodule.spec),
+            "environment": _plain(trainer.datamodule.spec),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         # A resumed run may be resumed at another commit; the last one is the one to know.
@@ -179,3 +179,8 @@ def _logger(trainer: Trainer) -> lightning.pytorch.loggers.WandbLogger:
 
 def _checkpoint(trainer: Trainer) -> Checkpoint | None:
     return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)), None)
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    """The fields of an `envs.Spec` that are values; its termination rule is a function."""
+    return {name: value for name, value in dataclasses.asdict(spec).items() if not callable(value)}

@@ -148,9 +148,11 @@ def _unknown_parameter(key: str, parameter: str, text: str) -> str:
     paths = re.findall(r"Problem with given class_path '([^']+)'", text)
     if not paths:
         return f"--{key}.{parameter}{given}: no such option"
-    path = paths[-1]  # of a component within a component the inner one
-    hint = did_you_mean(parameter, parameters_of(_resolve(path))).replace("'", f"'--{key}.", 1)
-    return f"--{key}.{parameter}{given}: {path.rpartition('.')[2]} has no such option{hint}"
+    classes = [_resolve(path) for path in paths]
+    # Of a component within a component the inner one, and not the base class that jsonargparse tries after it.
+    named = [cls for cls in classes if not any(issubclass(other, cls) and other is not cls for other in classes)]
+    hint = did_you_mean(parameter, parameters_of(named[-1])).replace("'", f"'--{key}.", 1)
+    return f"--{key}.{parameter}{given}: {named[-1].__name__} has no such option{hint}"
 
 
 def _explain_interpolation(chain: Sequence[BaseException]) -> str:

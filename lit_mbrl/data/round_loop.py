@@ -32,7 +32,7 @@ class RoundLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         trainer, module, data = self.trainer, self.trainer.lightning_module, self.trainer.datamodule
         self._plain = (
-            isinstance(trainer.profiler, PassThroughProfiler)
+            type(trainer.profiler) is PassThroughProfiler
             and isinstance(data_fetcher, _PrefetchDataFetcher)
             and not module.automatic_optimization
             and not trainer.lr_scheduler_configs

@@ -30,6 +30,7 @@ def test_lightning_calls_them_at_both_ends_of_a_round_only(tmp_path: Path) -> No
     profiler = Names()
     options = {"default_root_dir": tmp_path, "enable_checkpointing": None, "profiler": profiler}
     fit(SAC(hidden_sizes=[8]), make_data(), Progress(), GracefulStop(), Checkpoint(), **options)
+    # The profiler has Lightning's own loop run, and not the leaner one of `data.round_loop`.
     hooks = [name.rpartition(".")[2] for name in profiler.seen if name.startswith("[Callback]")]
     assert hooks.count("on_train_batch_end") == 4 * 36  # with SoftTargetUpdate, in every round
     assert not {"on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"} & set(
