@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+_HERE, _FORMAT = Path(__file__).parent, warnings.formatwarning
 _LIGHTNING = ("lightning", "lightning.fabric", "lightning.pytorch")
 
 
@@ -40,6 +41,7 @@ def quiet() -> Iterator[None]:
     torchrl.addFilter(_no_info)
     for handler in handlers:
         handler.addFilter(_not_lightnings_info)
+    original, warnings.formatwarning = warnings.formatwarning, _formatted
     try:
         with warnings.catch_warnings():
             # Lightning's own uses of deprecated names, of torch and of jsonargparse.
@@ -53,9 +55,19 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16")
             yield
     finally:
+        warnings.formatwarning = original
         torchrl.removeFilter(_no_info)
         for handler in handlers:
             handler.removeFilter(_not_lightnings_info)
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours is one line for the user; where in the code it stands is for those of others."""
+    if Path(filename).is_relative_to(_HERE) or Path(filename).is_relative_to(_HERE.parent / "callbacks"):
+        return f"warning: {message}\n"
+    return _FORMAT(message, category, filename, lineno, line)
 
 
 def _not_lightnings_info(record: logging.LogRecord) -> bool:

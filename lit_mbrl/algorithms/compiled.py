@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -204,9 +205,23 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Any]:
     Not `torch.compile`, whose guards look at each of some hundred inputs again in every call.
     """
     from torch._inductor import standalone_compile
+    from torch._inductor.exc import InductorError
+    from torch._inductor.utils import fresh_cache
 
-    options = {"config_patches": _OPTIONS}
-    return standalone_compile(graph, example, dynamic_shapes="from_example_inputs", options=options)
+    def compile() -> Callable[..., Any]:
+        options = {"config_patches": _OPTIONS}
+        return standalone_compile(graph, example, dynamic_shapes="from_example_inputs", options=options)
+
+    try:
+        return compile()
+    except (InductorError, ImportError) as error:
+        cause = getattr(error, "inner_exception", error)
+        if not isinstance(cause, ImportError):
+            raise
+        # A process that was killed while it compiled leaves half a library, which torch would try to load for ever.
+        rank_zero_warn(f"model.compile: torch's cache is broken, delete it ({cause}); going on without")
+        with fresh_cache():
+            return compile()
 
 
 def _steps(

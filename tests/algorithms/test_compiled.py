@@ -6,6 +6,9 @@ Inductor compiles it is checked once, and for every algorithm in the slow suite.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from lit_mbrl.cli import main
 from tests.algorithms.frames import ALGORITHMS
 from tests.algorithms.test_finite import BAD_ROUND
 from tests.command_line import SAC as FIT
-from tests.command_line import load, rows
+from tests.command_line import load, rows, same
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 
 ROUNDS = 16  # of a run of 40 frames whose warm-up takes 24
@@ -77,6 +80,27 @@ def test_inductor_compiles_a_round_and_resumes_it_exactly(tmp_path: Path) -> Non
     assert all(torch.equal(first[name], second[name]) for name in first)
     eager = run(lambda: SAC(hidden_sizes=[4], normalize_observations=True), False)
     assert_same(eager, first, 2e-4)
+
+
+@pytest.mark.slow
+def test_half_a_library_in_the_cache_is_not_the_end_of_compiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process leaves it that is killed while it compiles; each run is a process of its own, as a user's."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "lit_mbrl", *FIT, "--model.compile=true", "--trainer.default_root_dir"]
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=tmp_path, check=True)
+    run([*command, "first"])
+    libraries = list((tmp_path / "cache").glob("**/*.so"))
+    assert libraries
+    for path in libraries:
+        path.write_bytes(b"")
+    again = run([*command, "second"])
+    (line,) = [line for line in again.stderr.splitlines() if "cache" in line]
+    assert line.startswith("warning: model.compile: torch's cache is broken, delete it (")
+    assert "eagerly" not in again.stderr
+    first, second = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("first", "second"))
+    assert same(first["state_dict"], second["state_dict"])
 
 
 @pytest.mark.usefixtures("uncompiled")
