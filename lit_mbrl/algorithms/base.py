@@ -262,15 +262,14 @@ class Algorithm(LightningModule):
         try:
             if self._compiled is None:
                 self._compiled = self._start_compiling()
-            recorded, finite = self._compiled.run(batch, due)
+            recorded, finite = self._compiled.run(batch, due, self._recording)
         except CannotCompile as reason:
             self._compile = False
             rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
         self.finite.report(names, self.grad_steps, finite)
-        if self._recording:
-            self._recorded |= recorded
+        self._recorded |= recorded
         return True
 
     def _start_compiling(self) -> CompiledRound:

@@ -92,12 +92,15 @@ class CompiledRound:
         if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
             raise CannotCompile(f"the optimiser of {update.name!r} is Adam with further options")
 
-    def run(self, batches: dict[str, TensorDictBase], due: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+    def run(
+        self, batches: dict[str, TensorDictBase], due: Sequence[int], recording: bool = True
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Takes the steps of the updates with these indices.
 
         Args:
             batches: raw, as `Algorithm.training_step` gets them.
             due: indices into the algorithm's list of updates, ascending.
+            recording: whether anybody wants the metrics.
 
         Returns:
             The recorded metrics, and for each gradient step whether it was finite, and so was taken, `[steps]`.
@@ -109,8 +112,9 @@ class CompiledRound:
         for group in self.groups(due):
             for k in range(group.repeat):
                 batch = batches[group.batch][k] if group.batch == "sequences" else batches[group.batch]
-                values, flags = self._call(group, batch)
-                recorded |= values
+                names, values, flags = self._call(group, batch)
+                if recording:
+                    recorded |= zip(names, values.unbind(), strict=True)
                 finite.append(flags)
         return recorded, torch.cat(finite)
 
@@ -134,7 +138,7 @@ class CompiledRound:
             self._lr_set[index] = lr
 
     # ------------------------------------------------------------------ calling
-    def _call(self, group: _Group, batch: TensorDictBase) -> tuple[dict[str, Tensor], Tensor]:
+    def _call(self, group: _Group, batch: TensorDictBase) -> tuple[Sequence[str], Tensor, Tensor]:
         key = (tuple(index for index, _ in group.updates), self._algorithm.phase())
         graph = self._graphs.get(key)
         if graph is None:
@@ -149,7 +153,7 @@ class CompiledRound:
         # Autocast has been traced; a second one over the graph would cast the products inside it again.
         with torch.no_grad(), torch.autocast(self._algorithm.device.type, enabled=False):
             values, flags = graph.call(*(batch[key] for key in graph.keys), *(draw() for draw in graph.noise))
-        return dict(zip(graph.recorded, values.unbind(), strict=True)), flags
+        return graph.recorded, values, flags
 
     def _compile(self, group: _Group, batch: TensorDictBase) -> _Graph:
         algorithm = self._algorithm
