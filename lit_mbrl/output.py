@@ -39,6 +39,9 @@ def quiet() -> Iterator[None]:
     handlers = [handler for name in _LIGHTNING for handler in logging.getLogger(name).handlers]
     torchrl = logging.getLogger("torchrl")
     torchrl.addFilter(_no_info)
+    # It warns of every compilation on a machine that has CUDA's tools and no GPU.
+    compiler = logging.getLogger("torch.utils.cpp_extension")
+    compiler.addFilter(_not_about_cuda)
     for handler in handlers:
         handler.addFilter(_not_lightnings_info)
     original, warnings.formatwarning = warnings.formatwarning, _formatted
@@ -57,6 +60,7 @@ def quiet() -> Iterator[None]:
     finally:
         warnings.formatwarning = original
         torchrl.removeFilter(_no_info)
+        compiler.removeFilter(_not_about_cuda)
         for handler in handlers:
             handler.removeFilter(_not_lightnings_info)
 
@@ -72,6 +76,10 @@ def _formatted(
 
 def _not_lightnings_info(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or f"{os.sep}lightning{os.sep}" not in record.pathname
+
+
+def _not_about_cuda(record: logging.LogRecord) -> bool:
+    return "No CUDA runtime" not in record.getMessage()
 
 
 def _no_info(record: logging.LogRecord) -> bool:
