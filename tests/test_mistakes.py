@@ -115,20 +115,7 @@ MISTAKES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, so that `conf/` is the package's and `runs/` is ours."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("runs") / "finished"
-    assert main([*SAC, f"--trainer.default_root_dir={folder}"]) == 0
-    return folder
+pytestmark = pytest.mark.usefixtures("work")
 
 
 @pytest.fixture
