@@ -198,7 +198,7 @@ def test_mistakes_in_the_profile_s_options_are_one_line(capsys: pytest.CaptureFi
 
 
 def test_the_command_is_told_without_this_machine_s_paths() -> None:
-    argv = ["--sheeprl=/home/me/sheeprl/bin/python", "--out", "/tmp/x/docs", "--only=sac", "--out=docs/performance"]
+    argv = ["--sheeprl=/a/b/bin/python", "--out", "/c/d/docs", "--only=sac", "--out=docs/performance"]
     assert _without_paths(argv) == ["--sheeprl=python", "--out", "docs", "--only=sac", "--out=docs/performance"]
 
 

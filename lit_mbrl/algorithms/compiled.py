@@ -76,6 +76,7 @@ class CompiledRound:
     def __init__(self, algorithm: Algorithm, optimizers: Sequence[torch.optim.Optimizer], cuda_graphs: bool) -> None:
         self._algorithm, self._optimizers, self._cuda_graphs = algorithm, optimizers, cuda_graphs
         self._graphs: dict[Hashable, _Graph] = {}
+        self._groups: dict[Sequence[int], list[_Group]] = {}
         self._lr = [torch.tensor(math.nan, device=algorithm.device) for _ in optimizers]
         self._lr_set = [math.nan] * len(optimizers)
         self._names = {id(parameter): name for name, parameter in algorithm.named_parameters()}
@@ -109,7 +110,10 @@ class CompiledRound:
             self._set_lr(index)
         recorded: dict[str, Tensor] = {}
         finite: list[Tensor] = []
-        for group in self.groups(due):
+        due = tuple(due)
+        if due not in self._groups:
+            self._groups[due] = self.groups(due)
+        for group in self._groups[due]:
             for k in range(group.repeat):
                 batch = batches[group.batch][k] if group.batch == "sequences" else batches[group.batch]
                 names, values, flags = self._call(group, batch)
@@ -167,7 +171,7 @@ class CompiledRound:
             for key, value in zip(keys, inputs, strict=False):
                 frames[key] = value
             before = dict(zip(names, inputs[len(keys) :], strict=True))
-            after, values, flags = _steps(algorithm, group, frames, before, self._names)
+            after, values, flags = _steps(algorithm, group, frames, before, self._names, self._optimizers)
             for name, value in after.items():
                 before[name].copy_(value)
             recorded[:] = values
@@ -229,7 +233,12 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Any]:
 
 
 def _steps(
-    algorithm: Algorithm, group: _Group, frames: TensorDictBase, state: dict[str, Tensor], names: dict[int, str]
+    algorithm: Algorithm,
+    group: _Group,
+    frames: TensorDictBase,
+    state: dict[str, Tensor],
+    names: dict[int, str],
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
     """The group's gradient steps as a function: what has changed, the recorded metrics, whether each was finite."""
     module = [name for name in state if "/" not in name]
@@ -237,7 +246,8 @@ def _steps(
     values: dict[str, Tensor] = {}
     flags: list[Tensor] = []
     frames_are_prepared = False
-    for _, update in group.updates:
+    for index, update in group.updates:
+        options = optimizers[index].param_groups[0]
         trained = [names[id(parameter)] for parameter in update.parameters()]
         leaves = {name: state[name].detach() for name in module}
         for name in trained:
@@ -255,7 +265,8 @@ def _steps(
         for name, gradient in zip(trained, gradients, strict=True):
             entries = {entry: _adam(update, name, entry) for entry in ("step", "exp_avg", "exp_avg_sq")}
             old = {name: state[name]} | {entry: state[entry] for entry in entries.values()}
-            new = adam(state[name], gradient, state[_lr(update)], *(state[entry] for entry in entries.values()))
+            moments = [state[entry] for entry in entries.values()]
+            new = adam(state[name], gradient, state[_lr(update)], *moments, options["betas"], options["eps"])
             for entry, value in zip(old, new, strict=True):
                 state[entry] = torch.where(finite, value, old[entry])
         flags.append(finite)

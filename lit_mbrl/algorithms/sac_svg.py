@@ -141,6 +141,7 @@ class SACSVG(SAC):
         self.horizon = horizon
         self.objective, self.terminal_value, self.warmup_steps = objective, terminal_value, warmup_steps
         self.world_model_factory, self.model_updates = world_model, model_updates
+        self._sampling: Sampling | None = None  # asked for in every round
 
     @property
     def model_horizon(self) -> int:
@@ -182,8 +183,10 @@ class SACSVG(SAC):
     def sampling(self) -> Sampling:
         if self.model_horizon == 0:
             return Sampling()
-        lengths = [o.length or self.model_horizon for o in self._objectives() if o.batch == "sequences"]
-        return Sampling(max(lengths), self.model_updates) if lengths else Sampling()
+        if self._sampling is None:
+            lengths = [o.length or self.model_horizon for o in self._objectives() if o.batch == "sequences"]
+            self._sampling = Sampling(max(lengths), self.model_updates) if lengths else Sampling()
+        return self._sampling
 
     def model_rollouts(self, batch_size: int) -> int:
         return 0 if self.horizon == 0 or self.warming_up else batch_size

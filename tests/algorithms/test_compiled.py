@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import SAC, SACSVG, TD3, Algorithm, compiled
 from lit_mbrl.cli import main
+from lit_mbrl.optim import Adam
 from tests.algorithms.frames import ALGORITHMS
 from tests.algorithms.test_finite import BAD_ROUND
 from tests.command_line import SAC as FIT
@@ -126,6 +127,22 @@ def test_clipping_is_that_of_the_eager_round() -> None:
     free = run(ALGORITHMS["sac_svg"], False)
     moment = next(name for name in free if name.startswith("optimizer.5") and name.endswith("exp_avg"))
     assert graph[moment].norm() < 1e-2 * free[moment].norm()
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_adam_s_options_are_those_of_the_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run(ALGORITHMS["sac"], False)
+    monkeypatch.setattr(
+        SAC,
+        "configure_optimizers",
+        lambda self: [
+            Adam(update.parameters(), lr=update.lr, betas=(0.5, 0.7), eps=1e-3, fused=True)
+            for update in self.update_list
+        ],
+    )
+    eager, graph = run(ALGORITHMS["sac"], False), run(ALGORITHMS["sac"], True)
+    assert_same(eager, graph, 2e-4)
+    assert any(not torch.allclose(plain[name], eager[name], atol=1e-3) for name in plain if name.startswith("module"))
 
 
 @pytest.mark.usefixtures("uncompiled")
