@@ -16,7 +16,7 @@ def networks(model: Algorithm, spec: Any) -> Algorithm:
     """A copy of the algorithm with all its networks, without memory for their weights."""
     twin = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        twin.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
+        twin.build_for(spec)
     return twin
 
 

@@ -45,6 +45,8 @@ class Algorithm(LightningModule):
 
     paper: ClassVar[str] = ""
     continuous_actions: ClassVar[bool] = True
+    # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
+    pixels: ClassVar[bool | None] = False
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
@@ -54,6 +56,7 @@ class Algorithm(LightningModule):
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
+        self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
         self.update_list: list[Update] = []
         self._compile: Compile = compile
@@ -139,10 +142,14 @@ class Algorithm(LightningModule):
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
         """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
+        name = type(self).__name__
         if self.continuous_actions and spec.discrete:
-            raise UserError(
-                "data.env.name", spec.name, f"an environment with continuous actions, which {type(self).__name__} needs"
-            )
+            raise UserError("data.env.name", spec.name, f"an environment with continuous actions, which {name} needs")
+        if self.pixels is not None and self.pixels != spec.pixels:
+            needed = "images as its observations" if self.pixels else "a vector as its observation"
+            raise UserError("data.env.name", spec.name, f"an environment with {needed}, which {name} needs")
+        if spec.pixels and self.normalize_observations:
+            raise UserError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
 
     def check_device(self, device: torch.device) -> None:
         """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
@@ -159,8 +166,12 @@ class Algorithm(LightningModule):
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
-            spec = self.trainer.datamodule.spec
-            self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
+            self.build_for(self.trainer.datamodule.spec)
+
+    def build_for(self, spec: Any) -> None:
+        """Builds for an environment (`envs.Spec`), which `build` may read as `self.spec`."""
+        self.spec = spec
+        self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
 
     def setup_networks(self, observation_dim: int, action_dim: int, terminated: TerminationRule | None = None) -> None:
         """Builds networks and the ordered list of updates; for use without a trainer, too.

@@ -54,10 +54,13 @@ class FrameCollector(Collector):
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(steps, copies, *shape, dtype=dtype)  # so that the frames of a step lie side by side
 
-        size = self._observation.shape[1]
-        root = {"observation": room(size), "action": room(*action.shape[1:], dtype=action.dtype)}
+        seen = self._carrier["observation"]
+        root = {
+            "observation": room(*seen.shape[1:], dtype=seen.dtype),
+            "action": room(*action.shape[1:], dtype=action.dtype),
+        }
         following = {
-            "observation": room(size),
+            "observation": room(*seen.shape[1:], dtype=seen.dtype),
             "reward": room(1),
             "terminated": room(1, dtype=torch.bool),
             "truncated": room(1, dtype=torch.bool),
@@ -86,7 +89,8 @@ class FrameCollector(Collector):
                 done = terminated | truncated
                 self._is_init[:] = done
                 if done.any():
-                    observation = np.where(done, self.env.restart(done[:, 0]), observation)
+                    rows = done.reshape(-1, *[1] * (observation.ndim - 1))
+                    observation = np.where(rows, self.env.restart(done[:, 0]), observation)
                 self._observation[:] = observation
         return self._frames_out
 

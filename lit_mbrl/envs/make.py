@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs import mbpo, poplin, terminations
+from lit_mbrl.envs.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.state import Restorable
 from lit_mbrl.errors import UserError, did_you_mean
@@ -28,9 +29,9 @@ def registered_variants() -> list[str]:
 
 
 def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
-    """Makes one environment with actions in [-1, 1] and flat float32 observations.
+    """Makes one environment with actions in [-1, 1] and flat float32 observations, or images uint8 `[C, H, W]`.
 
-    Finite action ranges are rescaled linearly; discrete actions and images (uint8) stay as they are.
+    Finite action ranges are rescaled linearly; discrete actions stay as they are.
 
     Args:
         name: see `EnvConfig`.
@@ -62,20 +63,28 @@ def spec_of(env: gym.Env, name: str) -> Spec:
     """What algorithms need to know of an environment made by `make_gym`.
 
     Raises:
-        UserError: if the observation is not a vector, or the action neither a vector nor one of n.
+        UserError: if the observation is neither a vector nor an image, or the action neither a vector nor one of n.
     """
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, Box) or len(observation.shape) != 1:
+    if not isinstance(observation, Box) or not (len(observation.shape) == 1 or is_image(observation)):
         raise UserError(
-            "data.env.name", name, f"an environment whose observation is a vector (this one's: {observation})"
+            "data.env.name",
+            name,
+            f"an environment whose observation is a vector or an image (this one's: {observation})",
         )
-    if isinstance(action, Discrete):
-        return Spec(name, observation.shape[0], int(action.n), discrete=True, max_episode_steps=_step_limit(env))
-    if not isinstance(action, Box) or len(action.shape) != 1:
+    discrete = isinstance(action, Discrete)
+    if not discrete and (not isinstance(action, Box) or len(action.shape) != 1):
         raise UserError(
             "data.env.name", name, f"an environment whose action is a vector or one of n (this one's: {action})"
         )
-    return Spec(name, observation.shape[0], action.shape[0], max_episode_steps=_step_limit(env))
+    return Spec(
+        name,
+        int(np.prod(observation.shape)),
+        int(action.n) if isinstance(action, Discrete) else action.shape[0],
+        discrete=discrete,
+        max_episode_steps=_step_limit(env),
+        observation_shape=tuple(map(int, observation.shape)),
+    )
 
 
 def describe(config: EnvConfig) -> Spec:
@@ -158,12 +167,9 @@ def _conform(env: gym.Env, name: str) -> gym.Env:
         if (action.low != -1.0).any() or (action.high != 1.0).any():
             one = np.ones(action.shape, np.float32)
             env = gym.wrappers.RescaleAction(env, -one, one)
-    is_image = isinstance(observation, Box) and observation.dtype == np.uint8 and len(observation.shape) > 1
-    if (
-        isinstance(observation, Box)
-        and not is_image
-        and not (observation.dtype == np.float32 and len(observation.shape) == 1)
-    ):
+    if is_image(observation):
+        return env if is_channel_first(observation.shape) else ChannelFirst(env)
+    if isinstance(observation, Box) and not (observation.dtype == np.float32 and len(observation.shape) == 1):
         env = FlatObservation(env)
     return env
 

@@ -34,7 +34,10 @@ _DIED = object()
 
 
 class Transition(NamedTuple):
-    """One step of n copies: observation [n, O] float32, reward [n, 1] float32, terminated and truncated [n, 1] bool."""
+    """One step of n copies: observation, reward [n, 1] float32, terminated and truncated [n, 1] bool.
+
+    Observations are [n, O] float32, or [n, C, H, W] uint8 of images.
+    """
 
     observation: np.ndarray
     reward: np.ndarray
@@ -55,16 +58,17 @@ class LocalPool:
             self.close()
             raise
         self._first_action = int(self._envs[0].action_space.start) if self.spec.discrete else 0
-        self._observation_shape = (count, self.spec.observation_dim)
+        self._observation_shape = (count, *self.spec.observation_shape)
+        self._observation_dtype = np.uint8 if self.spec.pixels else np.float32
         self._flag_shape = (count, 1)
 
     def reset(self, mask: np.ndarray | None, seeds: Sequence[int | None]) -> np.ndarray:
         """Starts new episodes where `mask` [n] is True (everywhere if None); a seed that is not None reseeds that copy.
 
         Returns:
-            Observations [n, O]; zero for the copies that were not reset.
+            Observations [n, O], of images [n, C, H, W]; zero for the copies that were not reset.
         """
-        observation = np.zeros(self._observation_shape, np.float32)
+        observation = np.zeros(self._observation_shape, self._observation_dtype)
         for i, env in enumerate(self._envs):
             if mask is None or mask[i]:
                 observation[i] = env.reset(seed=seeds[i])[0]
@@ -73,7 +77,7 @@ class LocalPool:
     def step(self, actions: np.ndarray) -> Transition:
         """Steps every copy with its row of `actions`, [n, A] or [n] indices."""
         out = Transition(
-            np.empty(self._observation_shape, np.float32),
+            np.empty(self._observation_shape, self._observation_dtype),
             np.empty(self._flag_shape, np.float32),
             np.empty(self._flag_shape, np.bool_),
             np.empty(self._flag_shape, np.bool_),

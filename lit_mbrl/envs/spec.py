@@ -58,11 +58,12 @@ class Spec:
 
     Args:
         name: as in `EnvConfig`.
-        observation_dim: O, length of the flat float32 observation.
+        observation_dim: O, length of the flat observation: the number of its entries.
         action_dim: A, length of the action in [-1, 1]; the number of actions if `discrete`.
         discrete: whether an action is an index in 0..A-1 instead of a vector.
         max_episode_steps: steps after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.terminations`).
+        observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
     """
 
     name: str
@@ -71,6 +72,16 @@ class Spec:
     discrete: bool = False
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    observation_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.observation_shape:
+            object.__setattr__(self, "observation_shape", (self.observation_dim,))
+
+    @property
+    def pixels(self) -> bool:
+        """Whether observations are images, uint8 `[C, H, W]`, instead of float32 vectors."""
+        return len(self.observation_shape) == 3
 
 
 def _is_int(value: object) -> bool:

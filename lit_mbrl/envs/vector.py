@@ -23,7 +23,7 @@ class VectorEnv(EnvBase):
 
     | key | shape | |
     |---|---|---|
-    | `observation` | [N, O] float32 | at the root and in `next` |
+    | `observation` | [N, O] float32, or [N, C, H, W] uint8 if images | at the root and in `next` |
     | `is_init` | [N, 1] bool | True with the first observation of an episode, False in `next` |
     | `action` | [N, A] float32 in [-1, 1], or [N] int64 if discrete | in |
     | `next.reward` | [N, 1] float32 | |
@@ -37,7 +37,7 @@ class VectorEnv(EnvBase):
         num_envs: replaces `config.num_envs`.
 
     Raises:
-        UserError: if the environment cannot be made or its observation is not a vector.
+        UserError: if the environment cannot be made or its observation is neither a vector nor an image.
         RunFailed: if worker processes keep dying (`pool.WorkerPool`).
     """
 
@@ -59,7 +59,9 @@ class VectorEnv(EnvBase):
         n, spec = self.config.num_envs, self._pool.spec
         flag = Binary(n=1, shape=(n, 1), dtype=torch.bool)
         self.observation_spec = Composite(
-            observation=Unbounded(shape=(n, spec.observation_dim), dtype=torch.float32),
+            observation=Bounded(0, 255, shape=(n, *spec.observation_shape), dtype=torch.uint8)
+            if spec.pixels
+            else Unbounded(shape=(n, spec.observation_dim), dtype=torch.float32),
             is_init=flag.clone(),
             shape=(n,),
         )
@@ -110,7 +112,7 @@ class VectorEnv(EnvBase):
         """Starts new episodes in the copies where `rows` `[N]` is True, in all if None.
 
         Returns:
-            First observations `[N, O]`; zero for the copies that go on.
+            First observations `[N, O]`, of images `[N, C, H, W]`; zero for the copies that go on.
         """
         observation = self._pool.reset(rows, self._pending_seeds)
         self._pending_seeds = [

@@ -70,12 +70,15 @@ def test_variants_are_listed():
     assert {"poplin/Swimmer", "mbpo/Walker2d"} <= set(registered_variants())
 
 
-def test_images_are_made_but_have_no_vector_spec():
+def test_images_are_channel_first():
     env = make_gym("CarRacing-v3")
-    assert env.observation_space.shape == (96, 96, 3)
+    assert env.observation_space.shape == (3, 96, 96)
     assert (env.action_space.low == -1).all()
-    with pytest.raises(UserError, match="observation is a vector"):
-        describe(EnvConfig("CarRacing-v3"))
+    env.close()
+    spec = describe(EnvConfig("CarRacing-v3"))
+    assert spec.pixels and not spec.discrete
+    assert (spec.observation_shape, spec.observation_dim) == ((3, 96, 96), 3 * 96 * 96)
+    assert not describe(EnvConfig("Pendulum-v1")).pixels
 
 
 @pytest.mark.parametrize(

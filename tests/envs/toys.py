@@ -7,11 +7,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete
 
 TOY = "tests.envs.toys:Toy-v0"
 FAULTY = "tests.envs.toys:Faulty-v0"
 DICT = "tests.envs.toys:Dict-v0"
+PICTURE = "tests.envs.toys:Picture-v0"
 
 
 class Toy(gym.Env):
@@ -68,6 +69,40 @@ class DictObservation(gym.Env):
     action_space = Box(-1.0, 1.0, (1,), np.float32)
 
 
-for _name, _class in (("Toy", Toy), ("Faulty", Faulty), ("Dict", DictObservation)):
+class Picture(gym.Env):
+    """A picture [4, 6, 3] whose colours are the step, the last action and the episode's tag; actions are 1, 2 or 3.
+
+    The reward is the step. An episode terminates after `longest` steps.
+    """
+
+    observation_space = Box(0, 255, (4, 6, 3), np.uint8)
+    action_space = Discrete(3, start=1)
+
+    def __init__(self, longest: int = 5) -> None:
+        self._longest = longest
+        self._state = np.zeros(3, np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._state = np.array([0, 0, self.np_random.integers(256)])
+        return self._picture(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        self._state[:2] = self._state[0] + 1, action
+        step = int(self._state[0])
+        return self._picture(), float(step), step >= self._longest, False, {}
+
+    def _picture(self) -> np.ndarray:
+        return np.broadcast_to(self._state, (4, 6, 3)).astype(np.uint8)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"state": self._state.copy()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._state = state["state"].copy()
+
+
+for _name, _class in (("Toy", Toy), ("Faulty", Faulty), ("Dict", DictObservation), ("Picture", Picture)):
     if f"{_name}-v0" not in gym.registry:
         gym.register(f"{_name}-v0", entry_point=_class)
