@@ -1,4 +1,4 @@
-"""What Lightning and the collector see of an off-policy data module: two loaders and the acting policy."""
+"""What Lightning and the collector see of a data module that collects: two loaders and the acting policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lit_mbrl.data.off_policy import OffPolicy
+    from lit_mbrl.data.collecting import Collecting
     from lit_mbrl.envs import VectorEnv
 
 
@@ -37,7 +37,7 @@ class ExploringPolicy(TensorDictModuleBase):
 class Rounds:
     """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early."""
 
-    def __init__(self, data: OffPolicy, end: int) -> None:
+    def __init__(self, data: Collecting, end: int) -> None:
         self._data, self._end, self._length = data, end, end - data.rounds
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Rounds:
 class Evaluation:
     """A loader of one batch, the evaluation episodes."""
 
-    def __init__(self, data: OffPolicy) -> None:
+    def __init__(self, data: Collecting) -> None:
         self._data = data
 
     def __len__(self) -> int:
