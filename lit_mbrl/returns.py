@@ -1,5 +1,7 @@
 """Returns of imagined rollouts: SVG (Amos et al. arXiv 2008.12775v3) and MVE (Feinberg et al. arXiv 1803.00101).
 
+And of real ones: generalised advantages (Schulman et al. arXiv 1506.02438v6), `N` environments, `T` steps.
+
 `B` batch, `H` imagined steps; `r_t` and `d_t` (termination probability) for `t < H`, `log pi_t` for `t <= H`. All is
 differentiable in every tensor but the temperature `alpha`, which is a constant here and detached.
 """
@@ -7,7 +9,7 @@ differentiable in every tensor but the temperature `alpha`, which is a constant 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -101,6 +103,42 @@ def td_k_targets(
         target = reward[:, t] + stays[:, t] * following
         targets.append(target)
     return torch.stack(targets[::-1], dim=1)
+
+
+def generalized_advantages(
+    reward: Float[Tensor, "N T 1"],
+    value: Float[Tensor, "N T 1"],
+    next_value: Float[Tensor, "N T 1"],
+    terminated: Bool[Tensor, "N T 1"],
+    done: Bool[Tensor, "N T 1"],
+    gamma: float,
+    lmbda: float,
+) -> Float[Tensor, "N T 1"]:
+    """`A_t = sum_{i>=t} (gamma lambda)^{i-t} delta_i` over the rest of the episode: GAE eq. 16 (arXiv 1506.02438v6).
+
+    `delta_t = r_t + gamma V(x_{t+1}) - V(x_t)`, without `V(x_{t+1})` if the episode has terminated there. The sum stops
+    with the episode, and with the rollout; where that is no termination, `next_value` stands for what would follow.
+
+    Args:
+        next_value: `V` of the true successor, which after the end of an episode is not the next row.
+        terminated: ends after which there is no value.
+        done: all ends, truncations included.
+    """
+    delta = reward + gamma * next_value * (~terminated) - value
+    return discounted_sums(delta, done, gamma * lmbda)
+
+
+def discounted_sums(x: Float[Tensor, "N T 1"], done: Bool[Tensor, "N T 1"], discount: float) -> Float[Tensor, "N T 1"]:
+    """`S_t = x_t + discount S_{t+1}`, without the second term at the end of an episode and of the rollout.
+
+    Differentiable in `x`.
+    """
+    sums: list[Tensor] = []
+    following = torch.zeros_like(x[:, 0])
+    for x_t, factor in zip(reversed(x.unbind(1)), reversed((discount * (~done)).unbind(1)), strict=True):
+        following = torch.addcmul(x_t, factor, following)
+        sums.append(following)
+    return torch.stack(sums[::-1], dim=1)
 
 
 def _discounts(gamma: float, like: Float[Tensor, "B H 1"]) -> Float[Tensor, "H+1 1"]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_mbrl.cli import CONF
+
 TINY = [
     "--data.total_frames=60",
     "--data.learning_starts=20",
@@ -22,8 +24,18 @@ TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=10",
 ]
+# The same for rollouts: three, each of 20 frames and 10 rounds.
+_ROLLOUTS = ["--data.env.num_envs=2", "--data.rollout_steps=10", "--data.num_epochs=2", "--data.batch_size=4"]
+_OFF_POLICY = ("--data.learning_starts", "--data.batch_size")
+TINY_ON_POLICY = [option for option in TINY if not option.startswith(_OFF_POLICY)] + _ROLLOUTS
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
+
+
+def tiny(config: Path | str) -> list[str]:
+    """The options that make a run of a config file, or of one by its name in `conf/`, one of a second."""
+    path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
+    return TINY_ON_POLICY if "lit_mbrl.data.OnPolicy" in path.read_text() else TINY
 
 
 class SendSignal(Callback):
@@ -59,10 +71,10 @@ def run_folders(directory: Path) -> list[Path]:
 def load(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint, read as the application reads it, with the frames of its replay in the place of their files.
 
-    The state of the data module is under `"OffPolicy"`, whichever subclass of it the run had.
+    The state of the data module is under `"OffPolicy"`, whichever data module the run had.
     """
     content = torch.load(checkpoint, weights_only=True)
-    for name in ("Dyna", "PrioritizedDyna"):
+    for name in ("Dyna", "PrioritizedDyna", "OnPolicy"):
         if name in content:
             content["OffPolicy"] = content.pop(name)
     data = content.get("OffPolicy", {})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.cli import CONF, main
-from tests.command_line import NO_WANDB, TINY
+from tests.command_line import NO_WANDB, tiny
 
 SAMPLE = 60
 NAN, INFINITE = "nan", "inf"
@@ -241,7 +241,7 @@ def test_a_wrong_command_is_one_line(
             (tmp_path / f"{name}.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     before = sorted(tmp_path.rglob("*"))
     # Those of TINY that the case sets itself would come first, and jsonargparse takes the last.
-    code = main(["fit", "--config", f"{CONF / config}.yaml", *TINY, NO_WANDB, *more])
+    code = main(["fit", "--config", f"{CONF / config}.yaml", *tiny(config), NO_WANDB, *more])
     out, err = capfd.readouterr()
     assert code == 2, (code, out, err)
     assert err.count("\n") == 1 and err.startswith("error: ") and len(err) > 20, err

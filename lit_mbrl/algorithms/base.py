@@ -47,6 +47,7 @@ class Algorithm(LightningModule):
     continuous_actions: ClassVar[bool] = True
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
+    watches: bool = False  # whether metrics are recorded in every round, for `watch`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
@@ -99,6 +100,9 @@ class Algorithm(LightningModule):
     def model_rollouts(self, batch_size: int) -> int:
         """How many rollouts in a model the running round imagines from `batch_size` transitions; none by default."""
         return 0
+
+    def watch(self, recorded: dict[str, Tensor]) -> None:
+        """Hears of the metrics of every round if `watches`, of this rank."""
 
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
@@ -230,18 +234,9 @@ class Algorithm(LightningModule):
             return batch
         following = batch["next"]
         observation, next_observation = self.normalizer.normalize_all(batch["observation"], following["observation"])
-        return TensorDict(
-            {
-                "observation": observation,
-                "action": batch["action"],
-                "next": {
-                    "observation": next_observation,
-                    "reward": following["reward"],
-                    "terminated": following["terminated"],
-                },
-            },
-            batch.batch_size,
-        )
+        after = {"observation": next_observation} | {key: following[key] for key in ("reward", "terminated")}
+        frames = {"observation": observation, "action": batch["action"], "next": after}
+        return TensorDict(frames, batch.batch_size)
 
     def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
         """Runs one round: every update of `updates()`, in order.
@@ -250,18 +245,26 @@ class Algorithm(LightningModule):
             batch: `"transitions"` of shape `[B]` and, where the algorithm asks for them, `"sequences"` of shape
                 `[repeat, B, T]`, raw as they are in the replay.
         """
-        every, rounds = self.trainer.log_every_n_steps, self.grad_steps
-        self._recording = every > 0 and rounds % every == 0
-        self._model_rollouts += self.model_rollouts(len(batch["transitions"])) * self.trainer.world_size
+        rounds, logs = self.grad_steps, self.logs_now()
+        self._recording = logs or self.watches
+        self._model_rollouts += self.model_rollouts(batch["transitions"].numel()) * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
         if not (self._compile and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
-        if self._recording:
+        if self.watches:
+            self.watch(self._recorded)
+        if logs:
             self.log_training()
+
+    def logs_now(self) -> bool:
+        """Whether the metrics of the running round are logged."""
+        every = self.trainer.log_every_n_steps
+        return every > 0 and self.grad_steps % every == 0
 
     def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
-        optimizers = self.optimizers()
+        found = self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]  # Lightning unpacks a list of one
         for index in due:
             update = self.update_list[index]
             for k in range(update.repeat):
@@ -340,12 +343,10 @@ class Algorithm(LightningModule):
 
     def log_training(self) -> None:
         """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        metrics_of_round = self.pop_recorded()
-        names = list(metrics_of_round)
-        recorded = torch.stack([value.to(self.device) for value in metrics_of_round.values()])
+        of_round = self.pop_recorded()
+        recorded = torch.stack([value.to(self.device) for value in of_round.values()])
         ranks.average_([recorded])
-        values = recorded.tolist()
-        metrics = dict(zip(names, values, strict=True)) | self.trainer.datamodule.pop_metrics()
+        metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
         self.finite.settle()
         metrics |= self.finite.metrics()
         now = time.perf_counter()

@@ -75,3 +75,34 @@ class Clock:
             self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
         if self._ratios[-1][2] != self._utd_ratio:  # another one from here on; what has been done stays done
             self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self._utd_ratio))
+
+
+class RolloutClock(Clock):
+    """A clock of rollouts: so many rounds are due at the end of each, and epochs end with rollouts.
+
+    Args:
+        total_frames: environment steps of the whole run.
+        epoch_frames: environment steps between evaluations.
+        frames: environment steps of a rollout.
+        rounds: rounds of updates that follow on it.
+    """
+
+    def __init__(self, total_frames: int, epoch_frames: int, frames: int, rounds: int) -> None:
+        super().__init__(total_frames, epoch_frames, 0, Fraction(1))
+        self.set_rollout(frames, rounds)
+
+    def set_rollout(self, frames: int, rounds: int) -> None:
+        """Sets environment steps and rounds of a rollout."""
+        self.frames_per_rollout, self.rounds_per_rollout = frames, rounds
+
+    def rounds_due(self, env_steps: int) -> int:
+        """Rounds of updates that are due after so many environment steps."""
+        return env_steps // self.frames_per_rollout * self.rounds_per_rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters."""
+        return {"env_steps": self.env_steps, "rounds": self.rounds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.env_steps, self.rounds = state["env_steps"], state["rounds"]

@@ -44,6 +44,8 @@ class Collecting(Evaluated, LightningDataModule):
 
     # Options that a resumed run cannot change.
     only_at_start: ClassVar[tuple[str, ...]] = ("env",)
+    # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
+    unbounded_actions: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -198,7 +200,8 @@ class Collecting(Evaluated, LightningDataModule):
         ranks.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         self._policy = ExploringPolicy(self.trainer.lightning_module, env)
-        self.collector = FrameCollector(env, self._policy, self.frames_per_batch)
+        clip_actions = self.unbounded_actions and not self.spec.discrete
+        self.collector = FrameCollector(env, self._policy, self.frames_per_batch, clip_actions)
         if resume is None:
             return
         if resume["envs"] is None:

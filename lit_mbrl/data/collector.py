@@ -30,11 +30,13 @@ class FrameCollector(Collector):
         env: the environments.
         policy: sets `"action"` in a TensorDict with `"observation"` and `"is_init"`.
         frames_per_batch: steps per rollout, of all environments together.
+        clip_actions: the environments get the action cut to [-1, 1]; the frames have the policy's own, whose density
+            is known.
     """
 
     env: VectorEnv
 
-    def __init__(self, env: VectorEnv, policy: Any, frames_per_batch: int) -> None:
+    def __init__(self, env: VectorEnv, policy: Any, frames_per_batch: int, clip_actions: bool = False) -> None:
         super().__init__(
             env,
             policy,
@@ -44,6 +46,7 @@ class FrameCollector(Collector):
             use_buffers=False,
             track_traj_ids=False,
         )
+        self._clip_actions = clip_actions
         # The policy's next input; the flags `done`, `terminated` and `truncated` of a root are always False.
         self._carrier = self._carrier.select(*_CARRIED).clone()
         self._observation: np.ndarray = self._carrier["observation"].numpy()
@@ -81,7 +84,8 @@ class FrameCollector(Collector):
                 action = self.policy(carrier).get("action").detach().numpy()
                 root["observation"][t] = self._observation
                 root["action"][t] = action
-                observation, reward, terminated, truncated = self.env.advance(action)
+                executed = action.clip(-1.0, 1.0) if self._clip_actions else action
+                observation, reward, terminated, truncated = self.env.advance(executed)
                 following["observation"][t] = observation
                 following["reward"][t] = reward
                 following["terminated"][t] = terminated

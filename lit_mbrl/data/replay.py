@@ -247,17 +247,18 @@ def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int
     return capacity * (4 * (2 * observation_dim + action_dim + 1) + 3)
 
 
-def require_room(size: int, storage: Literal["memory", "memmap"], directory: str | Path) -> None:
-    """Raises `UserError` if `size` bytes do not fit into free memory, or onto the disk for `"memmap"`."""
+def require_room(
+    size: int, storage: Literal["memory", "memmap"], directory: str | Path, option: str = "data.capacity"
+) -> None:
+    """Raises `UserError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
     if storage == "memory":
         free, where = psutil.virtual_memory().available, "memory"
     else:
         free, where = shutil.disk_usage(directory).free, "disk space"
     if size > free:
-        advice = "a smaller data.capacity" + (" or data.storage=memmap" if storage == "memory" else "")
-        raise UserError(
-            "data.capacity", f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}"
-        )
+        to_disk = " or data.storage=memmap" if storage == "memory" and option == "data.capacity" else ""
+        advice = f"a smaller {option}{to_disk}"
+        raise UserError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")
 
 
 def _cut(frames: Mapping[str, Tensor], first: int, last: int) -> dict[str, Tensor]:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from lit_mbrl.losses.clip import (
+    clip_fraction,
+    clip_objective,
+    clipped_value_loss,
+    divergence,
+    standardized,
+    value_loss,
+)
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
+from lit_mbrl.losses.max_entropy import full_advantage, one_step_advantage
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -23,15 +32,21 @@ __all__ = [
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
+    "clip_fraction",
+    "clip_objective",
+    "clipped_value_loss",
+    "divergence",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
+    "full_advantage",
     "gaussian_log_prob",
     "gaussian_nll",
     "importance_weight",
     "normalized_by_max",
     "normalized_by_mean",
+    "one_step_advantage",
     "q_loss",
     "raw_action",
     "reward_loss",
@@ -40,9 +55,11 @@ __all__ = [
     "soft_policy_loss",
     "soft_q_target",
     "soft_value",
+    "standardized",
     "td_target",
     "temperature_loss",
     "termination_loss",
     "value_gradient_loss",
+    "value_loss",
     "weighted",
 ]

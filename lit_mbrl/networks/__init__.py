@@ -8,14 +8,20 @@ from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
+from lit_mbrl.networks.policies import CategoricalActor, GaussianActor, orthogonal_mlp
+from lit_mbrl.networks.return_scale import ReturnScale
 
 __all__ = [
     "MLP",
+    "CategoricalActor",
     "DeterministicActor",
     "DiagonalGaussian",
     "EnsembleMLP",
+    "GaussianActor",
     "QEnsemble",
+    "ReturnScale",
     "RunningNormalizer",
     "TanhGaussianActor",
     "orthogonal_",
+    "orthogonal_mlp",
 ]

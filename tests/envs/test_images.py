@@ -87,7 +87,9 @@ def test_wrong_combinations_are_told_in_one_line():
     class FromBoth(SAC):
         pixels = None
 
-    with pytest.raises(UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, .*SAC"):
+    with pytest.raises(
+        UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, .*SAC"
+    ):
         SAC().check(images)
     with pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
         FromPixels().check(vectors)

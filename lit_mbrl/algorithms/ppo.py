@@ -1,0 +1,271 @@
+"""Proximal policy optimisation.
+
+Schulman et al. 2017 (arXiv 1707.06347v2): the clipped objective of eq. 7 with the generalised advantages of Schulman et
+al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per round: a gradient step of all
+networks on one minibatch (`data.OnPolicy`).
+
+Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if nothing else is said:
+
+- Advantages are standardised within each minibatch; on several devices within each device's share of it.
+- The Gaussian's standard deviation is a parameter that no state changes, and the environment gets the nearest action in
+  [-1, 1]. Weights are orthogonal: hidden layers times sqrt(2), the policy's last layer times 0.01, the value's times 1.
+- The value's loss is `value_coeff (V - R)^2`, as eq. 9; baselines have another factor 1/2.
+- Log-probabilities and values of a rollout are computed once, after it, in one pass over it.
+- With `normalize_observations` the statistics stand still during a rollout and its epochs, so that ratios compare the
+  same inputs, and take the rollout in after it; step-wise implementations change them with each step.
+- `target_kl` leaves out the rest of a rollout's minibatches after the first whose mean divergence from the policy that
+  acted exceeds 1.5 times its value (Stable-Baselines3 also takes back that minibatch's own step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl import ranks
+from lit_mbrl.algorithms.base import Algorithm, Compile, Update
+from lit_mbrl.errors import in_unit_interval, positive, positive_sizes, require
+from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
+from lit_mbrl.networks import CategoricalActor, GaussianActor, ReturnScale, orthogonal_mlp
+from lit_mbrl.optim import Adam
+from lit_mbrl.returns import generalized_advantages
+
+_ROWS = 1024  # frames that are evaluated at a time after a rollout
+
+
+class PPO(Algorithm):
+    """A policy and a value, trained together on rollouts; for continuous and discrete actions.
+
+    Args:
+        hidden_sizes: hidden layers, tanh, of policy and value each.
+        gamma: discount.
+        lmbda: lambda of the generalised advantages.
+        lr: Adam's learning rate.
+        anneal_lr: let it fall linearly, with each rollout, to 0 at `data.total_frames`.
+        adam_eps: Adam's epsilon.
+        clip_range: epsilon of eq. 7.
+        value_clip_range: cut the value's change since the rollout to this range (`losses.clipped_value_loss`); None: do
+            not.
+        value_coeff: weight of the value's loss.
+        max_grad_norm: clip the gradient of all networks together to this norm.
+        target_kl: leave out the rest of a rollout's epochs when the policy has moved 1.5 times so far; None: never.
+        standardize_advantages: within each minibatch.
+        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.ReturnScale`).
+        init_log_std: log standard deviation of the Gaussian policy at the start.
+        normalize_observations: see `Algorithm`.
+        compile: see `Algorithm`.
+    """
+
+    paper = "Schulman et al. 2017, arXiv 1707.06347"
+    continuous_actions = False  # discrete ones, too
+    only_at_start = (*Algorithm.only_at_start, "scale_rewards", "init_log_std")
+
+    def __init__(
+        self,
+        hidden_sizes: list[int] | None = None,
+        gamma: float = 0.99,
+        lmbda: float = 0.95,
+        lr: float = 3e-4,
+        anneal_lr: bool = False,
+        adam_eps: float = 1e-5,
+        clip_range: float = 0.2,
+        value_clip_range: float | None = None,
+        value_coeff: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        standardize_advantages: bool = True,
+        scale_rewards: bool = False,
+        init_log_std: float = 0.0,
+        normalize_observations: bool = False,
+        compile: Compile = False,
+    ) -> None:
+        super().__init__(normalize_observations, compile)
+        self.hidden_sizes = [64, 64] if hidden_sizes is None else list(hidden_sizes)
+        positive_sizes("model.hidden_sizes", self.hidden_sizes)
+        in_unit_interval("model.gamma", gamma)
+        in_unit_interval("model.lmbda", lmbda)
+        positive("model.lr", lr)
+        positive("model.adam_eps", adam_eps)
+        positive("model.clip_range", clip_range)
+        for option, value in (("value_clip_range", value_clip_range), ("target_kl", target_kl)):
+            require(value is None or value > 0, f"model.{option}", value, "a number > 0 or null")
+        require(value_coeff >= 0, "model.value_coeff", value_coeff, "a number >= 0")
+        positive("model.max_grad_norm", max_grad_norm)
+        self.gamma, self.lmbda = gamma, lmbda
+        self.lr, self.anneal_lr, self.adam_eps = lr, anneal_lr, adam_eps
+        self.clip_range, self.value_clip_range, self.value_coeff = clip_range, value_clip_range, value_coeff
+        self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
+        self.standardize_advantages = standardize_advantages
+        self.init_log_std = init_log_std
+        self.return_scale = ReturnScale(gamma) if scale_rewards else None
+        self.watches = target_kl is not None
+        # What was recorded in the round after which the rest of the running rollout's minibatches is left out.
+        self._stopped: dict[str, Tensor] | None = None
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        self.encoder, features = self.make_encoder(observation_dim)
+        if self.spec is not None and self.spec.discrete:
+            self.actor: nn.Module = CategoricalActor(features, action_dim, self.hidden_sizes)
+        else:
+            self.actor = GaussianActor(features, action_dim, self.hidden_sizes, self.init_log_std)
+        self.critic = orthogonal_mlp(features, self.hidden_sizes, 1, gain=1.0)
+
+    def make_encoder(self, observation_dim: int) -> tuple[nn.Module, int]:
+        """What policy and value have in common, and how many features come out; for vectors, nothing."""
+        return nn.Identity(), observation_dim
+
+    def updates(self) -> Iterator[Update]:
+        """One step of everything: algorithm 1's optimisation, a minibatch at a time."""
+        networks = [self.encoder, self.actor, self.critic]
+        yield Update("ppo", networks, self.loss, self.lr, max_grad_norm=self.max_grad_norm)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One fused Adam."""
+        return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
+
+    def check_data(self, data: Any) -> None:
+        """Raises `UserError` unless the data are rollouts."""
+        name = type(data).__name__
+        require(hasattr(data, "rollout_steps"), "data", name, f"lit_mbrl.data.OnPolicy for {type(self).__name__}")
+
+    # ------------------------------------------------------------------ acting
+    def act(self, observation: Tensor) -> Tensor:
+        return self.actor.mode(self.encoder(observation))
+
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        return self.actor.sample(self.encoder(observation))
+
+    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""
+        features = self.encoder(observation)
+        return *self.actor.log_prob_entropy(features, action), self.critic(features)
+
+    # ------------------------------------------------------------------ a rollout
+    @torch.no_grad()
+    def prepare_rollout(self, frames: TensorDictBase) -> TensorDictBase:
+        """Values and advantages of a fresh rollout `[N, T]`, raw, by the policy and the statistics that have acted.
+
+        Returns:
+            `[T, N]`: `observation` (normalised), `action`, and of that policy `log_prob`, `value` and `advantage`,
+            `[T, N, 1]` each.
+        """
+        self._stopped = None
+        frames = frames.to(self.device)
+        following = frames["next"]
+        terminated = following["terminated"]
+        done = terminated | following["truncated"]
+        reward = following["reward"]
+        if self.return_scale is not None:
+            reward = self.return_scale(reward, done)
+        # In the order of time: [T, N, ...], as they lie in memory.
+        observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
+        log_prob, value = self._evaluate_rollout(observation, action)
+        values = value.transpose(0, 1)
+        next_value = self._next_values(values, following["observation"], terminated, done)
+        advantage = generalized_advantages(reward, values, next_value, terminated, done, self.gamma, self.lmbda)
+        self.observe(frames)
+        rollout = {"observation": observation, "action": action, "log_prob": log_prob, "value": value}
+        rollout["advantage"] = advantage.transpose(0, 1)
+        return TensorDict(rollout, observation.shape[:2], device=self.device)
+
+    def _evaluate_rollout(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        parts = []
+        with self._precision():
+            for x, u in zip(observation.flatten(0, 1).split(_ROWS), action.flatten(0, 1).split(_ROWS), strict=True):
+                log_prob, _, value = self.evaluate(x, u)
+                parts.append((log_prob, value))
+        log_probs, values = (torch.cat(part).view(*observation.shape[:2], 1) for part in zip(*parts, strict=True))
+        return log_probs, values
+
+    def _next_values(self, values: Tensor, following: Tensor, terminated: Tensor, done: Tensor) -> Tensor:
+        """`V` of the true successors, `[N, T, 1]`: the next row's, or evaluated where an episode or rollout ends."""
+        next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+        apart = done.clone()
+        apart[:, -1] = True
+        apart = (apart & ~terminated).squeeze(-1)
+        with self._precision():
+            parts = [self.critic(self.encoder(x)) for x in self.normalize(following[apart]).split(_ROWS)]
+        next_values[apart] = torch.cat(parts) if parts else next_values[apart]
+        return next_values
+
+    def _precision(self) -> Any:
+        """The trainer's precision, as the losses have it: a ratio shall not compare two roundings."""
+        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
+
+    def restart_episodes(self, copies: Iterable[int]) -> None:
+        """New episodes have begun out of turn in these environments."""
+        if self.return_scale is not None:
+            self.return_scale.restart(copies)
+
+    def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
+        """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
+        rows = {key: value.flatten(0, 1).index_select(0, index) for key, value in rollout.items()}
+        return TensorDict._new_unsafe(rows, batch_size=index.shape)
+
+    # ------------------------------------------------------------------ a minibatch
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
+        """The batch itself: a rollout's observations are normalised once."""
+        return batch
+
+    def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
+        """One minibatch; none after `target_kl` has ended the rollout's epochs."""
+        if self.anneal_lr:
+            data = self.trainer.datamodule
+            self.trainer.optimizers[0].param_groups[0]["lr"] = self.lr * (1.0 - data.rollout_start / data.total_frames)
+        if self._stopped is None:
+            super().training_step(batch, batch_idx)
+        elif self.logs_now():
+            self._recorded = dict(self._stopped)
+            self.log_training()
+
+    def watch(self, recorded: dict[str, Tensor]) -> None:
+        """Looks how far the policy has moved."""
+        moved = recorded["policy/kl"].clone()
+        ranks.average_([moved])
+        if self.target_kl is not None and moved.item() > 1.5 * self.target_kl:
+            self._stopped = dict(recorded)
+
+    def loss(self, batch: TensorDictBase) -> Tensor:
+        """Clipped objective and value (eq. 9), with what a subclass makes of the entropy."""
+        log_prob, entropy, value = self.evaluate(batch["observation"], batch["action"])
+        old_log_prob, old_value = batch["log_prob"], batch["value"]
+        advantage = self.advantage(batch, entropy)
+        target = old_value + advantage
+        weight = self.standardize(advantage) if self.standardize_advantages else advantage
+        policy = -clip_objective(log_prob, old_log_prob, weight, self.clip_range).mean()
+        if self.value_clip_range is None:
+            error = value_loss(value, target).mean()
+        else:
+            error = clipped_value_loss(value, old_value, target, self.value_clip_range).mean()
+        self.record("loss/policy", policy)
+        self.record("loss/value", error)
+        self.record("policy/entropy", entropy.mean())
+        self.record("policy/kl", divergence(log_prob, old_log_prob).mean())
+        self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
+        return policy + self.value_coeff * error - self.bonus(entropy)
+
+    def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
+        """The advantages `[B, 1]` of the objective; here those of the rollout, which contain no entropy."""
+        return batch["advantage"]
+
+    def standardize(self, advantage: Tensor) -> Tensor:
+        """The advantages as they weigh the policy's ratios."""
+        return standardized(advantage)
+
+    def bonus(self, entropy: Tensor) -> Tensor | float:
+        """What is added to the objective for the entropies `[B, 1]`; here nothing."""
+        return 0.0
+
+    # ------------------------------------------------------------------ checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["stopped"] = self._stopped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._stopped = checkpoint["stopped"]

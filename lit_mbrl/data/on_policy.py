@@ -1,0 +1,156 @@
+"""On-policy data: rollouts of the current policy, each cut into shuffled minibatches for a number of epochs.
+
+    environments -> T steps of N -> Algorithm.prepare_rollout (values, advantages) -> [shuffle -> minibatches] x K
+
+One Lightning batch, one round of updates, is one gradient step on one minibatch. A rollout of `T N` frames serves
+`K T N / batch_size` rounds, in which each of its frames is in exactly `K` minibatches, once per epoch; then it is
+thrown away, and the next one is collected with the policy as it is by then.
+
+On several devices each rank has its own environments, its own rollout and its own shuffles; a minibatch is shared out
+among them, gradients are averaged, and all take the same rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from lit_mbrl import ranks
+from lit_mbrl.data.clock import RolloutClock
+from lit_mbrl.data.collecting import Collecting
+from lit_mbrl.data.replay import require_room
+from lit_mbrl.envs import EnvConfig
+from lit_mbrl.errors import require
+
+
+class OnPolicy(Collecting):
+    """Collects rollouts and serves minibatches of them.
+
+    Args:
+        env: which environment, and how many side by side (`envs.EnvConfig`), on each device: N.
+        total_frames: environment steps of the whole run, of all devices together; the run ends with the last rollout
+            that fits into them.
+        epoch_frames: environment steps between evaluations, which wait for the end of a rollout.
+        rollout_steps: steps of each environment in a rollout: T.
+        num_epochs: passes over a rollout: K.
+        batch_size: frames in a minibatch, of all devices together; divides the frames of a rollout.
+        eval_episodes: deterministic episodes per evaluation.
+    """
+
+    # Options that a resumed run cannot change: it may be in the middle of a rollout.
+    only_at_start: ClassVar[tuple[str, ...]] = (
+        *Collecting.only_at_start,
+        "rollout_steps",
+        "num_epochs",
+        "batch_size",
+    )
+
+    unbounded_actions: ClassVar[bool] = True
+    clock: RolloutClock
+
+    def __init__(
+        self,
+        env: EnvConfig,
+        total_frames: int = 1_000_000,
+        epoch_frames: int = 10_000,
+        rollout_steps: int = 256,
+        num_epochs: int = 10,
+        batch_size: int = 64,
+        eval_episodes: int = 10,
+    ) -> None:
+        require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
+        require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
+        require(rollout_steps > 0, "data.rollout_steps", rollout_steps, "an integer > 0")
+        require(num_epochs > 0, "data.num_epochs", num_epochs, "an integer > 0")
+        require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
+        require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
+        frames = rollout_steps * env.num_envs
+        clock = RolloutClock(total_frames, epoch_frames, frames, num_epochs * (frames // batch_size))
+        super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, clock)
+        self.rollout_steps = rollout_steps
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.share(1)
+        self._rollout: TensorDictBase | None = None
+        self._order: Tensor | None = None  # of the frames in the running epoch
+
+    # ------------------------------------------------------------------ set-up
+    @property
+    def minibatches(self) -> int:
+        """Minibatches in an epoch over a rollout."""
+        return self.frames_per_batch * ranks.world_size() // self.batch_size
+
+    @property
+    def rollout_start(self) -> int:
+        """Environment steps at the start of the running rollout."""
+        return (self.rounds - 1) // self.clock.rounds_per_rollout * self.clock.frames_per_rollout
+
+    def share(self, world_size: int) -> None:
+        """Fits the clock to the number of devices, each of which has a rollout."""
+        frames = self.frames_per_batch * world_size
+        require(
+            self.batch_size % world_size == 0 and frames % self.batch_size == 0,
+            "data.batch_size",
+            self.batch_size,
+            f"a divisor of the {frames} frames of a rollout (data.rollout_steps x data.env.num_envs"
+            + (f" x {world_size} devices), and a multiple of {world_size}" if world_size > 1 else ")"),
+        )
+        require(
+            self.total_frames >= frames,
+            "data.total_frames",
+            self.total_frames,
+            f"at least a rollout, data.rollout_steps x data.env.num_envs = {frames} frames",
+        )
+        self.clock.set_rollout(frames, self.num_epochs * (frames // self.batch_size))
+
+    def check(self, directory: str = ".") -> None:
+        """Raises `UserError` for an environment that cannot be made or a rollout that cannot fit. Cheap."""
+        spec = self.spec
+        observation = spec.observation_dim * (1 if spec.pixels else 4)
+        size = self.frames_per_batch * (3 * observation + 8 * spec.action_dim + 64)
+        require_room(size, "memory", directory, "data.rollout_steps")
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Raises `UserError` unless the algorithm learns from rollouts."""
+        name = type(algorithm).__name__
+        require(hasattr(algorithm, "prepare_rollout"), "data", "OnPolicy", f"lit_mbrl.data.OffPolicy for {name}")
+
+    # ------------------------------------------------------------------ training batches
+    def collect(self) -> None:
+        """Takes a rollout (per rank) and lets the algorithm prepare it."""
+        self._policy.random = False
+        self._rollout = self.trainer.lightning_module.prepare_rollout(self.step_environments())
+
+    def cut(self, copies: Iterable[int]) -> None:
+        """See `Collecting.cut`; what the algorithm sums over an episode starts anew, too."""
+        copies = list(copies)
+        super().cut(copies)
+        self.trainer.lightning_module.restart_episodes(copies)
+
+    def sample(self) -> dict[str, TensorDictBase]:
+        """This rank's share of the round's minibatch: `"transitions"`, of the algorithm's `minibatch`."""
+        position = (self.rounds - 1) % self.clock.rounds_per_rollout % self.minibatches
+        if position == 0:
+            self._order = torch.randperm(self.frames_per_batch).to(self._rollout.device or "cpu")
+        size = self.batch_size // ranks.world_size()
+        index = self._order[position * size : (position + 1) * size]
+        return {"transitions": self.trainer.lightning_module.minibatch(self._rollout, index)}
+
+    # ------------------------------------------------------------------ checkpoint
+    def _own_state(self) -> dict[str, Any]:
+        state = super()._own_state()
+        if self.collector is not None and self.rounds % self.clock.rounds_per_rollout:
+            state["rollout"] = {"order": self._order, "frames": dict(self._rollout.items())}
+        return state
+
+    def load_data(self, own: dict[str, Any]) -> None:
+        """The rollout in whose middle the checkpoint was written; at the end of one there is nothing to keep."""
+        if "rollout" in own:
+            frames = own["rollout"]["frames"]
+            device = self.trainer.strategy.root_device
+            self._rollout = TensorDict(frames, [self.rollout_steps, self.env.num_envs]).to(device)
+            self._order = own["rollout"]["order"].to(device)

@@ -1,0 +1,92 @@
+"""Stochastic policies of on-policy algorithms: a Gaussian and a categorical one, whose density and entropy are known.
+
+Legend: `O` features of an observation, `A` action. Both speak the same verbs:
+
+| method | in | out |
+|---|---|---|
+| `sample` | features `[N, O]` | an action drawn from the policy, `[N, A]` float or `[N]` int64 |
+| `mode` | features `[N, O]` | its most probable action |
+| `entropy` | features `[..., O]` | entropy in nats, `[..., 1]` |
+| `log_prob_entropy` | features `[..., O]`, action | log-probability and entropy in nats, `[..., 1]` each |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbrl.networks.mlp import MLP, orthogonal_
+
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def orthogonal_mlp(
+    in_features: int, hidden: Sequence[int], out_features: int, gain: float, activation: type[nn.Module] = nn.Tanh
+) -> MLP:
+    """An MLP with orthogonal weights, hidden ones times sqrt(2) and the last times `gain`, and zero biases."""
+    net = orthogonal_(MLP(in_features, hidden, out_features, activation), math.sqrt(2.0))
+    nn.init.orthogonal_(net[-1].weight, gain)
+    return net
+
+
+class GaussianActor(nn.Module):
+    """`u ~ N(mean(x), diag(std^2))`, the standard deviation a parameter of its own that no state changes.
+
+    The density is that of the action before the environment cuts it to [-1, 1], as in TRPO and PPO.
+
+    Args:
+        init_log_std: log standard deviation at the start.
+    """
+
+    def __init__(self, features: int, action_dim: int, hidden: Sequence[int], init_log_std: float = 0.0) -> None:
+        super().__init__()
+        self.mean = orthogonal_mlp(features, hidden, action_dim, gain=0.01)
+        self.log_std = nn.Parameter(torch.full((action_dim,), init_log_std))
+
+    def sample(self, features: Tensor) -> Tensor:
+        mean = self.mean(features)
+        return mean + self.log_std.exp() * torch.randn_like(mean)
+
+    def mode(self, features: Tensor) -> Tensor:
+        """The mean, cut to [-1, 1]."""
+        return self.mean(features).clamp(-1.0, 1.0)
+
+    def log_prob_entropy(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        log_std = self.log_std
+        noise = (action - self.mean(features)) * (-log_std).exp()
+        log_prob = (-0.5 * noise.square() - log_std - _HALF_LOG_2PI).sum(-1, keepdim=True)
+        return log_prob, self.entropy(features)
+
+    def entropy(self, features: Tensor) -> Tensor:
+        """The same in all states."""
+        return (self.log_std + 0.5 + _HALF_LOG_2PI).sum().expand(*features.shape[:-1], 1)
+
+
+class CategoricalActor(nn.Module):
+    """`u ~ softmax(logits(x))` over `action_dim` actions."""
+
+    def __init__(self, features: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.logits = orthogonal_mlp(features, hidden, action_dim, gain=0.01)
+
+    def sample(self, features: Tensor) -> Tensor:
+        logits = self.logits(features)
+        # The largest of independent Gumbel variables around the logits is drawn from their softmax.
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
+
+    def mode(self, features: Tensor) -> Tensor:
+        return self.logits(features).argmax(-1)
+
+    def log_prob_entropy(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = self.logits(features).log_softmax(-1)
+        return log_probs.gather(-1, action.unsqueeze(-1)), _entropy(log_probs)
+
+    def entropy(self, features: Tensor) -> Tensor:
+        return _entropy(self.logits(features).log_softmax(-1))
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(-1, keepdim=True)
