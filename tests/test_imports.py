@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.networks": set(),
     "lit_mbrl.optim": set(),
     "lit_mbrl.returns": set(),
-    "lit_mbrl.losses": {"lit_mbrl.returns"},
+    "lit_mbrl.losses": set(),
     "lit_mbrl.models": {"lit_mbrl.losses", "lit_mbrl.networks"},
     "lit_mbrl.imagination": {"lit_mbrl.models"},
     "lit_mbrl.planners": {"lit_mbrl.networks", "lit_mbrl.models", "lit_mbrl.imagination", "lit_mbrl.returns"},

@@ -258,13 +258,11 @@ class Algorithm(LightningModule):
 
     def logs_now(self) -> bool:
         """Whether the metrics of the running round are logged."""
-        every = self.trainer.log_every_n_steps
-        return every > 0 and self.grad_steps % every == 0
+        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
 
     def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
-        found = self.optimizers()
-        optimizers = found if isinstance(found, list) else [found]  # Lightning unpacks a list of one
+        optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
         for index in due:
             update = self.update_list[index]
             for k in range(update.repeat):

@@ -41,7 +41,8 @@ from torch import Tensor
 
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.errors import require
-from lit_mbrl.losses import full_advantage, one_step_advantage, standardized
+from lit_mbrl.losses import max_entropy_advantage, standardized
+from lit_mbrl.returns import discounted_sums
 
 _PAPER = "On-Policy Maximum Entropy Deep Reinforcement Learning"
 
@@ -101,7 +102,7 @@ class MaxEntPPO(PPO):
     def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
         """`A_t(beta)`, differentiable in the entropy."""
         self.record("policy/entropy_coeff", self.entropy_coeff)
-        return one_step_advantage(batch["advantage"], entropy, self.entropy_coeff)
+        return max_entropy_advantage(batch["advantage"], entropy, self.entropy_coeff)
 
     def standardize(self, advantage: Tensor) -> Tensor:
         return standardized(advantage, differentiable=self.entropy_statistics == "differentiated")
@@ -154,17 +155,15 @@ class FullMaxEntPPO(MaxEntPPO):
     def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
         """The rows at `index` `[B]`; and below `"rollout"`, `[N, T]`, what the entropies of all states take."""
         rows = dict(super().minibatch(rollout, index).items())
-        whole = {key: rollout[key].transpose(0, 1) for key in ("observation", "advantage", "done")}
+        whole = {key: rollout[key].transpose(0, 1) for key in ("observation", "done")}
         return TensorDict(rows | {"index": index, "rollout": whole}, [])
 
     def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
         """`A_t(beta)`, differentiable in the entropies of the rest of the episode."""
-        self.record("policy/entropy_coeff", self.entropy_coeff)
-        rollout = batch["rollout"]
-        done, observation = rollout["done"], rollout["observation"]
-        entropies = self.actor.entropy(self.encoder(observation.flatten(0, 1))).view_as(done)
-        advantages = full_advantage(rollout["advantage"], entropies, done, self.entropy_coeff, self.gamma, self.lmbda)
-        return advantages.transpose(0, 1).flatten(0, 1).index_select(0, batch["index"])
+        done, observation = batch["rollout", "done"], batch["rollout", "observation"]
+        entropies = self.actor.entropy(self.encoder(observation.flatten(0, 1))).view_as(done)  # [N, T, 1]
+        sums = discounted_sums(entropies, done, self.gamma * self.lmbda)
+        return super().advantage(batch, sums.transpose(0, 1).flatten(0, 1).index_select(0, batch["index"]))
 
 
 def _register(algorithm: PPO, name: str, value: float) -> None:

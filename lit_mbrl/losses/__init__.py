@@ -12,7 +12,7 @@ from lit_mbrl.losses.clip import (
 )
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
-from lit_mbrl.losses.max_entropy import full_advantage, one_step_advantage
+from lit_mbrl.losses.max_entropy import max_entropy_advantage
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -40,13 +40,12 @@ __all__ = [
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
-    "full_advantage",
     "gaussian_log_prob",
     "gaussian_nll",
     "importance_weight",
+    "max_entropy_advantage",
     "normalized_by_max",
     "normalized_by_mean",
-    "one_step_advantage",
     "q_loss",
     "raw_action",
     "reward_loss",

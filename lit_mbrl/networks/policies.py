@@ -28,7 +28,7 @@ def orthogonal_mlp(
 ) -> MLP:
     """An MLP with orthogonal weights, hidden ones times sqrt(2) and the last times `gain`, and zero biases."""
     net = orthogonal_(MLP(in_features, hidden, out_features, activation), math.sqrt(2.0))
-    nn.init.orthogonal_(net[-1].weight, gain)
+    orthogonal_(net[-1], gain)
     return net
 
 
