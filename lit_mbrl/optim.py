@@ -1,8 +1,11 @@
-"""The optimiser of every update."""
+"""The optimiser of every update, and the clipping of its gradient."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor, nn
 
 
 class Adam(torch.optim.Adam):
@@ -15,3 +18,17 @@ class Adam(torch.optim.Adam):
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
             super()._accelerator_graph_capture_health_check()
+
+
+def clip_(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scales the gradients down to a global norm, in place, as `torch.nn.utils.clip_grad_norm_`; returns their norm.
+
+    On a CPU, where looking at a number costs nothing, gradients within the norm are left alone.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if norm.device.type != "cpu":
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    elif (scale := max_norm / (norm.item() + 1e-6)) < 1.0:
+        torch._foreach_mul_(gradients, scale)
+    return norm

@@ -135,7 +135,7 @@ def discounted_sums(x: Float[Tensor, "N T 1"], done: Bool[Tensor, "N T 1"], disc
     """
     sums: list[Tensor] = []
     following = torch.zeros_like(x[:, 0])
-    for x_t, factor in zip(reversed(x.unbind(1)), reversed((discount * (~done)).unbind(1)), strict=True):
+    for x_t, factor in zip(reversed(x.unbind(1)), reversed((discount * (~done).to(x)).unbind(1)), strict=True):
         following = torch.addcmul(x_t, factor, following)
         sums.append(following)
     return torch.stack(sums[::-1], dim=1)

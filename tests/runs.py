@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.data import OffPolicy
+from lit_mbrl.data import OffPolicy, OnPolicy
 from lit_mbrl.envs import EnvConfig
 
 SHORT = {"total_frames": 60, "epoch_frames": 20, "learning_starts": 24, "batch_size": 8, "eval_episodes": 2}
@@ -52,7 +52,16 @@ def make_data(env: str = "Pendulum-v1", max_episode_steps: int = 12, num_envs: i
     return OffPolicy(EnvConfig(env, max_episode_steps=max_episode_steps, num_envs=num_envs), **(SHORT | options))
 
 
-def fit(algorithm: Algorithm, data: OffPolicy, *callbacks: Callback, seed: int = 0, **options: Any) -> Trainer:
+def make_rollouts(env: str = "CartPole-v1", max_episode_steps: int = 7, num_envs: int = 2, **options: Any) -> OnPolicy:
+    """A data module of three rollouts of 2 x 10 frames, each in two epochs of five minibatches."""
+    sizes = {"total_frames": 60, "epoch_frames": 20, "rollout_steps": 10, "num_epochs": 2, "batch_size": 4}
+    config = EnvConfig(env, max_episode_steps=max_episode_steps, num_envs=num_envs)
+    return OnPolicy(config, **(sizes | {"eval_episodes": 2} | options))
+
+
+def fit(
+    algorithm: Algorithm, data: OffPolicy | OnPolicy, *callbacks: Callback, seed: int = 0, **options: Any
+) -> Trainer:
     """Trains; the checkpoint of `options["ckpt_path"]` is resumed from."""
     ckpt_path = options.pop("ckpt_path", None)
     seed_everything(seed, verbose=False)
@@ -61,15 +70,19 @@ def fit(algorithm: Algorithm, data: OffPolicy, *callbacks: Callback, seed: int =
     return trainer
 
 
-def everything(algorithm: Algorithm, data: OffPolicy) -> dict[str, torch.Tensor]:
-    """All tensors that a run has produced: weights, statistics, optimisers, replay."""
+def everything(algorithm: Algorithm, data: OffPolicy | OnPolicy) -> dict[str, torch.Tensor]:
+    """All tensors that a run has produced: weights, statistics, optimisers, replay or the last rollout."""
     state = {f"module.{key}": value for key, value in algorithm.state_dict().items()}
     for i, optimizer in enumerate(algorithm.trainer.optimizers):
         for p, values in optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{p}.{key}": value for key, value in values.items()}
-    replay = data.replay.state_dict()
-    state |= {f"replay.{key}": value for key, value in replay["frames"].items()}
-    state["replay.cursor"] = torch.tensor(replay["cursor"])
+    if isinstance(data, OnPolicy):
+        state |= {f"rollout.{key}": value for key, value in data._rollout.items()}
+        state["rollout.order"] = data._order
+    else:
+        replay = data.replay.state_dict()
+        state |= {f"replay.{key}": value for key, value in replay["frames"].items()}
+        state["replay.cursor"] = torch.tensor(replay["cursor"])
     state["clock"] = torch.tensor([data.env_steps, data.rounds])
     state["random"] = torch.get_rng_state()
     return state

@@ -6,7 +6,14 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from lit_mbrl.losses import soft_policy_loss, soft_value, value_gradient_loss
-from lit_mbrl.returns import survival, td_k_targets, value_expansion, value_expansion_code
+from lit_mbrl.returns import (
+    discounted_sums,
+    generalized_advantages,
+    survival,
+    td_k_targets,
+    value_expansion,
+    value_expansion_code,
+)
 
 B, H, ALPHA, GAMMA = 4, 3, 0.3, 0.9
 
@@ -163,3 +170,58 @@ def test_discounts_are_not_rounded_in_half_precision() -> None:
     q, log_prob = torch.ones(1, 1, dtype=torch.bfloat16), torch.zeros(1, 65, 1, dtype=torch.bfloat16)
     value = value_expansion(reward, log_prob, q, 0.0, 0.99, survival(reward))
     assert value.item() == pytest.approx(0.99**64, rel=1e-5)  # 0.988^64 is off by 10 %
+
+
+def made_up_rollout(num: int = 3, steps: int = 12) -> tuple[torch.Tensor, ...]:
+    """Rewards, values, next values, terminations and ends, of both kinds, in float64."""
+    reward, value, next_value = torch.randn(3, num, steps, 1, dtype=torch.float64).unbind()
+    terminated = torch.rand(num, steps, 1) < 0.2
+    done = terminated | (torch.rand(num, steps, 1) < 0.2)
+    terminated[0, 2], terminated[0, 4], done[0, 2], done[0, 4] = True, False, True, True
+    return reward, value, next_value, terminated, done
+
+
+@pytest.mark.parametrize("lmbda", [0.0, 0.7, 1.0])
+def test_generalized_advantages_are_those_of_a_loop(lmbda: float) -> None:
+    reward, value, next_value, terminated, done = made_up_rollout()
+    found = generalized_advantages(reward, value, next_value, terminated, done, 0.9, lmbda)
+    for n in range(3):
+        for t in range(12):
+            expected, weight = 0.0, 1.0
+            for i in range(t, 12):
+                bootstrap = 0.0 if terminated[n, i] else 0.9 * next_value[n, i].item()
+                expected += weight * (reward[n, i].item() + bootstrap - value[n, i].item())
+                weight *= 0.9 * lmbda
+                if done[n, i]:
+                    break
+            assert found[n, t].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_generalized_advantages_are_torchrl_s() -> None:
+    from torchrl.objectives.value.functional import generalized_advantage_estimate
+
+    reward, value, next_value, terminated, done = made_up_rollout()
+    expected, _ = generalized_advantage_estimate(0.95, 0.8, value, next_value, reward, done=done, terminated=terminated)
+    torch.testing.assert_close(generalized_advantages(reward, value, next_value, terminated, done, 0.95, 0.8), expected)
+
+
+def test_lambda_one_is_the_return_of_the_rest_of_the_episode_less_the_value() -> None:
+    """Where successors are the next rows, values telescope away."""
+    reward, value, _, terminated, _ = made_up_rollout(1)
+    next_value = torch.cat([value[:, 1:], torch.randn(1, 1, 1, dtype=torch.float64)], 1)
+    found = generalized_advantages(reward, value, next_value, terminated, terminated, 0.9, 1.0)
+    total = next_value[0, -1].item()
+    for t in reversed(range(12)):
+        total = reward[0, t].item() + 0.9 * (0.0 if terminated[0, t] else total)
+        assert (found + value)[0, t].item() == pytest.approx(total, abs=1e-12)
+
+
+def test_discounted_sums_stop_with_the_episode_and_pass_their_gradient() -> None:
+    x = torch.randn(2, 5, 1, dtype=torch.float64, requires_grad=True)
+    done = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 0, 1]], dtype=torch.bool).unsqueeze(-1)
+    sums = discounted_sums(x, done, 0.5)
+    a, b = x.detach().squeeze(-1)
+    expected = [a[0] + 0.5 * a[1], a[1], a[2] + 0.5 * a[3] + 0.25 * a[4], a[3] + 0.5 * a[4], a[4]]
+    torch.testing.assert_close(sums[0, :, 0].detach(), torch.stack(expected))
+    assert sums[1, 0].item() == pytest.approx(sum(0.5**i * b[i].item() for i in range(5)))
+    assert torch.autograd.gradcheck(lambda value: discounted_sums(value, done, 0.5), x)

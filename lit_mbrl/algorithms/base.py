@@ -28,7 +28,7 @@ from lit_mbrl.algorithms.update import Sampling, Update
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.optim import Adam
+from lit_mbrl.optim import Adam, clip_
 
 Compile = bool | Literal["cudagraphs"]
 
@@ -102,7 +102,7 @@ class Algorithm(LightningModule):
         return 0
 
     def watch(self, recorded: dict[str, Tensor]) -> None:
-        """Hears of the metrics of every round if `watches`, of this rank."""
+        """Hears of this rank's metrics after every round, if `watches`."""
 
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
@@ -326,8 +326,9 @@ class Algorithm(LightningModule):
         if update.max_grad_norm is not None:
             if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
                 self._scaler.unscale_(optimizer.optimizer)
-            nn.utils.clip_grad_norm_(parameters, update.max_grad_norm)
-        gradients = [parameter.grad for parameter in parameters]
+            gradients = [clip_(parameters, update.max_grad_norm)]  # finite if all are
+        else:
+            gradients = [parameter.grad for parameter in parameters]
         scaled = self._scaler is not None
         if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
             optimizer.step()

@@ -242,11 +242,12 @@ class PPO(Algorithm):
             error = value_loss(value, target).mean()
         else:
             error = clipped_value_loss(value, old_value, target, self.value_clip_range).mean()
-        self.record("loss/policy", policy)
-        self.record("loss/value", error)
-        self.record("policy/entropy", entropy.mean())
-        self.record("policy/kl", divergence(log_prob, old_log_prob).mean())
-        self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
+        if self._recording:
+            self.record("loss/policy", policy)
+            self.record("loss/value", error)
+            self.record("policy/entropy", entropy.mean())
+            self.record("policy/kl", divergence(log_prob, old_log_prob).mean())
+            self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
         return policy + self.value_coeff * error - self.bonus(entropy)
 
     def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:

@@ -55,14 +55,14 @@ class GaussianActor(nn.Module):
         return self.mean(features).clamp(-1.0, 1.0)
 
     def log_prob_entropy(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        log_std = self.log_std
-        noise = (action - self.mean(features)) * (-log_std).exp()
-        log_prob = (-0.5 * noise.square() - log_std - _HALF_LOG_2PI).sum(-1, keepdim=True)
-        return log_prob, self.entropy(features)
+        noise = (action - self.mean(features)) * (-self.log_std).exp()
+        entropy = self.entropy(features)  # sum of log_std + (1 + log 2 pi) / 2
+        return 0.5 * (noise.shape[-1] - noise.square().sum(-1, keepdim=True)) - entropy, entropy
 
     def entropy(self, features: Tensor) -> Tensor:
         """The same in all states."""
-        return (self.log_std + 0.5 + _HALF_LOG_2PI).sum().expand(*features.shape[:-1], 1)
+        entropy = self.log_std.sum() + len(self.log_std) * (0.5 + _HALF_LOG_2PI)
+        return entropy.expand(*features.shape[:-1], 1)
 
 
 class CategoricalActor(nn.Module):
