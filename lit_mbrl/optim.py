@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Adam(torch.optim.Adam):
@@ -20,15 +20,15 @@ class Adam(torch.optim.Adam):
             super()._accelerator_graph_capture_health_check()
 
 
-def clip_(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+def clip_(gradients: Sequence[Tensor | None], max_norm: float) -> Tensor:
     """Scales the gradients down to a global norm, in place, as `torch.nn.utils.clip_grad_norm_`; returns their norm.
 
     On a CPU, where looking at a number costs nothing, gradients within the norm are left alone.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    found = [gradient for gradient in gradients if gradient is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
     if norm.device.type != "cpu":
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(found, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     elif (scale := max_norm / (norm.item() + 1e-6)) < 1.0:
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_(found, scale)
     return norm

@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl import ranks
-from lit_mbrl.algorithms import DDPG, Algorithm
-from lit_mbrl.data import OffPolicy
+from lit_mbrl.algorithms import DDPG, Algorithm, MaxEntPPO
+from lit_mbrl.data import OffPolicy, OnPolicy
 from lit_mbrl.errors import RunFailed
 from lit_mbrl.strategies import AveragedGradients
 from tests.algorithms.frames import ALGORITHMS, make_frames
-from tests.runs import SaveAndStop, Stop, everything, fit, make_data
+from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
 
 class SignalOneRank(Callback):
@@ -79,7 +79,9 @@ def same_everywhere(tensor: torch.Tensor) -> bool:
     return all(torch.equal(tensor, other) for other in ranks.gather(tensor.detach()))
 
 
-def two(algorithm: Algorithm, data: OffPolicy, *callbacks: Callback, **options: Any) -> dict[str, torch.Tensor]:
+def two(
+    algorithm: Algorithm, data: OffPolicy | OnPolicy, *callbacks: Callback, **options: Any
+) -> dict[str, torch.Tensor]:
     """Trains on two devices. Returns what this rank has in the end."""
     algorithm.normalize_observations = True
     fit(algorithm, data, *callbacks, strategy=AveragedGradients(), devices=2, **options)
@@ -136,9 +138,39 @@ def check_resume(name: str, folder: Path) -> None:
     assert not different, different
 
 
+def check_rollouts(folder: Path) -> None:
+    """Each rank its rollouts, equal steps; stopped in the middle of an epoch and resumed is the uninterrupted run."""
+
+    def ppo() -> MaxEntPPO:
+        return MaxEntPPO(hidden_sizes=[8], scale_rewards=True, target_kl=1e-3)
+
+    algorithm, data = ppo(), make_rollouts("Pendulum-v1", total_frames=80)
+    whole = two(algorithm, data)
+    for key, value in whole.items():
+        if key.startswith(("module.", "optimizer.")) and "extra_state" not in key:
+            assert same_everywhere(value), key
+    for key in ("rollout.observation", "rollout.order", "random", "module.return_scale._extra_state"):
+        assert not same_everywhere(whole[key]), key
+    # Two rollouts of 20 frames on each rank; two epochs of ten minibatches of four, two on each rank.
+    assert (data.env_steps, data.rounds) == (80, 40)
+    assert algorithm.normalizer.count == algorithm.return_scale.count == 80
+    path = folder / "ppo.ckpt"
+    try:
+        two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), SaveAndStop(path, 13))
+    except Stop:
+        pass
+    else:
+        raise AssertionError("the run was not stopped")
+    resumed = two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), ckpt_path=path, seed=12345)
+    assert whole.keys() == resumed.keys()
+    different = [key for key in whole if not torch.equal(whole[key].float(), resumed[key].float())]
+    assert not different, different
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     check_resume("ddpg", Path(sys.argv[1]))  # noise of running episodes, too
     check_messages()
     check_resume("sac_svg_code", Path(sys.argv[1]))  # sequences, repeated updates, clipping
+    check_rollouts(Path(sys.argv[1]))
     print(f"rank {ranks.rank()} agrees")

@@ -323,12 +323,11 @@ class Algorithm(LightningModule):
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None
         self.manual_backward(loss, inputs=parameters)
+        gradients = [parameter.grad for parameter in parameters]
         if update.max_grad_norm is not None:
             if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
                 self._scaler.unscale_(optimizer.optimizer)
-            gradients = [clip_(parameters, update.max_grad_norm)]  # finite if all are
-        else:
-            gradients = [parameter.grad for parameter in parameters]
+            gradients = [clip_(gradients, update.max_grad_norm)]  # the norm, which is finite if all are
         scaled = self._scaler is not None
         if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
             optimizer.step()
