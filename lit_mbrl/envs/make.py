@@ -136,6 +136,10 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
 
         _log_mujoco_warnings()
         return dmc.make(task, max_episode_steps, **kwargs)
+    if family == "procgen":
+        from lit_mbrl.envs.procgen_games import ProcgenGame
+
+        return ProcgenGame(name, max_episode_steps, **kwargs)
     if "bullet" in name.lower():
         return _build_bullet(name, max_episode_steps, kwargs)
     registered = gym.registry.get(name)
@@ -188,8 +192,8 @@ def _unknown(name: str) -> UserError:
     return UserError(
         "data.env.name",
         name,
-        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, or a paper's task such as poplin/Hopper"
-        + did_you_mean(name, known),
+        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, or a paper's task such as "
+        "poplin/Hopper" + did_you_mean(name, known),
     )
 
 

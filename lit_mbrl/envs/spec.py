@@ -15,11 +15,12 @@ class EnvConfig:
 
     Args:
         name: a Gymnasium id (`HalfCheetah-v5`, `package:Id-v0`), a PyBullet id (`HopperBulletEnv-v0`), a DeepMind
-            Control task (`dmc/walker-walk`) or a task of a paper (`poplin/Hopper`, `mbpo/AntTruncatedObs`).
+            Control task (`dmc/walker-walk`), a Procgen game (`procgen/fruitbot-easy`) or a task of a paper
+            (`poplin/Hopper`, `mbpo/AntTruncatedObs`).
         kwargs: arguments of the environment's constructor.
         max_episode_steps: truncate after so many steps; None keeps the environment's own limit.
         num_envs: copies that run side by side.
-        workers: step the copies in worker processes instead of this one.
+        workers: step the copies in worker processes instead of this one; Procgen's games in threads.
 
     Raises:
         UserError: if a value is out of range.

@@ -14,6 +14,7 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from lit_mbrl.envs.pool import LocalPool, Transition, WorkerPool
+from lit_mbrl.envs.procgen_games import ProcgenPool, is_game
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.errors import UserError
 
@@ -46,7 +47,7 @@ class VectorEnv(EnvBase):
         n = config.num_envs
         super().__init__(device=torch.device("cpu"), batch_size=(n,))
         self.config = config
-        self._pool: LocalPool | WorkerPool = (WorkerPool if config.workers else LocalPool)(config, n)
+        self._pool = _make_pool(config, n)
         self._false = torch.zeros(n, 1, dtype=torch.bool)
         self._cut: list[tuple[int, int, Tensor]] = []
         self._steps = 0
@@ -171,6 +172,12 @@ class VectorEnv(EnvBase):
         if not self.is_closed:
             self.is_closed = True
             self._pool.close()
+
+
+def _make_pool(config: EnvConfig, count: int) -> LocalPool | WorkerPool | ProcgenPool:
+    if is_game(config.name) and "render_mode" not in config.kwargs:  # pictures are drawn one copy at a time
+        return ProcgenPool(config, count)
+    return (WorkerPool if config.workers else LocalPool)(config, count)
 
 
 def _to_torch(tree: Any) -> Any:
