@@ -123,6 +123,8 @@ class _Episodes(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if batch_idx > 0:  # as in training: the command is about the environment of evaluation
+            return
         rewards = batch["next", "reward"].squeeze(-1).double() * batch["mask"]
         self.returns += rewards.sum(-1).tolist()
         self.lengths += batch["mask"].sum(-1).tolist()

@@ -96,7 +96,7 @@ class Film(Application):
         try:
             # One after the other: with several renderers in a process MuJoCo's pictures may be another's, or black.
             for i in range(datamodule.eval_episodes):
-                env = FilmedEnv(datamodule.env, datamodule.evaluation_seed + i, show)
+                env = FilmedEnv(datamodule.env.in_evaluation(), datamodule.evaluation_seed + i, show)
                 fps = fps or env.frames_per_second
                 try:
                     episodes = datamodule.play(env)

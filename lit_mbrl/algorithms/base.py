@@ -364,18 +364,26 @@ class Algorithm(LightningModule):
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
         """Logs return and length of deterministic evaluation episodes `[K, T]` and the algorithm's own metrics.
 
+        The second batch, if there is one, is of the environment as it is in training (`data.env.eval_kwargs`).
+
         Reads `("next", "reward")` `[K, T, 1]` and `"mask"` `[K, T]` (True for the frames of the episode).
         """
         mask = episodes["mask"]
         returns = (episodes["next", "reward"].squeeze(-1) * mask).sum(-1)
-        metrics = {
-            "eval/return": returns.mean(),
-            "eval/return_std": returns.std(correction=0),
-            "eval/episode_length": mask.sum(-1).float().mean(),
-        }
-        prepared = self.prepare_batch(episodes)
-        prepared["mask"] = mask
-        metrics |= self.episode_metrics(prepared)
+        if batch_idx == 0:
+            metrics = {
+                "eval/return": returns.mean(),
+                "eval/return_std": returns.std(correction=0),
+                "eval/episode_length": mask.sum(-1).float().mean(),
+            }
+            prepared = self.prepare_batch(episodes)
+            prepared["mask"] = mask
+            metrics |= self.episode_metrics(prepared)
+        else:
+            metrics = {
+                "eval/train_levels_return": returns.mean(),
+                "eval/train_levels_return_std": returns.std(correction=0),
+            }
         # The ranks have the same episodes; that they agree on what is best must not hang on their rounding.
         self.log_dict(metrics, logger=False, batch_size=1, sync_dist=ranks.world_size() > 1)
         if self.trainer.state.fn == "fit":

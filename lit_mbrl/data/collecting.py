@@ -67,7 +67,7 @@ class Collecting(Evaluated, LightningDataModule):
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
         self._policy: ExploringPolicy | None = None
-        self._eval_env: VectorEnv | None = None
+        self._eval_envs: dict[bool, VectorEnv] = {}
         self._resume: dict[str, Any] | None = None
         self._max_epochs: int | None = None
         self._training = False
@@ -97,6 +97,14 @@ class Collecting(Evaluated, LightningDataModule):
         """Sizes and kind of the environment's observations and actions."""
         if self._spec is None:
             self._spec = describe(self.env)
+            if self.env.eval_kwargs is not None:
+                seen, expected = describe(self.env.in_evaluation()), self._spec.observation_shape
+                require(
+                    (seen.observation_shape, seen.action_dim) == (expected, self._spec.action_dim),
+                    "data.env.eval_kwargs",
+                    self.env.eval_kwargs,
+                    f"observations {list(expected)} and actions as in training, not {list(seen.observation_shape)}",
+                )
         return self._spec
 
     def check(self, directory: str = ".") -> None:
@@ -132,9 +140,8 @@ class Collecting(Evaluated, LightningDataModule):
         if self.collector is not None:
             self.collector.shutdown()
             self.collector = None
-        if self._eval_env is not None:
-            self._eval_env.close()
-            self._eval_env = None
+        while self._eval_envs:
+            self._eval_envs.popitem()[1].close()
 
     # ------------------------------------------------------------------ the clock
     @property
@@ -219,7 +226,7 @@ class Collecting(Evaluated, LightningDataModule):
 
     # ------------------------------------------------------------------ evaluation
     def val_dataloader(self) -> Evaluation:
-        """One batch of `eval_episodes` deterministic episodes."""
+        """A batch of `eval_episodes` deterministic episodes, and one in the environment as trained, if that differs."""
         return Evaluation(self)
 
     # ------------------------------------------------------------------ checkpoint

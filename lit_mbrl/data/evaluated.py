@@ -23,7 +23,7 @@ class Evaluated:
     env: EnvConfig
     eval_episodes: int
     trainer: Any
-    _eval_env: VectorEnv | None
+    _eval_envs: dict[bool, VectorEnv]
 
     @property
     def spec(self) -> Spec:
@@ -35,23 +35,27 @@ class Evaluated:
         """Environment steps so far."""
         raise NotImplementedError
 
-    def evaluate(self) -> TensorDictBase:
+    def evaluate(self, as_trained: bool = False) -> TensorDictBase:
         """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
 
         The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
         next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
-        """
-        return ranks.broadcast(self._evaluate() if ranks.rank() == 0 else None)
 
-    def _evaluate(self) -> TensorDictBase:
+        Args:
+            as_trained: in the environment of training, whatever `env.eval_kwargs` says.
+        """
+        return ranks.broadcast(self._evaluate(as_trained) if ranks.rank() == 0 else None)
+
+    def _evaluate(self, as_trained: bool) -> TensorDictBase:
         random_state = get_random_state()
-        if self._eval_env is None:
-            self._eval_env = VectorEnv(self.env, seed=self.evaluation_seed, num_envs=self.eval_episodes)
-        whole = False
+        if as_trained not in self._eval_envs:
+            config = self.env if as_trained else self.env.in_evaluation()
+            self._eval_envs[as_trained] = VectorEnv(config, seed=self.evaluation_seed, num_envs=self.eval_episodes)
+        env, whole = self._eval_envs[as_trained], False
         while not whole:
-            self._eval_env.set_seed(self.evaluation_seed)
-            episodes = self.play(self._eval_env)
-            whole = not self._eval_env.pop_cuts()  # once more if a worker has died in the middle of it
+            env.set_seed(self.evaluation_seed)
+            episodes = self.play(env)
+            whole = not env.pop_cuts()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
 
@@ -73,7 +77,7 @@ class Evaluated:
         """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
         random_state = get_random_state()
         pictures: list[np.ndarray] = []
-        env = FilmedEnv(self.env, self.evaluation_seed, pictures.append)
+        env = FilmedEnv(self.env.in_evaluation(), self.evaluation_seed, pictures.append)
         try:
             self.play(env)
             return np.stack(pictures), round(env.frames_per_second)
@@ -85,7 +89,7 @@ class Evaluated:
         """Raises `UserError` if the environment cannot draw in this process."""
         require_drawing(self.env.name)
         random_state = get_random_state()
-        env = FilmedEnv(self.env, 0, lambda picture: None)
+        env = FilmedEnv(self.env.in_evaluation(), 0, lambda picture: None)
         try:
             env.reset()
         finally:

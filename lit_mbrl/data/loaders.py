@@ -48,13 +48,15 @@ class Rounds:
 
 
 class Evaluation:
-    """A loader of one batch, the evaluation episodes."""
+    """A loader of the evaluation episodes: one batch, and with `data.env.eval_kwargs` another as in training."""
 
     def __init__(self, data: Collecting) -> None:
         self._data = data
 
     def __len__(self) -> int:
-        return 1
+        return 1 if self._data.env.eval_kwargs is None else 2
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         yield self._data.evaluate()
+        if self._data.env.eval_kwargs is not None:
+            yield self._data.evaluate(as_trained=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lit_mbrl.errors import require
@@ -20,6 +20,8 @@ class EnvConfig:
         kwargs: arguments of the environment's constructor.
         max_episode_steps: truncate after so many steps; None keeps the environment's own limit.
         num_envs: copies that run side by side.
+        eval_kwargs: arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent.
+            The environment with `kwargs` alone is then evaluated, too. None: there is one evaluation, with `kwargs`.
         workers: step the copies in worker processes instead of this one; Procgen's games in threads.
 
     Raises:
@@ -31,6 +33,7 @@ class EnvConfig:
     max_episode_steps: int | None = None
     num_envs: int = 1
     workers: bool = False
+    eval_kwargs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
@@ -41,8 +44,15 @@ class EnvConfig:
             "the name of an environment",
         )
         require(isinstance(self.kwargs, dict), "data.env.kwargs", self.kwargs, "a mapping of constructor arguments")
-        reserved = sorted({"name", "max_episode_steps"} & set(self.kwargs))
-        require(not reserved, "data.env.kwargs", self.kwargs, f"{', '.join(reserved)} one level up, in data.env")
+        require(
+            self.eval_kwargs is None or (isinstance(self.eval_kwargs, dict) and len(self.eval_kwargs) > 0),
+            "data.env.eval_kwargs",
+            self.eval_kwargs,
+            "a mapping of constructor arguments, or null",
+        )
+        for option, kwargs in (("kwargs", self.kwargs), ("eval_kwargs", self.eval_kwargs or {})):
+            reserved = sorted({"name", "max_episode_steps"} & set(kwargs))
+            require(not reserved, f"data.env.{option}", kwargs, f"{', '.join(reserved)} one level up, in data.env")
         require(
             limit is None or (_is_int(limit) and limit >= 1),
             "data.env.max_episode_steps",
@@ -51,6 +61,10 @@ class EnvConfig:
         )
         require(_is_int(self.num_envs) and self.num_envs >= 1, "data.env.num_envs", self.num_envs, "an integer >= 1")
         require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
+
+    def in_evaluation(self) -> EnvConfig:
+        """The environment that `eval/return` is about."""
+        return replace(self, kwargs={**self.kwargs, **(self.eval_kwargs or {})}, eval_kwargs=None)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class KillEvaluation(Callback):
     """Kills a worker of the evaluation before every evaluation but the first."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.datamodule._eval_env is not None:
-            os.kill(trainer.datamodule._eval_env._pool.pids[-1], signal.SIGKILL)
+        for env in trainer.datamodule._eval_envs.values():
+            os.kill(env._pool.pids[-1], signal.SIGKILL)
 
 
 def kill_before(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
