@@ -31,7 +31,7 @@ from lit_mbrl import ranks
 from lit_mbrl.algorithms.base import Algorithm, Compile, Update
 from lit_mbrl.errors import in_unit_interval, positive, positive_sizes, require
 from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
-from lit_mbrl.networks import CategoricalActor, GaussianActor, ReturnScale, orthogonal_mlp
+from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
 from lit_mbrl.optim import Adam
 from lit_mbrl.returns import generalized_advantages
 
@@ -42,7 +42,8 @@ class PPO(Algorithm):
     """A policy and a value, trained together on rollouts; for continuous and discrete actions.
 
     Args:
-        hidden_sizes: hidden layers, tanh, of policy and value each.
+        hidden_sizes: hidden layers, tanh, of policy and value each; None: [64, 64], and after `encoder` none.
+        encoder: of images only: the network that policy and value share; None: IMPALA's with the sizes of its paper.
         gamma: discount.
         lmbda: lambda of the generalised advantages.
         lr: Adam's learning rate.
@@ -63,11 +64,13 @@ class PPO(Algorithm):
 
     paper = "Schulman et al. 2017, arXiv 1707.06347"
     continuous_actions = False  # discrete ones, too
+    pixels = None  # vectors or images
     only_at_start = (*Algorithm.only_at_start, "scale_rewards", "init_log_std")
 
     def __init__(
         self,
         hidden_sizes: list[int] | None = None,
+        encoder: ImpalaEncoder | None = None,
         gamma: float = 0.99,
         lmbda: float = 0.95,
         lr: float = 3e-4,
@@ -85,8 +88,9 @@ class PPO(Algorithm):
         compile: Compile = False,
     ) -> None:
         super().__init__(normalize_observations, compile)
-        self.hidden_sizes = [64, 64] if hidden_sizes is None else list(hidden_sizes)
-        positive_sizes("model.hidden_sizes", self.hidden_sizes)
+        self.hidden_sizes = hidden_sizes
+        positive_sizes("model.hidden_sizes", hidden_sizes or [])
+        self.encoder_options = encoder
         in_unit_interval("model.gamma", gamma)
         in_unit_interval("model.lmbda", lmbda)
         positive("model.lr", lr)
@@ -109,15 +113,30 @@ class PPO(Algorithm):
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         self.encoder, features = self.make_encoder(observation_dim)
+        pixels = self.spec is not None and self.spec.pixels
+        hidden = ([] if pixels else [64, 64]) if self.hidden_sizes is None else self.hidden_sizes
         if self.spec is not None and self.spec.discrete:
-            self.actor: nn.Module = CategoricalActor(features, action_dim, self.hidden_sizes)
+            self.actor: nn.Module = CategoricalActor(features, action_dim, hidden)
         else:
-            self.actor = GaussianActor(features, action_dim, self.hidden_sizes, self.init_log_std)
-        self.critic = orthogonal_mlp(features, self.hidden_sizes, 1, gain=1.0)
+            self.actor = GaussianActor(features, action_dim, hidden, self.init_log_std)
+        self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
     def make_encoder(self, observation_dim: int) -> tuple[nn.Module, int]:
         """What policy and value have in common, and how many features come out; for vectors, nothing."""
-        return nn.Identity(), observation_dim
+        if self.spec is None or not self.spec.pixels:
+            return nn.Identity(), observation_dim
+        network = (self.encoder_options or ImpalaEncoder()).build(self.spec.observation_shape)
+        return network, network.features
+
+    def check(self, spec: Any) -> None:
+        """See `Algorithm.check`; vectors need no encoder."""
+        super().check(spec)
+        require(
+            self.encoder_options is None or spec.pixels,
+            "model.encoder",
+            self.encoder_options,
+            f"null: the observations of {spec.name} are no images",
+        )
 
     def updates(self) -> Iterator[Update]:
         """One step of everything: algorithm 1's optimisation, a minibatch at a time."""
@@ -135,10 +154,12 @@ class PPO(Algorithm):
 
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:
-        return self.actor.mode(self.encoder(observation))
+        with self._precision():
+            return self.actor.mode(self.encoder(observation))
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
-        return self.actor.sample(self.encoder(observation))
+        with self._precision():
+            return self.actor.sample(self.encoder(observation))
 
     def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""

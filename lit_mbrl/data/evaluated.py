@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
 from lit_mbrl import ranks
 from lit_mbrl.data.evaluation import run_episodes
@@ -69,9 +70,13 @@ class Evaluated:
         algorithm = self.trainer.lightning_module
         return run_episodes(
             env,
-            lambda observation: algorithm.act(algorithm.normalize(observation.to(algorithm.device))).cpu(),
+            lambda observation: self.choose(algorithm.normalize(observation.to(algorithm.device))).cpu(),
             self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
         )
+
+    def choose(self, observation: Tensor) -> Tensor:
+        """Actions of evaluation at (normalised) observations: the deterministic ones."""
+        return self.trainer.lightning_module.act(observation)
 
     def film(self) -> tuple[np.ndarray, int]:
         """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""

@@ -13,7 +13,7 @@ among them, gradients are averaged, and all take the same rounds.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -22,8 +22,9 @@ from torch import Tensor
 from lit_mbrl import ranks
 from lit_mbrl.data.clock import RolloutClock
 from lit_mbrl.data.collecting import Collecting
+from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.data.replay import require_room
-from lit_mbrl.envs import EnvConfig
+from lit_mbrl.envs import EnvConfig, VectorEnv
 from lit_mbrl.errors import require
 
 
@@ -38,7 +39,9 @@ class OnPolicy(Collecting):
         rollout_steps: steps of each environment in a rollout: T.
         num_epochs: passes over a rollout: K.
         batch_size: frames in a minibatch, of all devices together; divides the frames of a rollout.
-        eval_episodes: deterministic episodes per evaluation.
+        eval_episodes: episodes per evaluation.
+        eval_actions: of evaluation: the policy's most probable ones (`"mode"`), or drawn from it (`"sample"`), as
+            Procgen's paper has them.
     """
 
     # Options that a resumed run cannot change: it may be in the middle of a rollout.
@@ -61,6 +64,7 @@ class OnPolicy(Collecting):
         num_epochs: int = 10,
         batch_size: int = 64,
         eval_episodes: int = 10,
+        eval_actions: Literal["mode", "sample"] = "mode",
     ) -> None:
         require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
         require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
@@ -71,6 +75,7 @@ class OnPolicy(Collecting):
         frames = rollout_steps * env.num_envs
         clock = RolloutClock(total_frames, epoch_frames, frames, num_epochs * (frames // batch_size))
         super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, clock)
+        self.eval_actions = eval_actions
         self.rollout_steps = rollout_steps
         self.num_epochs = num_epochs
         self.batch_size = batch_size
@@ -139,6 +144,25 @@ class OnPolicy(Collecting):
         size = self.batch_size // ranks.world_size()
         index = self._order[position * size : (position + 1) * size]
         return {"transitions": self.trainer.lightning_module.minibatch(self._rollout, index)}
+
+    # ------------------------------------------------------------------ evaluation
+    def play(self, env: VectorEnv) -> TensorDictBase:
+        """See `Evaluated.play`. What is drawn follows from the evaluation's seed, as the start states do."""
+        if self.eval_actions == "mode":
+            return super().play(env)
+        random_state = get_random_state()
+        torch.manual_seed(self.evaluation_seed)
+        episodes = super().play(env)
+        set_random_state(random_state)
+        return episodes
+
+    def choose(self, observation: Tensor) -> Tensor:
+        """See `Evaluated.choose`."""
+        if self.eval_actions == "mode":
+            return super().choose(observation)
+        is_init = torch.zeros(len(observation), 1, dtype=torch.bool, device=observation.device)
+        action = self.trainer.lightning_module.explore(observation, is_init)
+        return action if self.spec.discrete else action.clamp(-1.0, 1.0)
 
     # ------------------------------------------------------------------ checkpoint
     def _own_state(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
 from lit_mbrl.networks.critics import QEnsemble
 from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
-from lit_mbrl.networks.impala import Impala
+from lit_mbrl.networks.impala import Impala, ImpalaEncoder
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
 from lit_mbrl.networks.policies import CategoricalActor, GaussianActor, orthogonal_mlp
@@ -18,8 +18,9 @@ __all__ = [
     "DeterministicActor",
     "DiagonalGaussian",
     "EnsembleMLP",
-    "Impala",
     "GaussianActor",
+    "Impala",
+    "ImpalaEncoder",
     "QEnsemble",
     "ReturnScale",
     "RunningNormalizer",

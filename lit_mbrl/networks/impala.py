@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -45,6 +46,37 @@ class Section(nn.Sequential):
         )
 
 
+@dataclass(frozen=True)
+class ImpalaEncoder:
+    """The sizes of an `Impala`, as a configuration says them.
+
+    Args:
+        features: size of the last layer.
+        channels: of the sections.
+        channels_last: see `Impala`.
+
+    Raises:
+        UserError: if a size is not positive.
+    """
+
+    features: int = 256
+    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.features > 0, "model.encoder.features", self.features, "an integer > 0")
+        require(
+            len(self.channels) > 0 and min(self.channels) > 0,
+            "model.encoder.channels",
+            self.channels,
+            "integers > 0, one per section",
+        )
+
+    def build(self, observation_shape: Sequence[int]) -> Impala:
+        """The network for pictures of a shape."""
+        return Impala(observation_shape, self.features, self.channels, self.channels_last)
+
+
 class Impala(nn.Module):
     """Features of pictures: `[..., C, h, w]` uint8 to `[..., F]`, not negative.
 
@@ -58,8 +90,6 @@ class Impala(nn.Module):
         channels_last: keep activations as [B, h, w, C] in memory. The results are the same up to rounding; on a CPU the
             convolutions are faster.
 
-    Raises:
-        UserError: if a size is not positive, or the observation no picture.
     """
 
     def __init__(
@@ -70,11 +100,6 @@ class Impala(nn.Module):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        require(len(observation_shape) == 3, "data.env.name", list(observation_shape), "an environment with pictures")
-        require(features > 0, "model.features", features, "an integer > 0")
-        require(
-            len(channels) > 0 and min(channels) > 0, "model.channels", list(channels), "integers > 0, one per section"
-        )
         planes, height, width = observation_shape
         self.features = features
         self.format = torch.channels_last if channels_last else torch.contiguous_format

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lit_mbrl.errors import UserError
-from lit_mbrl.networks.impala import Impala, ResidualBlock
+from lit_mbrl.networks.impala import Impala, ImpalaEncoder, ResidualBlock
 
 PROCGEN = (3, 64, 64)
 
@@ -109,11 +109,17 @@ def test_half_precision_is_close_and_its_gradients_are_float32() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"observation_shape": (17,)}, "--data.env.name=\\[17\\]: expected an environment with pictures"),
-        ({"features": 0}, "--model.features=0: expected an integer > 0"),
-        ({"channels": []}, "--model.channels=\\[\\]: expected integers > 0"),
+        ({"features": 0}, "--model.encoder.features=0: expected an integer > 0"),
+        ({"channels": []}, "--model.encoder.channels=\\[\\]: expected integers > 0"),
+        ({"channels": [16, 0]}, "--model.encoder.channels=.*: expected integers > 0"),
     ],
 )
 def test_wrong_sizes(arguments: dict, line: str) -> None:
     with pytest.raises(UserError, match=line):
-        Impala(**{"observation_shape": PROCGEN} | arguments)
+        ImpalaEncoder(**arguments)
+
+
+def test_options_reach_the_network() -> None:
+    network = ImpalaEncoder(features=5, channels=[2, 3], channels_last=False).build(PROCGEN)
+    assert network.features == 5 and network.format == torch.contiguous_format
+    assert [section[0].out_channels for section in network.sections] == [2, 3]
