@@ -26,6 +26,8 @@ CONTENDERS = {
     "bare": "benchmarks.bare:train",
     "sb3": "benchmarks.peer_sb3:train",
     "sheeprl": "benchmarks.peer_sheeprl:train",
+    "fruitbot": "benchmarks.fruitbot:train_ours",
+    "sb3_fruitbot": "benchmarks.fruitbot:train_sb3",
 }
 
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 # Okabe and Ito's, which most colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
-_NAMES = {
+NAMES = {
     "step": "environment steps",
     "time/rounds": "rounds of updates",
     "time/policy_updates": "policy updates",
     "time/model_rollouts": "model rollouts",
     "eval/return": "evaluation return",
+    "eval/train_levels_return": "evaluation return, training levels",
     "train/return": "training return",
+    "policy/entropy": "policy entropy [nats]",
 }
 _TIMES = ((3600.0 * 2, 3600.0, "h"), (60.0 * 2, 60.0, "min"), (0.0, 1.0, "s"))
 _COLUMNS = 3
@@ -72,7 +74,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figur
             if len(curves) == 1 or i < columns:
                 panel.set_title(task, fontsize=10)
             if i % columns == 0:
-                panel.set_ylabel(_NAMES.get(metric, metric))
+                panel.set_ylabel(NAMES.get(metric, metric))
         figure.text(0.995, 0.005, _caption(everything, kind), fontsize=7, color="0.4", ha="right", va="bottom")
         # Room for the note, which constrained layout does not know of.
         figure.get_layout_engine().set(rect=(0, 0.16 / (height * rows), 1, 1 - 0.16 / (height * rows)))
@@ -123,7 +125,7 @@ def _axis(column: str, largest: float) -> tuple[float, str]:
     if column == AXES["seconds"]:
         divisor, unit = next((divisor, unit) for least, divisor, unit in _TIMES if largest >= least)
         return divisor, f"training time [{unit}]"
-    return 1.0, _NAMES.get(column, column)
+    return 1.0, NAMES.get(column, column)
 
 
 def _ticks(panel: Axes, divisor: float) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_mbrl.errors import UserError, did_you_mean, require
-from lit_mbrl.options import OptionParser
+from lit_mbrl.options import OptionParser, positive_integer
+from lit_mbrl.reports.bars import Bar, draw_bars, make_bars
 from lit_mbrl.reports.curves import AXES, Curve, Estimate, make_curve, usable
 from lit_mbrl.reports.figure import draw, save
-from lit_mbrl.reports.runs import Run, find_runs, group_runs, read_run
+from lit_mbrl.reports.runs import Group, Run, by_panel, find_runs, group_runs, read_run
 from lit_mbrl.reports.statistics import ESTIMATES
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.user_errors import OneLine
@@ -41,11 +43,14 @@ def plot(argv: Sequence[str]) -> None:
     """
     options = _parser().parse_args(argv)
     require(options.estimate in ESTIMATES, "estimate", options.estimate, " or ".join(ESTIMATES))
-    runs = [read_run(folder) for folder in find_runs(options.runs)]
+    runs = [by_panel(read_run(folder), options.panels) for folder in find_runs(options.runs)]
     axes = [AXES.get(name, name) for name in options.x.split(",")]
     require(len(set(axes)) == len(axes), "x", options.x, "axes that differ, as env_steps,policy_updates")
     for option, column in (("metric", options.metric), *(("x", axis) for axis in axes)):
         _require_column(runs, option, getattr(options, option), column)
+    if options.at is not None:
+        _plot_bars(runs, options)
+        return
     curves = {axis: _curves(runs, options.metric, axis, options.estimate, len(axes) > 1) for axis in axes}
     out = _output(options.out)
     written = save(draw(curves, options.metric, options.estimate), out)
@@ -54,17 +59,37 @@ def plot(argv: Sequence[str]) -> None:
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
+def _plot_bars(runs: Sequence[Run], options: Namespace) -> None:
+    steps = [positive_integer("at", text) for text in options.at.split(",")]
+    require(len(set(steps)) == len(steps), "at", options.at, "environment steps that differ, as 1000000,2000000")
+    require(
+        options.x in ("env_steps", "step"), "x", options.x, "no other axis with --at, which chooses environment steps"
+    )
+    groups = _groups(runs, options.metric, "step")
+    bars = [bar for group in groups for bar in make_bars(group, options.metric, steps, options.estimate, _note)]
+    if not bars:
+        raise OneLine(f"--at={options.at}: expected environment steps that a run has reached")
+    written = save(draw_bars(bars, options.metric, options.estimate), _output(options.out))
+    print(_bar_table(bars, options.metric, options.estimate))
+    print(f"\nwritten: {', '.join(map(str, written))}")
+
+
 def _curves(runs: Sequence[Run], metric: str, axis: str, kind: str, one_of_several: bool) -> list[Curve]:
     """The curves on one axis. Runs without it are left out, which goes without saying where there are other axes."""
     if one_of_several:
         runs = [each for each in runs if len(each.series(axis)[0])]
+    return [make_curve(group, metric, axis, kind) for group in _groups(runs, metric, axis)]
+
+
+def _groups(runs: Sequence[Run], metric: str, axis: str) -> list[Group]:
+    """The groups of the runs that have the metric on an axis."""
     kept = [each for each in runs if usable(each, metric, axis, _note)]
     if not kept:
         raise OneLine(f"--metric={metric}: expected a metric that a run has together with {axis}")
     groups, doubles = group_runs(kept)
     for double in doubles:
         _note(f"left out: {double.folder}, since another run of the same configuration and seed went further")
-    return [make_curve(group, metric, axis, kind) for group in groups]
+    return groups
 
 
 def _parser() -> OptionParser:
@@ -80,6 +105,15 @@ def _parser() -> OptionParser:
     parser.add_argument("--metric", default="eval/return", help="a column of metrics.csv (default: %(default)s)")
     parser.add_argument(
         "--estimate", default="mean", help="mean, or iqm: the mean of the middle half (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--panels",
+        default="task",
+        help="what tells panels apart besides the task: task, algorithm, or an option of the configuration as "
+        "data.env.kwargs.num_levels (default: %(default)s, nothing else)",
+    )
+    parser.add_argument(
+        "--at", metavar="STEPS", help="bars at these environment steps, with commas in between, in the place of curves"
     )
     parser.add_argument("--out", default="curves", help="name of the pictures, without ending (default: %(default)s)")
     return parser
@@ -107,6 +141,13 @@ def _table(curves: Sequence[Curve], metric: str, kind: str) -> str:
     rows = [("algorithm", "task", "seeds", "env steps", f"{metric} ({kind})", "95 % interval")]
     for curve in curves:
         rows.append((curve.label, curve.task, str(curve.seeds), f"{curve.env_steps:,}", *_final(curve.final)))
+    return table(rows, right=(2, 3, 4, 5))
+
+
+def _bar_table(bars: Sequence[Bar], metric: str, kind: str) -> str:
+    rows = [("algorithm", "task", "seeds", "env steps", f"{metric} ({kind})", "95 % interval")]
+    for bar in bars:
+        rows.append((bar.label, bar.task, str(bar.seeds), f"{bar.env_steps:,}", *_final(bar.value)))
     return table(rows, right=(2, 3, 4, 5))
 
 

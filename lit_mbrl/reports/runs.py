@@ -7,13 +7,14 @@ import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from lit_mbrl.errors import did_you_mean
 from lit_mbrl.user_errors import OneLine
 
 # How long a run goes and how it is watched does not make it another experiment.
@@ -144,6 +145,24 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value).replace(" ", "")
+
+
+def by_panel(run: Run, panels: str) -> Run:
+    """The run with what tells panels apart in its task: `task`, `algorithm`, or an option, which its label then lacks.
+
+    Raises:
+        OneLine: if the run has no such option.
+    """
+    if panels == "task":
+        return run
+    if panels == "algorithm":
+        return replace(run, task=f"{run.task}, {run.algorithm}")
+    if panels not in run.options:
+        hint = did_you_mean(panels, run.options)
+        raise OneLine(f"--panels={panels}: expected task, algorithm or an option of {run.folder}/config.yaml{hint}")
+    others = {name: value for name, value in run.options.items() if name != panels}
+    last = panels.rpartition(".")[2]
+    return replace(run, task=f"{run.task}, {last}={run.options[panels]}", options=others)
 
 
 # ---------------------------------------------------------------------- groups
