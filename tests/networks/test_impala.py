@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -70,20 +68,20 @@ def test_a_residual_block_is_its_equation() -> None:
 def test_initialisation_is_orthogonal() -> None:
     torch.manual_seed(0)
     network = Impala(PROCGEN)
-    inside = {layer for block in network.modules() if isinstance(block, ResidualBlock) for layer in block.children()}
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             rows = layer.weight.detach().flatten(1)
             gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
-            gain = 1.0 if layer in inside else math.sqrt(2.0)
-            assert torch.allclose(gram, gain**2 * torch.eye(len(gram)), atol=1e-4)
+            assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-4)
             assert not layer.bias.any()
 
 
-def test_features_are_of_order_one_at_the_start() -> None:
-    torch.manual_seed(0)
-    scale = Impala(PROCGEN)(pictures(8)).square().mean().sqrt()
-    assert 0.2 < scale < 5.0
+def test_a_value_s_first_guesses_are_near_zero() -> None:
+    """Clipping lets a value move by 0.2 per rollout, in units in which rewards' sums have a variance of 1."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        features = Impala(PROCGEN)(pictures(8))
+        assert 0.1 < features.square().mean().sqrt() < 1.0
 
 
 def test_memory_formats_agree() -> None:
