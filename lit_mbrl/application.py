@@ -27,6 +27,7 @@ from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
 from lit_mbrl.components import class_of, reject_nulls, reject_unknown_fields
 from lit_mbrl.data.disk import COPIES, require_disk
+from lit_mbrl.envs.procgen_games import is_game
 from lit_mbrl.errors import RunFailed, UserError, require
 from lit_mbrl.guard import guarded, trainer_errors
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
@@ -390,9 +391,11 @@ class Application(LightningCLI):
         if not found:
             return ", ".join(parts) + "."
         checkpoints = "{last,best}" if len(found) == 2 else found[0]
-        best = shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")
+        best = shlex.quote(str(shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")))
+        watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
+        if is_game(self.datamodule.env.name):  # they open no window
+            watch = f"video --ckpt_path {best}"
         return (
             f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
-            f"config.yaml. Watch it: python -m lit_mbrl validate --ckpt_path {shlex.quote(str(best))} "
-            "--data.eval_episodes=1 --data.env.kwargs.render_mode=human"
+            f"config.yaml. Watch it: python -m lit_mbrl {watch}"
         )

@@ -1,4 +1,4 @@
-"""`python -m lit_mbrl evaluate`: episodes of a checkpoint's deterministic policy, as a table or as JSON."""
+"""`python -m lit_mbrl evaluate`: episodes of a checkpoint's policy, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.user_errors import OneLine
 
-_DESCRIPTION = """Evaluates a checkpoint with the config of its run: undiscounted returns and lengths of deterministic
-episodes, their mean, standard deviation (over these episodes, divided by their number), interquartile mean and the 95 %
-bootstrap interval of the mean. The start states follow from the seed, so the same command repeats itself; another
---seed_everything has others. Every option of `validate` may be given, too."""
+_DESCRIPTION = """Evaluates a checkpoint with the config of its run: undiscounted returns and lengths of episodes,
+deterministic ones unless data.eval_actions is sample, their mean, standard deviation (over these episodes, divided by
+their number), interquartile mean and the 95 % bootstrap interval of the mean. The start states follow from the seed, so
+the same command repeats itself; another --seed_everything has others. Every option of `validate` may be given, too."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -103,7 +103,8 @@ class Evaluation(Application):
             rows.append((name, mean, std, f"[{', '.join(bounds)}]" if bounds else "-", iqm, least, most))
         saved = self.saved_run
         assert saved is not None
-        where = f"{saved.path}, after {saved.env_steps:,} env steps: {len(self.returns)} deterministic episodes"
+        kind = "sampled" if getattr(self.datamodule, "eval_actions", "mode") == "sample" else "deterministic"
+        where = f"{saved.path}, after {saved.env_steps:,} env steps: {len(self.returns)} {kind} episodes"
         return f"{where}\n\n{table(rows, right=range(1, 7))}"
 
 

@@ -195,7 +195,7 @@ class ProcgenGame(gym.Env):
         """Gymnasium's step."""
         step = self._pool.step(np.array([action]))
         (self._seen,) = step.observation
-        return self._seen, float(step.reward), bool(step.terminated), bool(step.truncated), {}
+        return self._seen, step.reward.item(), step.terminated.item(), step.truncated.item(), {}
 
     def render(self) -> np.ndarray | None:
         """The picture [384, 384, 3] uint8, None without a render mode."""

@@ -178,6 +178,18 @@ def test_pictures() -> None:
     assert make_gym(FRUITBOT).render() is None
 
 
+@pytest.mark.usefixtures("engine")
+def test_a_single_game_is_a_copy_of_the_pool() -> None:
+    env = make_gym(FRUITBOT)
+    _, info = env.reset(seed=2)
+    assert info == {"level_seed": 0}
+    steps = [env.step(7) for _ in range(5)]
+    assert [step[0][:, 0, 0].tolist() for step in steps] == [[0, 0, t] for t in range(1, 6)]
+    assert [step[1:4] for step in steps] == [(float(t), t == 5, False) for t in range(1, 6)]
+    assert all(type(step[1]) is float and type(step[2]) is type(step[3]) is bool for step in steps)
+    assert env.reset()[0][:, 0, 0].tolist() == [0, 1, 0]
+
+
 # ---------------------------------------------------------------------- envpool itself
 def play(num_envs: int = 4, seed: int = 3, steps: int = 400, workers: bool = False, **kwargs: Any) -> Any:
     """Frames of random play `[num_envs, steps]` with actions of their own seed."""
