@@ -12,7 +12,8 @@ from lit_mbrl import ranks
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
-from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
+from lit_mbrl.envs.drawing import require_drawing
+from lit_mbrl.envs.rendering import FilmedEnv
 
 _EVALUATION_MAX_STEPS = 10_000
 
