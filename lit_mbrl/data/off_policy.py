@@ -28,6 +28,7 @@ from lit_mbrl import ranks
 from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.disk import COPIES, frames_in_files
+from lit_mbrl.data.episode_replay import EpisodeReplay
 from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
@@ -56,6 +57,7 @@ class OffPolicy(Evaluated, LightningDataModule):
         eval_episodes: deterministic episodes per evaluation.
     """
 
+    stored: ClassVar[str] = "transitions"  # what `capacity` counts
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
     only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", "env")
 
@@ -112,7 +114,7 @@ class OffPolicy(Evaluated, LightningDataModule):
         self.eval_episodes = eval_episodes
 
         self.clock = Clock(total_frames, epoch_frames, learning_starts, self.utd_ratio)
-        self.replay: Replay | None = None
+        self.replay: Any = None  # what `make_replay` returned
         self.collector: FrameCollector | None = None
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
@@ -132,9 +134,16 @@ class OffPolicy(Evaluated, LightningDataModule):
 
     def check(self, directory: str = ".") -> None:
         """Raises `UserError` for an environment that cannot be made or a replay that cannot fit. Cheap."""
-        spec = self.spec
-        size = predicted_bytes(self.capacity, spec.observation_dim, spec.action_dim)
-        require_room(size, self.storage, directory)
+        require_room(self.capacity * self.frame_bytes, self.storage, directory)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame in the replay."""
+        return predicted_bytes(1, self.spec.observation_dim, self.spec.action_dim)
+
+    def make_replay(self, folder: Path) -> Replay | EpisodeReplay:
+        """An empty replay, whose files would lie in `folder`."""
+        return Replay(self.capacity, self.env.num_envs, self.storage, folder)
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Raises `UserError` if the data module asks for more than such an algorithm gives."""
@@ -157,8 +166,7 @@ class OffPolicy(Evaluated, LightningDataModule):
             every_epochs: epochs between checkpoints; None: there are none.
             world_size: number of devices.
         """
-        spec, share = self.spec, self.total_frames // world_size
-        per_frame = predicted_bytes(1, spec.observation_dim, spec.action_dim)
+        share, per_frame = self.total_frames // world_size, self.frame_bytes
         needed = {"data.storage=memmap": world_size * self.capacity * per_frame if self.storage == "memmap" else 0}
         if every_epochs is not None:
             between = every_epochs * self.epoch_frames // world_size
@@ -173,10 +181,9 @@ class OffPolicy(Evaluated, LightningDataModule):
         self.check()
         if stage != "fit":
             return
-        size = predicted_bytes(self.capacity, self.spec.observation_dim, self.spec.action_dim)
-        rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
-        folder = Path(self.trainer.default_root_dir) / "replay"
-        self.replay = Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        size = self.capacity * self.frame_bytes
+        rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
+        self.replay = self.make_replay(Path(self.trainer.default_root_dir) / "replay")
         use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
