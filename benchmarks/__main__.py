@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import buffers, checkpoints, collecting, compiling, off_policy, parts, start_up, svg
+from benchmarks import buffers, checkpoints, collecting, compiling, off_policy, on_policy, parts, start_up, svg
 from benchmarks.report import Table, origin, write
 from benchmarks.settings import COMPILED, Settings
 
@@ -18,6 +18,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Table]]] = {
     "sac": partial(off_policy.run, algorithm="sac"),
     "td3": partial(off_policy.run, algorithm="td3"),
     "ddpg": partial(off_policy.run, algorithm="ddpg"),
+    "ppo": on_policy.run,
     "profile": lambda settings: profile(settings),
     "svg": svg.run,
     "replay": buffers.run,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import bare_ppo
 from benchmarks.bare_updates import Losses, compiled_round, eager_round, mlp, tanh_gaussian
 from benchmarks.work import Work
 from benchmarks.worker import Meter
@@ -68,6 +69,9 @@ class RawEnv:
 
 def train(work: Work, meter: Meter) -> None:
     """The contender."""
+    if work.algorithm == "ppo":
+        bare_ppo.train(work, meter)
+        return
     torch.set_num_threads(work.threads)
     torch.manual_seed(0)
     envs = [RawEnv(work.env, seed) for seed in range(work.num_envs)]

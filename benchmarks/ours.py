@@ -33,8 +33,11 @@ class Ticks(Callback):
         self.meter.started()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """A round is over."""
-        self.meter.tick()
+        """A round is over; of rollouts, the last of the rounds that follow on it."""
+        clock = trainer.datamodule.clock
+        self.meter.started()
+        if pl_module.grad_steps % getattr(clock, "rounds_per_rollout", 1) == 0:
+            self.meter.tick()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The evaluation's episodes."""
@@ -52,15 +55,23 @@ def can_compile() -> bool:
 
 def arguments(work: Work, folder: str) -> list[str]:
     """The command line."""
+    on_policy = work.algorithm == "ppo"
     options = [
         f"--num_threads={work.threads}",
         f"--data.env.name={work.env}",
         f"--data.env.num_envs={work.num_envs}",
         "--data.total_frames=1000000",
-        f"--data.capacity={work.capacity}",
-        f"--data.learning_starts={work.learning_starts}",
-        f"--data.frames_per_batch={work.num_envs}",
-        f"--data.utd_ratio={1 / work.frames_per_round}",
+    ]
+    if on_policy:
+        options.append(f"--data.rollout_steps={work.frames_per_round // work.num_envs}")
+    else:
+        options += [
+            f"--data.capacity={work.capacity}",
+            f"--data.learning_starts={work.learning_starts}",
+            f"--data.frames_per_batch={work.num_envs}",
+            f"--data.utd_ratio={1 / work.frames_per_round}",
+        ]
+    options += [
         f"--trainer.default_root_dir={folder}",
         "--trainer.accelerator=cpu",
         "--progress.enabled=false",
@@ -70,7 +81,8 @@ def arguments(work: Work, folder: str) -> list[str]:
     if work.batch_size is not None:
         options.append(f"--data.batch_size={work.batch_size}")
     if work.lr is not None:
-        options += [f"--model.{name}={work.lr}" for name in ("actor_lr", "critic_lr")]
+        names = ("lr",) if on_policy else ("actor_lr", "critic_lr")
+        options += [f"--model.{name}={work.lr}" for name in names]
         options += [f"--model.alpha_lr={work.lr}"] if work.algorithm == "sac" else []
     if work.compile:
         options.append("--model.compile=true")

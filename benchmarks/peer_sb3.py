@@ -12,7 +12,7 @@ from benchmarks.worker import Meter
 
 def train(work: Work, meter: Meter) -> None:
     """The contender."""
-    from stable_baselines3 import DDPG, SAC, TD3
+    from stable_baselines3 import DDPG, PPO, SAC, TD3
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -32,6 +32,30 @@ def train(work: Work, meter: Meter) -> None:
                 self.count += 1
             return True
 
+    class Rollouts(BaseCallback):
+        """Counts rollouts, each when its updates are over and the next one begins."""
+
+        def _on_step(self) -> bool:
+            meter.started()
+            return True
+
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps:
+                meter.tick()
+
+    if work.algorithm == "ppo":
+        ppo = PPO(
+            "MlpPolicy",
+            make_vec_env(work.env, work.num_envs),
+            learning_rate=work.lr,
+            n_steps=steps,
+            batch_size=work.batch_size,
+            policy_kwargs={"net_arch": list(work.hidden or ())},
+            seed=0,
+            device="cpu",
+        )
+        ppo.learn(sys.maxsize, callback=Rollouts())
+        return
     agent = {"sac": SAC, "td3": TD3, "ddpg": DDPG}[work.algorithm](
         "MlpPolicy",
         make_vec_env(work.env, work.num_envs),

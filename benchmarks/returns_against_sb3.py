@@ -1,7 +1,11 @@
-"""Returns of SAC, TD3 and DDPG beside Stable-Baselines3's, with the same hyper-parameters and steps.
+"""Returns of SAC, TD3, DDPG and PPO beside Stable-Baselines3's, with the same hyper-parameters and steps.
 
     pip install -e '.[peers]'
     python benchmarks/returns_against_sb3.py --steps 10000 --seeds 3
+    python benchmarks/returns_against_sb3.py --algorithms ppo --envs CartPole-v1 --steps 51200 --seeds 3
+
+PPO has Stable-Baselines3's defaults with 8 environments: rollouts of 8 x 256 steps, 10 epochs of minibatches of 64. Its
+actions are scaled here and not there, so tasks should be bounded by [-1, 1].
 
 Each run has one thread; `--jobs` of them run side by side. A run's figure is the mean of the deterministic evaluations
 (10 episodes each) at 80, 90 and 100 % of its steps; the table gives mean and standard deviation over seeds. Results are
@@ -19,6 +23,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 WARMUP, EPISODES = 1000, 10
+COPIES, ROLLOUT = 8, 256  # of PPO
 
 
 def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]:
@@ -28,8 +33,8 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from callbacks import SoftTargetUpdate
-    from lit_mbrl.algorithms import DDPG, SAC, TD3
-    from lit_mbrl.data import OffPolicy
+    from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3
+    from lit_mbrl.data import OffPolicy, OnPolicy
     from lit_mbrl.envs import EnvConfig
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -38,6 +43,7 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
         "sac": lambda: SAC(log_std_bounds=(-20.0, 2.0), log_std_squash="clamp"),
         "td3": lambda: TD3(actor_lr=1e-3, critic_lr=1e-3, **noise),
         "ddpg": lambda: DDPG(actor_lr=1e-3, critic_lr=1e-3, **noise),
+        "ppo": lambda: PPO(hidden_sizes=[64, 64], lr=3e-4),
     }
     returns = []
 
@@ -46,7 +52,12 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
             returns.append(float(trainer.callback_metrics["eval/return"]))
 
     seed_everything(seed, verbose=False)
-    data = OffPolicy(EnvConfig(env), steps, steps // 10, learning_starts=WARMUP, batch_size=256, eval_episodes=EPISODES)
+    if algorithm == "ppo":
+        data = OnPolicy(EnvConfig(env, num_envs=COPIES), steps, steps // 10, ROLLOUT, 10, 64, eval_episodes=EPISODES)
+    else:
+        data = OffPolicy(
+            EnvConfig(env), steps, steps // 10, learning_starts=WARMUP, batch_size=256, eval_episodes=EPISODES
+        )
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
@@ -65,13 +76,13 @@ def run_sb3(algorithm: str, env: str, steps: int, seed: int) -> list[float]:
     """Trains with Stable-Baselines3; returns the evaluations' mean returns."""
     import gymnasium
     import numpy as np
-    from stable_baselines3 import DDPG, SAC, TD3
+    from stable_baselines3 import DDPG, PPO, SAC, TD3
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.noise import NormalActionNoise
 
     training, evaluation = gymnasium.make(env), gymnasium.make(env)
-    actions = training.action_space.shape[0]
     common = {
         "policy": "MlpPolicy",
         "env": training,
@@ -85,22 +96,41 @@ def run_sb3(algorithm: str, env: str, steps: int, seed: int) -> list[float]:
         "seed": seed,
         "device": "cpu",
     }
-    if algorithm == "sac":
+    if algorithm == "ppo":
+        copies = make_vec_env(env, COPIES, seed=seed)
+        agent = PPO("MlpPolicy", copies, 3e-4, n_steps=ROLLOUT, batch_size=64, n_epochs=10, seed=seed, device="cpu")
+    elif algorithm == "sac":
         agent = SAC(learning_rate=3e-4, ent_coef="auto_1.0", **common)
     else:
+        actions = training.action_space.shape[0]
         noise = NormalActionNoise(np.zeros(actions), 0.1 * np.ones(actions))
         agent = {"td3": TD3, "ddpg": DDPG}[algorithm](learning_rate=1e-3, action_noise=noise, **common)
     returns = []
 
     class Collect(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            """PPO learns after its rollouts, at whose ends it is evaluated by us."""
+            done = self.num_timesteps
+            if algorithm == "ppo" and any(
+                done <= share * steps // 10 < done + COPIES * ROLLOUT for share in (8, 9, 10) if done
+            ):
+                self.evaluate()
+
+        def _on_training_end(self) -> None:
+            if algorithm == "ppo":
+                self.evaluate()
+
         def _on_step(self) -> bool:
-            if self.num_timesteps in (steps * 8 // 10, steps * 9 // 10, steps):
-                evaluation.reset(seed=seed + 1000 * self.num_timesteps)
-                returns.append(evaluate_policy(agent, evaluation, EPISODES, warn=False)[0])
+            if algorithm != "ppo" and self.num_timesteps in (steps * 8 // 10, steps * 9 // 10, steps):
+                self.evaluate()
             return True
 
+        def evaluate(self) -> None:
+            evaluation.reset(seed=seed + 1000 * self.num_timesteps)
+            returns.append(evaluate_policy(agent, evaluation, EPISODES, warn=False)[0])
+
     agent.learn(steps, callback=Collect())
-    return [float(value) for value in returns]
+    return [float(value) for value in returns[-3:]]
 
 
 def main() -> None:

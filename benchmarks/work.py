@@ -14,14 +14,15 @@ class Work:
     """Rounds of updates of an algorithm on a task; a round follows on `frames_per_round` environment steps.
 
     Attributes:
-        algorithm: `"sac"`, `"td3"` or `"ddpg"`; of lit_mbrl any name of a file in `conf/`, without its ending.
+        algorithm: `"sac"`, `"td3"`, `"ddpg"` or `"ppo"`; of lit_mbrl any name of a file in `conf/`, without its ending.
         env: Gymnasium's id.
         hidden: hidden layers of actor and critics, ReLU; None: the config's (lit_mbrl only).
         batch_size: transitions per round; None: the config's (lit_mbrl only).
         lr: Adam's learning rate everywhere; None: the config's (lit_mbrl only).
         threads: of torch.
         num_envs: environments side by side, all stepped before the next.
-        frames_per_round: environment steps of all of them between two rounds; a multiple of `num_envs`.
+        frames_per_round: environment steps of all of them between two rounds; a multiple of `num_envs`. Of PPO those of
+            a rollout, and a round is all that follows on it.
         learning_starts: environment steps with random actions before the first round.
         compile: compile the round.
         options: further options of `python -m lit_mbrl fit` (lit_mbrl only).

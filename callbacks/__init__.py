@@ -3,6 +3,7 @@
 from callbacks.checkpoint import Checkpoint
 from callbacks.entropy_annealing import EntropyAnnealing
 from callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
+from callbacks.picture_strips import PictureStrips
 from callbacks.progress import Progress, duration
 from callbacks.soft_target_update import SoftTargetUpdate
 from callbacks.wandb_run import WandbRun
@@ -13,6 +14,7 @@ __all__ = [
     "EntropyAnnealing",
     "GracefulStop",
     "Interrupted",
+    "PictureStrips",
     "Progress",
     "SoftTargetUpdate",
     "WandbRun",

@@ -26,11 +26,19 @@ def reject_unknown_fields(key: str, component: Any) -> None:
     cls = class_of(component)
     hints = typing.get_type_hints(cls.__init__)
     for option, value in vars(component.init_args).items():
-        if dataclasses.is_dataclass(hints.get(option)) and isinstance(value, jsonargparse.Namespace):
-            known = [field.name for field in dataclasses.fields(hints[option])]
-            for given in vars(value):
-                if given not in known:
-                    raise OneLine(f"--{key}.{option}.{given}: no such option{did_you_mean(given, known)}")
+        _reject_unknown(f"{key}.{option}", hints.get(option), value)
+
+
+def _reject_unknown(key: str, hint: Any, value: Any) -> None:
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+    if not kinds or not isinstance(value, jsonargparse.Namespace | dict):
+        return
+    known = [field.name for field in dataclasses.fields(kinds[0])]
+    hints = typing.get_type_hints(kinds[0])
+    for given, inner in (value if isinstance(value, dict) else vars(value)).items():
+        if given not in known:
+            raise OneLine(f"--{key}.{given}: no such option{did_you_mean(given, known)}")
+        _reject_unknown(f"{key}.{given}", hints[given], inner)
 
 
 def reject_nulls(key: str, cls: type, options: Any) -> None:

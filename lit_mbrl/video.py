@@ -10,7 +10,8 @@ from typing import Any
 
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.application import Application
-from lit_mbrl.envs.rendering import FilmedEnv, prepare_rendering
+from lit_mbrl.envs.drawing import prepare_rendering
+from lit_mbrl.envs.rendering import FilmedEnv
 from lit_mbrl.errors import UserError, require
 from lit_mbrl.evaluate import validate_command
 from lit_mbrl.guard import guarded

@@ -29,6 +29,7 @@ HORIZONS = [str(h) for h in range(6)]
 # Section -> table -> the first cells of its rows.
 EXPECTED = {
     **{name: {f"{name}_speed": TASKS, f"{name}_ratio": TASKS} for name in ("sac", "td3", "ddpg")},
+    "ppo": {name: ["HalfCheetah-v5", "CartPole-v1"] for name in ("ppo_speed", "ppo_ratio")},
     "profile": {"profile_eager": None},
     "svg": {
         "svg_laptop": HORIZONS,

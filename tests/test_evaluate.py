@@ -16,8 +16,9 @@ import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 
 from lit_mbrl.cli import main
-from lit_mbrl.envs import EnvConfig, rendering
-from lit_mbrl.envs.rendering import FilmedEnv, gl_backend, prepare_rendering
+from lit_mbrl.envs import EnvConfig, drawing
+from lit_mbrl.envs.drawing import gl_backend, prepare_rendering
+from lit_mbrl.envs.rendering import FilmedEnv
 from lit_mbrl.errors import UserError
 from lit_mbrl.reports.statistics import estimate, interval
 from tests.command_line import SAC, rows
@@ -174,7 +175,7 @@ def test_an_environment_without_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_no_graphics_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[str, ...]] = []
-    monkeypatch.setattr(rendering, "gl_backend", lambda candidates: tried.append(candidates))
+    monkeypatch.setattr(drawing, "gl_backend", lambda candidates: tried.append(candidates))
     for name in ("poplin/Hopper", "mbpo/Hopper", "dmc/walker-walk", "HalfCheetah-v5"):
         with pytest.raises(UserError, match=r"EGL or OSMesa; Debian and Ubuntu: apt install libegl1"):
             prepare_rendering(name)

@@ -11,7 +11,7 @@ updates together and is never used.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from lit_mbrl import ranks
 from lit_mbrl.algorithms.compiled import CannotCompile, CompiledRound
 from lit_mbrl.algorithms.finite import FiniteCheck
+from lit_mbrl.algorithms.fits import require_data, require_device, require_environment
 from lit_mbrl.algorithms.update import Sampling, Update
-from lit_mbrl.errors import UserError, require
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.optim import Adam, clip_
@@ -47,6 +47,7 @@ class Algorithm(LightningModule):
     continuous_actions: ClassVar[bool] = True
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
+    learns_from_sequences: ClassVar[bool] = False  # and from nothing else: `data.Sequences`
     watches: bool = False  # whether metrics are recorded in every round, for `watch`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
@@ -84,6 +85,10 @@ class Algorithm(LightningModule):
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
         raise NotImplementedError
+
+    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """What plays an evaluation, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
+        return lambda observation, is_init: self.act(observation)
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
@@ -141,31 +146,23 @@ class Algorithm(LightningModule):
                 clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
         if self._model_rollouts:
             clocks["time/model_rollouts"] = float(self._model_rollouts)
+        repeat = self.trainer.datamodule.env.action_repeat
+        if repeat > 1:
+            clocks["time/frames"] = float(self.env_steps * repeat)
         return clocks
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
-        """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
-        name = type(self).__name__
-        if self.continuous_actions and spec.discrete:
-            raise UserError("data.env.name", spec.name, f"an environment with continuous actions, which {name} needs")
-        if self.pixels is not None and self.pixels != spec.pixels:
-            needed = "images as its observations" if self.pixels else "a vector as its observation"
-            raise UserError("data.env.name", spec.name, f"an environment with {needed}, which {name} needs")
-        if spec.pixels and self.normalize_observations:
-            raise UserError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
+        """See `require_environment`."""
+        require_environment(self, spec)
 
     def check_device(self, device: torch.device) -> None:
-        """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
-        require(
-            self._compile != "cudagraphs" or device.type == "cuda",
-            "model.compile",
-            self._compile,
-            "true or false on a CPU: CUDA graphs need a GPU",
-        )
+        """See `require_device`."""
+        require_device(self, device)
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if the algorithm cannot learn from what such a data module serves."""
+        """See `require_data`."""
+        require_data(self, data)
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
@@ -173,7 +170,7 @@ class Algorithm(LightningModule):
             self.build_for(self.trainer.datamodule.spec)
 
     def build_for(self, spec: Any) -> None:
-        """Builds for an environment (`envs.Spec`), which `build` may read as `self.spec`."""
+        """Builds for an environment, which `build` may read as `self.spec`."""
         self.spec = spec
         self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
 
@@ -229,7 +226,7 @@ class Algorithm(LightningModule):
             self.normalizer.update(ranks.gather_rows(frames["observation"].flatten(0, -2)).to(self.device))
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
-        """The frames with normalised observations, keys as in `data.replay`; without statistics the batch itself."""
+        """Frames with normalised observations, keys as in `data.replay`; without statistics the batch itself."""
         if self.normalizer is None:
             return batch
         following = batch["next"]
@@ -242,12 +239,13 @@ class Algorithm(LightningModule):
         """Runs one round: every update of `updates()`, in order.
 
         Args:
-            batch: `"transitions"` of shape `[B]` and, where the algorithm asks for them, `"sequences"` of shape
-                `[repeat, B, T]`, raw as they are in the replay.
+            batch: `"transitions"` `[B]`, except for `data.Sequences`, and, where the algorithm asks for them,
+                `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
         rounds, logs = self.grad_steps, self.logs_now()
         self._recording = logs or self.watches
-        self._model_rollouts += self.model_rollouts(batch["transitions"].numel()) * self.trainer.world_size
+        starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
+        self._model_rollouts += self.model_rollouts(starts) * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
         if not (self._compile and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)

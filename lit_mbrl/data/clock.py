@@ -10,8 +10,9 @@ from typing import Any
 class Clock:
     """Environment steps and rounds of a run, and the exact ratio between them.
 
-    After `n` environment steps `floor(utd_ratio * (n - learning_starts))` rounds have been due. An epoch ends with the
-    last round that is due at a multiple of `epoch_frames`, or at `total_frames`.
+    After `n` environment steps `pretrain_rounds + floor(utd_ratio * (n - learning_starts))` rounds have been due, none
+    before `learning_starts`. An epoch ends with the last round that is due at a multiple of `epoch_frames`, or at
+    `total_frames`.
 
     Attributes:
         env_steps: environment steps so far, warm-up included, of all devices together.
@@ -22,14 +23,24 @@ class Clock:
         epoch_frames: environment steps between evaluations.
         learning_starts: environment steps before the first round.
         utd_ratio: rounds per environment step from there on.
+        pretrain_rounds: rounds right after the warm-up.
     """
 
-    def __init__(self, total_frames: int, epoch_frames: int, learning_starts: int, utd_ratio: Fraction) -> None:
+    def __init__(
+        self,
+        total_frames: int,
+        epoch_frames: int,
+        learning_starts: int,
+        utd_ratio: Fraction,
+        pretrain_rounds: int = 0,
+    ) -> None:
         self.env_steps = 0
         self.rounds = 0
         self._total_frames, self._epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
         # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
-        self._ratios = [(learning_starts, 0, utd_ratio)]
+        self._ratios = [(learning_starts, pretrain_rounds, utd_ratio)]
+        if pretrain_rounds:
+            self._ratios.insert(0, (0, 0, Fraction(0)))
 
     def rounds_due(self, env_steps: int) -> int:
         """Rounds of updates that are due after so many environment steps."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from lit_mbrl import ranks
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.data.random_state import get_random_state, set_random_state
+from lit_mbrl.data.replay import STORED
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
-from lit_mbrl.envs.rendering import FilmedEnv, require_drawing
+from lit_mbrl.envs.drawing import require_drawing
+from lit_mbrl.envs.rendering import FilmedEnv
 
 _EVALUATION_MAX_STEPS = 10_000
 
@@ -24,6 +27,7 @@ class Evaluated:
     env: EnvConfig
     eval_episodes: int
     trainer: Any
+    evaluated_keys: ClassVar[Sequence[Any]] = STORED  # what is kept of an evaluation's frames
     _eval_envs: dict[bool, VectorEnv]
 
     @property
@@ -68,15 +72,22 @@ class Evaluated:
     def play(self, env: VectorEnv) -> TensorDictBase:
         """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
         algorithm = self.trainer.lightning_module
-        return run_episodes(
-            env,
-            lambda observation: self.choose(algorithm.normalize(observation.to(algorithm.device))).cpu(),
-            self.spec.max_episode_steps or _EVALUATION_MAX_STEPS,
-        )
+        player = self.player()
 
-    def choose(self, observation: Tensor) -> Tensor:
-        """Actions of evaluation at (normalised) observations: the deterministic ones."""
-        return self.trainer.lightning_module.act(observation)
+        def act(observation: Tensor, is_init: Tensor) -> Tensor:
+            self.watch(observation)
+            seen = algorithm.normalize(observation.to(algorithm.device))
+            return player(seen, is_init.to(algorithm.device)).cpu()
+
+        limit = self.spec.max_episode_steps or _EVALUATION_MAX_STEPS
+        return run_episodes(env, act, limit, self.evaluated_keys)
+
+    def watch(self, observation: Tensor) -> None:
+        """Sees the raw observations `[K, O]` of every step that `play` takes; does nothing here."""
+
+    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """What chooses the actions of evaluation: see `Algorithm.player`."""
+        return self.trainer.lightning_module.player()
 
     def film(self) -> tuple[np.ndarray, int]:
         """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""

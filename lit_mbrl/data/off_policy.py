@@ -25,6 +25,7 @@ from lit_mbrl import ranks
 from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.collecting import Collecting
 from lit_mbrl.data.disk import COPIES, frames_in_files
+from lit_mbrl.data.episode_replay import EpisodeReplay
 from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig
@@ -48,6 +49,7 @@ class OffPolicy(Collecting):
         eval_episodes: deterministic episodes per evaluation.
     """
 
+    stored: ClassVar[str] = "transitions"  # what `capacity` counts
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
     only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", *Collecting.only_at_start)
 
@@ -99,15 +101,22 @@ class OffPolicy(Collecting):
         self.sequence_batch_size = sequence_batch_size or batch_size
         self.capacity = min(capacity, total_frames + frames_per_batch)
         self.storage = storage
-        self.replay: Replay | None = None
+        self.replay: Any = None  # what `make_replay` returned
         self._files: ReplayFiles | None = None
 
     # ------------------------------------------------------------------ set-up
     def check(self, directory: str = ".") -> None:
         """Raises `UserError` for an environment that cannot be made or a replay that cannot fit. Cheap."""
-        spec = self.spec
-        size = predicted_bytes(self.capacity, spec.observation_dim, spec.action_dim)
-        require_room(size, self.storage, directory)
+        require_room(self.capacity * self.frame_bytes, self.storage, directory)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame in the replay."""
+        return predicted_bytes(1, self.spec.observation_dim, self.spec.action_dim)
+
+    def make_replay(self, folder: Path) -> Replay | EpisodeReplay:
+        """An empty replay, whose files would lie in `folder`."""
+        return Replay(self.capacity, self.env.num_envs, self.storage, folder)
 
     def share(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
@@ -127,8 +136,7 @@ class OffPolicy(Collecting):
             every_epochs: epochs between checkpoints; None: there are none.
             world_size: number of devices.
         """
-        spec, share = self.spec, self.total_frames // world_size
-        per_frame = predicted_bytes(1, spec.observation_dim, spec.action_dim)
+        share, per_frame = self.total_frames // world_size, self.frame_bytes
         needed = {"data.storage=memmap": world_size * self.capacity * per_frame if self.storage == "memmap" else 0}
         if every_epochs is not None:
             between = every_epochs * self.epoch_frames // world_size
@@ -139,10 +147,9 @@ class OffPolicy(Collecting):
 
     def make_room(self) -> None:
         """Makes the replay."""
-        size = predicted_bytes(self.capacity, self.spec.observation_dim, self.spec.action_dim)
-        rank_zero_info(f"replay: {self.capacity:,} transitions, {size / 1e6:,.1f} MB in {self.storage} when full")
-        folder = Path(self.trainer.default_root_dir) / "replay"
-        self.replay = Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        size = self.capacity * self.frame_bytes
+        rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
+        self.replay = self.make_replay(Path(self.trainer.default_root_dir) / "replay")
 
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:

@@ -12,7 +12,7 @@ among them, gradients are averaged, and all take the same rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -53,6 +53,8 @@ class OnPolicy(Collecting):
     )
 
     unbounded_actions: ClassVar[bool] = True
+    # Pictures of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
+    evaluated_keys: ClassVar[Sequence[Any]] = ("action", *(("next", k) for k in ("reward", "terminated", "truncated")))
     clock: RolloutClock
 
     def __init__(
@@ -156,11 +158,11 @@ class OnPolicy(Collecting):
         set_random_state(random_state)
         return episodes
 
-    def choose(self, observation: Tensor) -> Tensor:
-        """See `Evaluated.choose`."""
-        if self.eval_actions == "mode":
-            return super().choose(observation)
-        is_init = torch.zeros(len(observation), 1, dtype=torch.bool, device=observation.device)
+    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `Evaluated.player`."""
+        return super().player() if self.eval_actions == "mode" else self._draw
+
+    def _draw(self, observation: Tensor, is_init: Tensor) -> Tensor:
         action = self.trainer.lightning_module.explore(observation, is_init)
         return action if self.spec.discrete else action.clamp(-1.0, 1.0)
 

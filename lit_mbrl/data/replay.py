@@ -80,6 +80,7 @@ class Replay:
             folder = None if directory is None else str(directory)
             backing = LazyMemmapStorage(self.capacity, scratch_dir=folder, existsok=True)
         self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
+        self.piece = PIECE  # frames of a file of a checkpoint
         self.written = 0
         self.marks: list[int] = []
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)

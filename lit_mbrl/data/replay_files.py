@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_mbrl.data.replay import PIECE, Replay
+from lit_mbrl.data.episode_replay import EpisodeReplay
+from lit_mbrl.data.replay import Replay
 from lit_mbrl.files import checksum, flush
 
 # Name, number of the first frame, number after the last one, bytes, CRC-32.
@@ -36,7 +37,7 @@ class ReplayFiles:
         self._files: list[File] = []
         self._known: dict[tuple[int, int, int], set[str]] = {}
 
-    def save(self, replay: Replay) -> dict[str, Any]:
+    def save(self, replay: Replay | EpisodeReplay) -> dict[str, Any]:
         """Writes the frames that are not there yet, down to the disk, and returns what a checkpoint needs to know.
 
         Raises:
@@ -49,14 +50,14 @@ class ReplayFiles:
         start = kept[-1][2] if kept else oldest
         if start < replay.written:
             self.folder.mkdir(exist_ok=True)
-            for first in range(start, replay.written, PIECE):
-                last = min(first + PIECE, replay.written)
+            for first in range(start, replay.written, replay.piece):
+                last = min(first + replay.piece, replay.written)
                 kept.append(self._write(first, last, replay.numbered(first, last)))
             flush(self.folder)
         self._files = kept
         return replay.position() | {"files": [list(file) for file in kept]}
 
-    def load(self, replay: Replay, state: Mapping[str, Any]) -> None:
+    def load(self, replay: Replay | EpisodeReplay, state: Mapping[str, Any]) -> None:
         """Restores an empty replay from what `save` returned, and goes on from there. `damaged` tells if it can."""
         files: list[File] = [tuple(file) for file in state["files"]]
         cache: dict[str, dict[str, Tensor]] = {}

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lit_mbrl.envs.make import describe, make_gym, registered_variants
-from lit_mbrl.envs.spec import EnvConfig, Spec
+from lit_mbrl.envs.spec import EnvConfig, PixelConfig, Spec
 
 if TYPE_CHECKING:
     from lit_mbrl.envs.vector import VectorEnv
 
-__all__ = ["EnvConfig", "Spec", "VectorEnv", "describe", "make_gym", "registered_variants"]
+__all__ = ["EnvConfig", "PixelConfig", "Spec", "VectorEnv", "describe", "make_gym", "registered_variants"]
 
 
 def __getattr__(name: str) -> Any:

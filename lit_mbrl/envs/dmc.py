@@ -103,7 +103,11 @@ class DMC(gym.Env):
 
     def render(self) -> np.ndarray | None:
         """The picture [480, 480, 3] uint8, None without a render mode."""
-        return self._env.physics.render(480, 480, camera_id=0) if self.render_mode == "rgb_array" else None
+        return self.picture(480, 0) if self.render_mode == "rgb_array" else None
+
+    def picture(self, size: int, camera: int | str) -> np.ndarray:
+        """The picture [size, size, 3] uint8 from one of the task's cameras."""
+        return self._env.physics.render(size, size, camera_id=camera)
 
     def close(self) -> None:
         """Frees the simulation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +27,29 @@ def is_channel_first(shape: tuple[int, ...]) -> bool:
 def channel_first(image: np.ndarray) -> np.ndarray:
     """`[C, H, W]`, contiguous, of an image `[H, W, C]` or `[H, W]`."""
     return np.ascontiguousarray(image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0))
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """`[size, size, C]` uint8 of an image `[H, W, C]` uint8: each pixel is the mean of the pixels it covers.
+
+    The same pixels as those of `torch.nn.functional.interpolate(mode="area")`, without torch.
+    """
+    height, width, channels = image.shape
+    if (height, width) == (size, size):
+        return image
+    rows = _covers(height, size) @ image.reshape(height, -1).astype(np.float32)
+    columns = _covers(width, size) @ rows.reshape(size, width, channels)
+    return np.rint(columns).astype(np.uint8)
+
+
+@cache
+def _covers(pixels: int, size: int) -> np.ndarray:
+    """`[size, pixels]` float32: the share of every old pixel in every new one."""
+    shares = np.zeros((size, pixels), np.float32)
+    for i in range(size):
+        first, last = i * pixels // size, -(-(i + 1) * pixels // size)
+        shares[i, first:last] = 1.0 / (last - first)
+    return shares
 
 
 class ChannelFirst(Restorable):

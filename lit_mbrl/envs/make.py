@@ -16,8 +16,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from lit_mbrl.envs import mbpo, poplin, terminations
+from lit_mbrl.envs import mbpo, pixels, poplin, terminations
 from lit_mbrl.envs.images import ChannelFirst, is_channel_first, is_image
+from lit_mbrl.envs.repeat import ActionRepeat
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.state import Restorable
 from lit_mbrl.errors import UserError, did_you_mean
@@ -59,6 +60,35 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
     return _conform(env, name)
 
 
+def make_configured(config: EnvConfig) -> gym.Env:
+    """One copy of the environment that a config describes, with its repeated actions and its pictures.
+
+    Raises:
+        UserError: as `make_gym`; or if pictures are asked for and cannot be drawn.
+    """
+    if config.name.startswith("procgen/"):
+        from lit_mbrl.envs import procgen_games
+
+        procgen_games.check(config)
+    kwargs = config.kwargs if config.pixels is None else pixels.arguments(config)
+    try:
+        env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **kwargs)
+    except UserError as error:
+        if config.pixels is None or "'render_mode'" not in error.expected:
+            raise
+        # It takes no such argument: it has an image of its own, or none.
+        env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs)
+    if config.action_repeat > 1:
+        env = ActionRepeat(env, config.action_repeat)
+    if config.pixels is None:
+        return env
+    try:
+        return pixels.PixelObservation(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
 def spec_of(env: gym.Env, name: str) -> Spec:
     """What algorithms need to know of an environment made by `make_gym`.
 
@@ -93,9 +123,12 @@ def describe(config: EnvConfig) -> Spec:
     Raises:
         UserError: as `make_gym` and `spec_of`.
     """
-    env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs)
+    env = make_configured(config)
     try:
-        return replace(spec_of(env, config.name), terminated=terminations.rule(config.name, config.kwargs))
+        spec = spec_of(env, config.name)
+        # The rules read observations, and say what one step of the environment does.
+        known = not spec.pixels and config.action_repeat == 1
+        return replace(spec, terminated=terminations.rule(config.name, config.kwargs) if known else None)
     finally:
         env.close()
 
@@ -179,12 +212,13 @@ def _conform(env: gym.Env, name: str) -> gym.Env:
 
 
 def _step_limit(env: gym.Env) -> int | None:
-    layer = env
-    while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, gym.wrappers.TimeLimit):
-            return layer._max_episode_steps
+    layer, repeat = env, 1
+    while isinstance(layer, gym.Wrapper) and not isinstance(layer, gym.wrappers.TimeLimit):
+        repeat = layer.repeat if isinstance(layer, ActionRepeat) else repeat
         layer = layer.env
-    return getattr(layer, "max_episode_steps", None)
+    is_limit = isinstance(layer, gym.wrappers.TimeLimit)
+    limit = layer._max_episode_steps if is_limit else getattr(layer, "max_episode_steps", None)
+    return None if limit is None else -(-limit // repeat)
 
 
 def _unknown(name: str) -> UserError:

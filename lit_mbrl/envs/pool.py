@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from lit_mbrl.envs.make import describe, make_gym, spec_of
+from lit_mbrl.envs.make import describe, make_configured, spec_of
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.state import get_state, set_state
 from lit_mbrl.errors import RunFailed
@@ -52,7 +52,7 @@ class LocalPool:
         self._envs: list[gym.Env] = []
         try:
             for _ in range(count):
-                self._envs.append(make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs))
+                self._envs.append(make_configured(config))
             self.spec = spec_of(self._envs[0], config.name)
         except BaseException:
             self.close()

@@ -70,6 +70,12 @@ def is_game(name: str) -> bool:
     return name.startswith("procgen/")
 
 
+def check(config: EnvConfig) -> None:
+    """Raises `UserError` for options of other environments."""
+    require(config.action_repeat == 1, "data.env.action_repeat", config.action_repeat, f"1 for {config.name}")
+    require(config.pixels is None, "data.env.pixels", config.pixels, f"null for {config.name}, which is seen as it is")
+
+
 class ProcgenPool:
     """`count` copies of a game, stepped together by envpool, in one thread or, with `workers`, one per CPU core.
 
@@ -81,6 +87,7 @@ class ProcgenPool:
     """
 
     def __init__(self, config: EnvConfig, count: int) -> None:
+        check(config)
         self._task, self._options = _task(config.name), _options(config.kwargs)
         own = GAMES[config.name.partition("/")[2].rpartition("-")[0]]
         # envpool takes a limit and does not keep it, so a shorter one is kept here.

@@ -10,6 +10,38 @@ from lit_mbrl.errors import require
 
 
 @dataclass
+class PixelConfig:
+    """The `data.env.pixels` section: observations are pictures of the environment, uint8 `[3, size, size]`.
+
+    An environment whose own observation is an image keeps it, resized.
+
+    Args:
+        size: height and width.
+        camera: name or number of a MuJoCo camera. None: Gymnasium's `track`, and the first of DeepMind Control, whose
+            quadruped Dreamer sees from number 2.
+        fast: MuJoCo draws without shadows, mirrors and smoothed edges, ten times as fast without a GPU. The pictures
+            differ, so it is a part of the task: compare runs with the same value.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+
+    size: int = 64
+    camera: str | int | None = None
+    fast: bool = True
+
+    def __post_init__(self) -> None:
+        require(_is_int(self.size) and self.size >= 8, "data.env.pixels.size", self.size, "an integer >= 8")
+        require(
+            self.camera is None or isinstance(self.camera, str) or (_is_int(self.camera) and self.camera >= 0),
+            "data.env.pixels.camera",
+            self.camera,
+            "a camera's name or number, or null",
+        )
+        require(isinstance(self.fast, bool), "data.env.pixels.fast", self.fast, "true or false")
+
+
+@dataclass
 class EnvConfig:
     """The `data.env` section of a config file.
 
@@ -20,9 +52,12 @@ class EnvConfig:
         kwargs: arguments of the environment's constructor.
         max_episode_steps: truncate after so many steps; None keeps the environment's own limit.
         num_envs: copies that run side by side.
+        workers: step, and draw, the copies in worker processes instead of this one; Procgen's games in threads.
+        action_repeat: steps of the environment per step of the agent, with the same action; rewards add up. Limits
+            count the environment's steps, everything else the agent's.
+        pixels: observe pictures instead of the environment's own observation (`PixelConfig`); None: do not.
         eval_kwargs: arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent.
             The environment with `kwargs` alone is then evaluated, too. None: there is one evaluation, with `kwargs`.
-        workers: step the copies in worker processes instead of this one; Procgen's games in threads.
 
     Raises:
         UserError: if a value is out of range.
@@ -33,6 +68,8 @@ class EnvConfig:
     max_episode_steps: int | None = None
     num_envs: int = 1
     workers: bool = False
+    action_repeat: int = 1
+    pixels: PixelConfig | None = None
     eval_kwargs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +98,8 @@ class EnvConfig:
         )
         require(_is_int(self.num_envs) and self.num_envs >= 1, "data.env.num_envs", self.num_envs, "an integer >= 1")
         require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
+        repeat = self.action_repeat
+        require(_is_int(repeat) and repeat >= 1, "data.env.action_repeat", repeat, "an integer >= 1")
 
     def in_evaluation(self) -> EnvConfig:
         """The environment that `eval/return` is about."""
@@ -76,7 +115,7 @@ class Spec:
         observation_dim: O, length of the flat observation: the number of its entries.
         action_dim: A, length of the action in [-1, 1]; the number of actions if `discrete`.
         discrete: whether an action is an index in 0..A-1 instead of a vector.
-        max_episode_steps: steps after which an episode is truncated, None if it never is.
+        max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.terminations`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
     """

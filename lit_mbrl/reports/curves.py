@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lit_mbrl.reports.runs import Group, Run
-from lit_mbrl.reports.statistics import estimate, interval
+from lit_mbrl.reports.statistics import episodes_interval, estimate, interval
 from lit_mbrl.user_errors import OneLine
 
 # Short names of what curves can be drawn against; every other column goes by its own name.
@@ -19,6 +19,7 @@ AXES = {
     "policy_updates": "time/policy_updates",
     "model_rollouts": "time/model_rollouts",
 }
+SPREAD = "eval/return_std"  # of the episodes of an evaluation
 _MAX_POINTS = 400  # more than a picture has room for
 _LAST_PART = 0.1
 
@@ -73,7 +74,7 @@ def usable(run: Run, metric: str, axis: str, note: Callable[[str], None]) -> boo
     return broken < len(values)
 
 
-def make_curve(group: Group, metric: str, axis: str, kind: str) -> Curve:
+def make_curve(group: Group, metric: str, axis: str, kind: str, band: str = "seeds") -> Curve:
     """Puts the runs of a group on one axis.
 
     The points are all those at which any run has the metric, as far as all runs have come: where one run has no
@@ -84,6 +85,8 @@ def make_curve(group: Group, metric: str, axis: str, kind: str) -> Curve:
         metric: column to draw.
         axis: column to draw it against.
         kind: one of `statistics.ESTIMATES`.
+        band: what the intervals are over, one of `statistics.BANDS`; `"episodes"`, those of the evaluations, is for the
+            mean of `eval/return`.
 
     Raises:
         OneLine: if the runs have no range in common.
@@ -100,15 +103,27 @@ def make_curve(group: Group, metric: str, axis: str, kind: str) -> Curve:
     by_step = [_against(run, metric, "step") for run in group.runs]
     reached = min(steps[-1] for steps, _ in by_step)
     final = np.array([_final(steps, y, reached) for steps, y in by_step])
-    return Curve(
-        group.label,
-        group.task,
-        len(group.runs),
-        points,
-        Estimate.of(values, kind),
-        int(reached),
-        Estimate.of(final, kind),
-    )
+    y, last = Estimate.of(values, kind), Estimate.of(final, kind)
+    if band == "episodes":
+        episodes = min(run.eval_episodes for run in group.runs)
+        spread = [_against(run, SPREAD, axis) for run in group.runs]
+        stds = np.stack([np.interp(points, x, std) for x, std in spread])
+        y = Estimate(y.value, episodes_interval(values, stds, episodes))
+        last = Estimate(last.value, _final_interval(group.runs, metric, reached, episodes))
+    return Curve(group.label, group.task, len(group.runs), points, y, int(reached), last)
+
+
+def _final_interval(
+    runs: Sequence[Run], metric: str, reached: float, episodes: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The interval of the mean over the episodes of all evaluations that `_final` averages."""
+    parts = []
+    for run in runs:
+        (steps, means), (_, stds) = (_against(run, column, "step") for column in (metric, SPREAD))
+        chosen = _last_part(steps, reached)
+        parts.append(np.stack([means[chosen], stds[chosen]]))
+    means, stds = np.concatenate(parts, 1)
+    return episodes_interval(means, stds, episodes)
 
 
 def _against(run: Run, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +141,11 @@ def _against(run: Run, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _final(steps: np.ndarray, values: np.ndarray, reached: float) -> float:
+    return float(values[_last_part(steps, reached)].mean())
+
+
+def _last_part(steps: np.ndarray, reached: float) -> np.ndarray:
+    """Which rows lie in the last tenth of the steps that all have reached: the last of them at least."""
     within = steps <= reached
     last = within & (steps > (1 - _LAST_PART) * reached)
-    return float(values[last].mean()) if last.any() else float(values[within][-1])
+    return last if last.any() else steps == steps[within][-1]

@@ -42,7 +42,7 @@ RC = {
 }
 
 
-def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figure:
+def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str, band: str = "seeds") -> Figure:
     """Draws the same runs against several axes, as MEMR's figure 2 (arXiv 2006.04802) does.
 
     One axis: a panel per task. Several: the axes side by side for a single task, otherwise a row per axis and a column
@@ -52,6 +52,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figur
         curves: of each axis, a column; those of the first name the tasks.
         metric: column on the y-axes.
         kind: the estimate, for the note below the picture.
+        band: what the intervals are over, for the same.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -59,7 +60,8 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figur
     everything = [curve for group in curves.values() for curve in group]
     tasks = list(dict.fromkeys(curve.task for curve in everything))
     places = [(axis, task) for axis in curves for task in tasks]
-    columns = min(len(tasks), _COLUMNS) if len(curves) == 1 else len(curves) if len(tasks) == 1 else len(tasks)
+    square = 2 if len(tasks) == 4 else _COLUMNS  # four tasks make a square
+    columns = min(len(tasks), square) if len(curves) == 1 else len(curves) if len(tasks) == 1 else len(tasks)
     rows = math.ceil(len(places) / columns)
     labels = sorted({curve.label for curve in everything}, key=natural)
     with matplotlib.rc_context(matplotlib.rcParamsDefault | RC):
@@ -75,7 +77,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str) -> Figur
                 panel.set_title(task, fontsize=10)
             if i % columns == 0:
                 panel.set_ylabel(NAMES.get(metric, metric))
-        figure.text(0.995, 0.005, _caption(everything, kind), fontsize=7, color="0.4", ha="right", va="bottom")
+        figure.text(0.995, 0.005, _caption(everything, kind, band), fontsize=7, color="0.4", ha="right", va="bottom")
         # Room for the note, which constrained layout does not know of.
         figure.get_layout_engine().set(rect=(0, 0.16 / (height * rows), 1, 1 - 0.16 / (height * rows)))
     return figure
@@ -91,7 +93,7 @@ def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[in
     for curve, index in zip(curves, indices, strict=True):
         _line(panel, curve, divisor, index)
     _ticks(panel, divisor)
-    panel.legend(frameon=False, fontsize=8, loc="best", handlelength=1.6)
+    panel.legend(framealpha=0.75, edgecolor="none", fontsize=8, loc="best", handlelength=1.6)
 
 
 def save(figure: Figure, out: Path) -> list[Path]:
@@ -137,7 +139,11 @@ def _ticks(panel: Axes, divisor: float) -> None:
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _caption(curves: Sequence[Curve], kind: str) -> str:
+def _caption(curves: Sequence[Curve], kind: str, band: str) -> str:
+    if band == "episodes":
+        return (
+            "line: mean over the episodes of an evaluation, and over n seeds; band: 95 % interval of all these episodes"
+        )
     if all(curve.seeds == 1 for curve in curves):
         return "a single seed"
     name = {"mean": "mean", "iqm": "interquartile mean"}[kind]

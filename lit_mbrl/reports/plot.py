@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_mbrl.errors import UserError, did_you_mean, require
 from lit_mbrl.options import OptionParser, positive_integer
 from lit_mbrl.reports.bars import Bar, draw_bars, make_bars
-from lit_mbrl.reports.curves import AXES, Curve, Estimate, make_curve, usable
+from lit_mbrl.reports.curves import AXES, SPREAD, Curve, Estimate, make_curve, usable
 from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import Group, Run, by_panel, find_runs, group_runs, read_run
-from lit_mbrl.reports.statistics import ESTIMATES
+from lit_mbrl.reports.statistics import BANDS, ESTIMATES
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.user_errors import OneLine
 
 _DESCRIPTION = """Draws learning curves from the metrics.csv of runs into a PNG and an SVG file and prints a table. One
 panel per task; runs of an algorithm are one curve unless an option other than the seed differs among them. The band is
-the 95 % bootstrap interval over seeds. A curve ends where its shortest run does; where runs were evaluated at different
-points they are interpolated linearly. The table's last column is the estimate over seeds of each run's mean over the
-last tenth of the environment steps that all of them reached (at least its last evaluation)."""
+the 95 % bootstrap interval over seeds, or that of the evaluations' episodes. A curve ends where its shortest run does;
+where runs were evaluated at different points they are interpolated linearly. The table's last column is the estimate
+over seeds of each run's mean over the last tenth of the environment steps that all of them reached (at least its last
+evaluation)."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -44,22 +45,29 @@ def plot(argv: Sequence[str]) -> None:
     options = _parser().parse_args(argv)
     require(options.estimate in ESTIMATES, "estimate", options.estimate, " or ".join(ESTIMATES))
     runs = [by_panel(read_run(folder), options.panels) for folder in find_runs(options.runs)]
+    require(options.band in BANDS, "band", options.band, " or ".join(BANDS))
+    if options.band == "episodes":
+        require(options.metric == "eval/return", "metric", options.metric, "eval/return with --band=episodes")
+        require(options.estimate == "mean", "estimate", options.estimate, "mean with --band=episodes")
     axes = [AXES.get(name, name) for name in options.x.split(",")]
     require(len(set(axes)) == len(axes), "x", options.x, "axes that differ, as env_steps,policy_updates")
     for option, column in (("metric", options.metric), *(("x", axis) for axis in axes)):
         _require_column(runs, option, getattr(options, option), column)
+    if options.band == "episodes":
+        _require_column(runs, "band", options.band, SPREAD)
     if options.at is not None:
+        require(options.band == "seeds", "band", options.band, "seeds with --at")
         _plot_bars(runs, options)
         return
-    curves = {axis: _curves(runs, options.metric, axis, options.estimate, len(axes) > 1) for axis in axes}
+    curves = {axis: _curves(runs, options, axis, len(axes) > 1) for axis in axes}
     out = _output(options.out)
-    written = save(draw(curves, options.metric, options.estimate), out)
+    written = save(draw(curves, options.metric, options.estimate, options.band), out)
     longest = max(curves.values(), key=len)
     print(_table(longest, options.metric, options.estimate))
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
-def _plot_bars(runs: Sequence[Run], options: Namespace) -> None:
+def _plot_bars(runs: Sequence[Run], options: argparse.Namespace) -> None:
     steps = [positive_integer("at", text) for text in options.at.split(",")]
     require(len(set(steps)) == len(steps), "at", options.at, "environment steps that differ, as 1000000,2000000")
     require(
@@ -74,11 +82,12 @@ def _plot_bars(runs: Sequence[Run], options: Namespace) -> None:
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
-def _curves(runs: Sequence[Run], metric: str, axis: str, kind: str, one_of_several: bool) -> list[Curve]:
+def _curves(runs: Sequence[Run], options: argparse.Namespace, axis: str, one_of_several: bool) -> list[Curve]:
     """The curves on one axis. Runs without it are left out, which goes without saying where there are other axes."""
     if one_of_several:
         runs = [each for each in runs if len(each.series(axis)[0])]
-    return [make_curve(group, metric, axis, kind) for group in _groups(runs, metric, axis)]
+    groups = _groups(runs, options.metric, axis)
+    return [make_curve(group, options.metric, axis, options.estimate, options.band) for group in groups]
 
 
 def _groups(runs: Sequence[Run], metric: str, axis: str) -> list[Group]:
@@ -105,6 +114,11 @@ def _parser() -> OptionParser:
     parser.add_argument("--metric", default="eval/return", help="a column of metrics.csv (default: %(default)s)")
     parser.add_argument(
         "--estimate", default="mean", help="mean, or iqm: the mean of the middle half (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--band",
+        default="seeds",
+        help="what the 95 %% interval is over: seeds, or episodes, those of each evaluation (default: %(default)s)",
     )
     parser.add_argument(
         "--panels",

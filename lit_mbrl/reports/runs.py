@@ -39,6 +39,7 @@ class Run:
         seed: as configured; the folder's name if the run chose its own.
         options: every option that may tell two experiments with this algorithm on this task apart, as text.
         rows: the metrics, a dict of text per row; an empty text where a row lacks a metric.
+        eval_episodes: episodes of an evaluation.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Run:
     seed: str
     options: dict[str, str]
     rows: list[dict[str, str]]
+    eval_episodes: int = 1
 
     @property
     def columns(self) -> list[str]:
@@ -98,13 +100,14 @@ def read_run(folder: Path) -> Run:
         config = yaml.safe_load(config_path.read_text())
         algorithm = config["model"]["class_path"].rpartition(".")[2]
         task = str(config["data"]["init_args"]["env"]["name"])
+        episodes = int(config["data"]["init_args"].get("eval_episodes", 1))
     except OSError as error:
         raise OneLine(f"{folder}: expected a run folder with metrics.csv and config.yaml ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OneLine(f"{config_path}: expected the config.yaml of a run, with model and data.env.name") from error
     seed = config.get("seed_everything")
     chosen = str(seed) if isinstance(seed, int) and not isinstance(seed, bool) else folder.name
-    return Run(folder, algorithm, task, chosen, dict(_options(config)), _read_table(table))
+    return Run(folder, algorithm, task, chosen, dict(_options(config)), _read_table(table), episodes)
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.stats
 
 ESTIMATES = ("mean", "iqm")
+BANDS = ("seeds", "episodes")
 _RESAMPLES = 5000
 
 
@@ -45,3 +46,22 @@ def interval(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray] | N
         rng=np.random.default_rng(0),
     )
     return result.confidence_interval.low, result.confidence_interval.high
+
+
+def episodes_interval(means: np.ndarray, stds: np.ndarray, episodes: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The 95 % interval of the mean over the first axis, from all episodes of evaluations; None for a single episode.
+
+    Student's, of `n * episodes` returns whose spread is that within the evaluations and between them. It says how well
+    the episodes know these agents' mean, not how other seeds would do.
+
+    Args:
+        means: of each evaluation's episodes, `[n, ...]`.
+        stds: their standard deviation, divided by the number of episodes, `[n, ...]`.
+        episodes: of each evaluation.
+    """
+    count = len(means) * episodes
+    if count < 2:
+        return None
+    variance = (np.square(stds) + np.square(means - means.mean(0))).mean(0)
+    half = scipy.stats.t.ppf(0.975, count - 1) * np.sqrt(variance / (count - 1))
+    return means.mean(0) - half, means.mean(0) + half

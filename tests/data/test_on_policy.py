@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_every_frame_is_in_a_minibatch_exactly_once_per_epoch() -> None:
         same = (served[:, None] == rollout[None]).all(-1)
         assert same.sum(0).tolist() == same.sum(1).tolist() == [1] * 20
         orders.append(same.int().argmax(1))
-    assert all(not torch.equal(first, second) for first, second in zip(orders, orders[1:], strict=False))
+    assert all(not torch.equal(first, second) for first, second in pairwise(orders))
     assert not torch.equal(watch.rollouts[0], watch.rollouts[10])
 
 

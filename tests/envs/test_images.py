@@ -1,4 +1,4 @@
-"""Images and discrete actions from the environment to the replay: bytes stay bytes, and every frame is the right one."""
+"""Images and discrete actions from the environment to the replay: bytes stay bytes, each frame in its place."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def test_wrong_combinations_are_told_in_one_line():
     class FromBoth(SAC):
         pixels = None
 
-    with pytest.raises(
-        UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, .*SAC"
-    ):
+    with pytest.raises(UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, "):
         SAC().check(images)
     with pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
         FromPixels().check(vectors)

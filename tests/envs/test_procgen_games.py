@@ -12,6 +12,7 @@ import torch
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe, make_gym
 from lit_mbrl.envs.procgen_games import GAMES, ProcgenPool, names
+from lit_mbrl.envs.spec import PixelConfig
 from lit_mbrl.errors import UserError
 
 FRUITBOT = "procgen/fruitbot-easy"
@@ -148,6 +149,20 @@ def test_seeds_are_given_to_all_or_to_none() -> None:
 def test_a_wrong_option_is_one_line(name: str, kwargs: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         describe(EnvConfig(name, kwargs))
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"action_repeat": 2}, "--data.env.action_repeat=2: expected 1 for procgen/fruitbot-easy"),
+        ({"pixels": PixelConfig()}, "--data.env.pixels=.*: expected null for procgen/fruitbot-easy"),
+    ],
+)
+def test_options_of_other_environments_are_refused(options: dict[str, Any], line: str) -> None:
+    for make in (describe, lambda config: VectorEnv(config, seed=0)):
+        with pytest.raises(UserError, match=line):
+            make(EnvConfig(FRUITBOT, **options))
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

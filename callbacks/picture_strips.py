@@ -1,0 +1,110 @@
+"""What a world model sees and imagines, beside what was there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch.loggers
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.hooks import NothingInsideARound
+from lit_mbrl.errors import require
+
+_COLUMNS = 18  # pictures side by side at most
+
+
+class PictureStrips(NothingInsideARound, Callback):
+    """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of pictures.
+
+    The strip of an evaluation is `strips/<environment steps>.png` in the run folder, and `eval/strip` in W&B. The
+    imagination sees the first `context` pictures, then only the actions; the last row is where it goes wrong.
+
+    Args:
+        every: evaluations between strips.
+        context: pictures that the imagination has seen.
+        length: frames of the episode that the strip is about, of which up to 18 are shown.
+    """
+
+    def __init__(self, every: int = 1, context: int = 5, length: int = 50) -> None:
+        require(every > 0, "trainer.callbacks.every", every, "an integer > 0")
+        require(context > 0, "trainer.callbacks.context", context, "an integer > 0")
+        require(length > context, "trainer.callbacks.length", length, f"more than context={context}")
+        self.every, self.context, self.length = every, context, length
+        self._evaluations = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raises `UserError` if there are no pictures, or nobody who imagines any."""
+        data: Any = trainer.datamodule
+        name = type(pl_module).__name__
+        require(
+            hasattr(pl_module, "reconstruct") and hasattr(data, "pictured"),
+            "trainer.callbacks",
+            "PictureStrips",
+            f"an algorithm whose world model draws pictures, which {name} with {type(data).__name__} has not",
+        )
+        require(
+            data.spec.pixels, "trainer.callbacks", "PictureStrips", "data.env.pixels: observations are vectors so far"
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws a strip when it is time to."""
+        if trainer.state.fn != "fit" or trainer.fast_dev_run:
+            return
+        self._evaluations += 1
+        sequence = trainer.datamodule.pictured  # of the process that plays
+        if self._evaluations % self.every or sequence is None or sequence.shape[1] <= self.context:
+            return
+        sequence = sequence[:, : self.length]
+        with torch.random.fork_rng(), torch.no_grad():
+            rows = pl_module.reconstruct(sequence.to(pl_module.device), self.context)
+        path = Path(trainer.default_root_dir, "strips", f"{pl_module.env_steps}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_strip(sequence["observation"], rows, self.context, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, lightning.pytorch.loggers.WandbLogger):
+                import wandb
+
+                logger.experiment.log({"eval/strip": wandb.Image(str(path)), "env_steps": pl_module.env_steps})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of evaluations."""
+        return {"evaluations": self._evaluations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._evaluations = state_dict["evaluations"]
+
+
+def save_strip(reality: Tensor, rows: dict[str, Tensor], context: int, path: Path) -> None:
+    """Draws the first sequence of pictures, the rows below it and the difference of the last row from reality.
+
+    Args:
+        reality: uint8 `[B, T, C, h, w]`.
+        rows: uint8 pictures of the same shape under their names.
+        context: pictures before the line, from which on the last row is imagined.
+        path: the PNG file.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    seen = reality[0].cpu().short()
+    pictures = {"reality": seen} | {name: row[0].cpu().short() for name, row in rows.items()}
+    pictures["difference"] = 128 + (list(pictures.values())[-1] - seen) // 2
+    frames = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), _COLUMNS)).round().astype(int))
+    height, width = seen.shape[-2:]
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=(0.6 * len(frames) + 1.0, 0.6 * len(pictures) + 0.25), layout="constrained")
+        panel = figure.subplots()
+        tiles = [torch.cat([row[t] for t in frames.tolist()], -1) for row in pictures.values()]
+        image = torch.cat(tiles, -2).movedim(0, -1).byte().numpy()
+        image = image if image.shape[-1] == 3 else image[..., 0]
+        panel.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        panel.set_xticks((np.arange(len(frames)) + 0.5) * width, [str(t) for t in frames], fontsize=7)
+        panel.set_yticks((np.arange(len(pictures)) + 0.5) * height, list(pictures), fontsize=7)
+        panel.tick_params(length=0)
+        panel.axvline(np.searchsorted(frames, context) * width - 0.5, color="#D55E00", linewidth=1.5)
+        figure.savefig(path, dpi=160)

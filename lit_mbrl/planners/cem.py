@@ -1,0 +1,87 @@
+"""The cross-entropy method over action sequences.
+
+As PlaNet plans (Hafner et al. 2019, arXiv 1811.04551): candidates are drawn from a normal distribution per action and
+step, the best of them fit the next one, and the plan is the mean of the last. Two things are those of its code
+(`planet/control/planning.py`): candidates are clipped to the action range before the refit, and the standard deviation
+of the elites is `sqrt(var + 1e-6)`, which never becomes 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.errors import positive, require
+
+_LEAST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class CEM:
+    """A planner for B environments at once, each with candidates of its own.
+
+    Args:
+        horizon: H, steps of a plan.
+        num_candidates: N, sequences tried per iteration.
+        num_elites: K, the best of them, which fit the next distribution.
+        iterations: refits.
+        init_std: standard deviation of the first candidates, in units of the action range [-1, 1].
+        momentum: share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+
+    horizon: int = 12
+    num_candidates: int = 1000
+    num_elites: int = 100
+    iterations: int = 10
+    init_std: float = 1.0
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.horizon > 0, "model.planner.horizon", self.horizon, "an integer > 0")
+        require(self.num_candidates > 1, "model.planner.num_candidates", self.num_candidates, "an integer > 1")
+        require(
+            1 < self.num_elites <= self.num_candidates,
+            "model.planner.num_elites",
+            self.num_elites,
+            f"an integer > 1 and at most num_candidates={self.num_candidates}",
+        )
+        require(self.iterations > 0, "model.planner.iterations", self.iterations, "an integer > 0")
+        positive("model.planner.init_std", self.init_std)
+        require(0.0 <= self.momentum < 1.0, "model.planner.momentum", self.momentum, "a number >= 0 and < 1")
+
+    def noise(self, batch_size: int, action_dim: int, device: torch.device | None = None) -> Tensor:
+        """Standard normal noise of a whole plan, `[iterations, B, N, H, A]`."""
+        shape = (self.iterations, batch_size, self.num_candidates, self.horizon, action_dim)
+        return torch.randn(shape, device=device)
+
+    @torch.no_grad()
+    def plan(self, objective: Callable[[Tensor], Tensor], noise: Tensor, initial_mean: Tensor | None = None) -> Tensor:
+        """The mean action sequences after the last refit, `[B, H, A]`, in [-1, 1].
+
+        Args:
+            objective: maps candidates `[B, N, H, A]` to their returns `[B, N]`; one that is not a number loses.
+            noise: what `noise` returned.
+            initial_mean: `[B, H, A]`, where the search starts, such as the rest of the last plan (`shifted`); None: 0.
+        """
+        mean = torch.zeros_like(noise[0, :, 0]) if initial_mean is None else initial_mean
+        std = torch.full_like(mean, self.init_std)
+        for z in noise:
+            candidates = (mean[:, None] + std[:, None] * z).clamp(-1.0, 1.0)
+            returns = objective(candidates).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            best = returns.topk(self.num_elites, dim=1).indices[:, :, None, None]
+            elites = candidates.take_along_dim(best, dim=1)
+            variance, fitted = torch.var_mean(elites, dim=1, correction=0)
+            mean = torch.lerp(fitted, mean, self.momentum)
+            std = torch.lerp((variance + _LEAST_VARIANCE).sqrt(), std, self.momentum)
+        return mean
+
+
+def shifted(plan: Tensor) -> Tensor:
+    """The rest of a plan `[B, H, A]` whose first action has been taken, with 0 as its last."""
+    return torch.cat([plan[:, 1:], torch.zeros_like(plan[:, :1])], 1)
