@@ -239,7 +239,12 @@ class OffPolicy(Evaluated, LightningDataModule):
             while self.rounds_due(self.env_steps) <= self.rounds:
                 self.collect()
             self.rounds += 1
-            yield self.sample()
+            batch = self.sample()
+            self.meanwhile()
+            yield batch
+
+    def meanwhile(self) -> None:
+        """Starts what shall go on beside the updates of a round; nothing here."""
 
     def collect(self) -> None:
         """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
@@ -350,6 +355,7 @@ class OffPolicy(Evaluated, LightningDataModule):
         if self.collector is not None:
             save_files = self._files is not None and self.trainer.is_global_zero
             state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
+            self.collector.settle()
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()

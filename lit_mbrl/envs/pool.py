@@ -132,6 +132,7 @@ class WorkerPool:
         self._restarts = 0
         self._seeds: list[int | None] = [None] * count
         self._restarted: dict[int, np.ndarray] = {}
+        self._begun: tuple[str, Sequence[tuple[Any, ...]], list[bool]] = ("", (), [])
         self.spec = describe(config)  # a wrong option is told here, before any process starts
         processes = min(count, os.cpu_count() or 1)
         bounds = [count * i // processes for i in range(processes + 1)]
@@ -168,7 +169,16 @@ class WorkerPool:
 
     def step(self, actions: np.ndarray) -> Transition:
         """See `LocalPool.step`."""
-        parts = self._call("step", *[(actions[s],) for s in self._slices])
+        self.begin_step(actions)
+        return self.finish_step()
+
+    def begin_step(self, actions: np.ndarray) -> None:
+        """Lets the workers step while this process does something else; nothing but `finish_step` may come next."""
+        self._begin("step", *[(actions[s],) for s in self._slices])
+
+    def finish_step(self) -> Transition:
+        """Waits for the step that `begin_step` has begun."""
+        parts = self._finish()
         return Transition(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def get_state(self) -> list[dict[str, Any] | None]:
@@ -206,7 +216,14 @@ class WorkerPool:
 
     def _call(self, method: str, *arguments: tuple[Any, ...]) -> list[Any]:
         """Calls `method` of every worker's `LocalPool`, all at once, with a tuple of arguments each."""
-        sent = [self._send(i, method, args) for i, args in enumerate(arguments)]
+        self._begin(method, *arguments)
+        return self._finish()
+
+    def _begin(self, method: str, *arguments: tuple[Any, ...]) -> None:
+        self._begun = method, arguments, [self._send(i, method, args) for i, args in enumerate(arguments)]
+
+    def _finish(self) -> list[Any]:
+        method, arguments, sent = self._begun
         answers = []
         for i, args in enumerate(arguments):
             answer = self._receive(i) if sent[i] else _DIED
