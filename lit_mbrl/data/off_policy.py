@@ -101,6 +101,9 @@ class OffPolicy(Evaluated, LightningDataModule):
         )
         require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
+        for option, copies in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+            multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
+            require(copies % len(env.tasks) == 0, f"data.{option}", copies, multiple)
         self.env = env
         self.total_frames = total_frames
         self.epoch_frames = epoch_frames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lit_mbrl.errors import require
@@ -55,6 +55,9 @@ class EnvConfig:
         action_repeat: steps of the environment per step of the agent, with the same action; rewards add up. Limits
             count the environment's steps, everything else the agent's.
         pixels: observe pictures instead of the environment's own observation (`PixelConfig`); None: do not.
+        other_tasks: further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The
+            copies take turns: `name`, the first other task, ..., `name` again. Actions are as long as the longest; the
+            others leave out what they have no use for.
 
     Raises:
         UserError: if a value is out of range.
@@ -67,6 +70,7 @@ class EnvConfig:
     workers: bool = False
     action_repeat: int = 1
     pixels: PixelConfig | None = None
+    other_tasks: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
@@ -89,6 +93,29 @@ class EnvConfig:
         require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
         repeat = self.action_repeat
         require(_is_int(repeat) and repeat >= 1, "data.env.action_repeat", repeat, "an integer >= 1")
+        others = self.other_tasks
+        require(
+            self.name not in others and all(_is_int(repeat) and repeat >= 1 for repeat in others.values()),
+            "data.env.other_tasks",
+            others,
+            "other environments than data.env.name, with their action repeats, as {dmc/walker-walk: 2}",
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all environments."""
+        return [self.name, *self.other_tasks]
+
+    @property
+    def frames_per_step(self) -> float:
+        """Steps of an environment per step of the agent, on average over the tasks."""
+        return (self.action_repeat + sum(self.other_tasks.values())) / len(self.tasks)
+
+    def of_copy(self, index: int) -> EnvConfig:
+        """The config of a copy, with its own task alone."""
+        task = self.tasks[index % len(self.tasks)]
+        repeat = self.other_tasks.get(task, self.action_repeat)
+        return replace(self, name=task, action_repeat=repeat, other_tasks={})
 
 
 @dataclass(frozen=True)
