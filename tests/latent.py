@@ -83,8 +83,8 @@ class Remembers(Algorithm):
         return lambda seen, is_init: self._action(carried.advance(self.encode(seen), is_init), 0.0)
 
 
-def make_sequences(env: str = PICTURE, num_envs: int = 1, **options: Any) -> Sequences:
+def make_sequences(env: str = PICTURE, num_envs: int = 1, workers: bool = False, **options: Any) -> Sequences:
     """A data module of a few frames, with several episodes, of pictures."""
     pixels = PixelConfig(size=8) if env != "Pendulum-v1" else None
-    config = EnvConfig(env, max_episode_steps=12, num_envs=num_envs, pixels=pixels)
+    config = EnvConfig(env, max_episode_steps=12, num_envs=num_envs, workers=workers, pixels=pixels)
     return Sequences(config, **(SHORT | options))

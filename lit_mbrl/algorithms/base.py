@@ -146,7 +146,7 @@ class Algorithm(LightningModule):
                 clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
         if self._model_rollouts:
             clocks["time/model_rollouts"] = float(self._model_rollouts)
-        repeat = self.trainer.datamodule.env.action_repeat
+        repeat = self.trainer.datamodule.env.frames_per_step
         if repeat > 1:
             clocks["time/frames"] = float(self.env_steps * repeat)
         return clocks
@@ -373,7 +373,7 @@ class Algorithm(LightningModule):
                 "eval/return": returns.mean(),
                 "eval/return_std": returns.std(correction=0),
                 "eval/episode_length": mask.sum(-1).float().mean(),
-            }
+            } | self.trainer.datamodule.task_metrics(returns)
             prepared = self.prepare_batch(episodes)
             prepared["mask"] = mask
             metrics |= self.episode_metrics(prepared)

@@ -179,7 +179,12 @@ class Collecting(Evaluated, LightningDataModule):
             while self.rounds_due(self.env_steps) <= self.rounds:
                 self.collect()
             self.rounds += 1
-            yield self.sample()
+            batch = self.sample()
+            self.meanwhile()
+            yield batch
+
+    def meanwhile(self) -> None:
+        """Starts what shall go on beside the updates of a round; nothing here."""
 
     def step_environments(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
@@ -252,6 +257,7 @@ class Collecting(Evaluated, LightningDataModule):
     def _own_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"meter": self.meter.state_dict()}
         if self.collector is not None:
+            self.collector.settle()
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()

@@ -10,9 +10,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.envs.utils import set_exploration_type
 
 from lit_mbrl.envs import VectorEnv
+from lit_mbrl.envs.pool import Transition
 
 _CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
 
@@ -47,6 +47,8 @@ class FrameCollector(Collector):
             track_traj_ids=False,
         )
         self._clip_actions = clip_actions
+        self._begun = False
+        self._early: Transition | None = None  # what came of the step that was begun, if that is known
         # The policy's next input; the flags `done`, `terminated` and `truncated` of a root are always False.
         self._carrier = self._carrier.select(*_CARRIED).clone()
         self._observation: np.ndarray = self._carrier["observation"].numpy()
@@ -78,31 +80,66 @@ class FrameCollector(Collector):
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
         """Frames `[num_envs, T]`, T steps of every environment."""
-        carrier, root, following = self._carrier, self._root, self._next
-        with set_exploration_type(self.exploration_type):
-            for t in range(len(root["action"])):
-                action = self.policy(carrier).get("action").detach().numpy()
-                root["observation"][t] = self._observation
-                root["action"][t] = action
-                executed = action.clip(-1.0, 1.0) if self._clip_actions else action
-                observation, reward, terminated, truncated = self.env.advance(executed)
-                following["observation"][t] = observation
-                following["reward"][t] = reward
-                following["terminated"][t] = terminated
-                following["truncated"][t] = truncated
-                done = terminated | truncated
-                self._is_init[:] = done
-                if done.any():
-                    rows = done.reshape(-1, *[1] * (observation.ndim - 1))
-                    observation = np.where(rows, self.env.restart(done[:, 0]), observation)
-                self._observation[:] = observation
+        for t in range(len(self._root["action"])):
+            if self._begun:  # one step, of which a part has been taken already
+                self._keep(t, *(self._early or self.env.finish()))
+                self._begun, self._early = False, None
+            else:
+                self._keep(t, *self.env.advance(self._act(t)))
         return self._frames_out
 
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Acts now and lets worker processes step while this one goes on; the next `rollout`, of one step, has it."""
+        self.env.begin(self._act(0))
+        self._begun = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step has been begun."""
+        return self._begun
+
+    def settle(self) -> None:
+        """Waits for a step that has been begun, but does not take it yet: now the environments have a state to save."""
+        if self._begun and self._early is None:
+            self._early = self.env.finish()
+
+    def _act(self, t: int) -> np.ndarray:
+        # `nn.Module.__call__` would only look for hooks.
+        action = self.policy.forward(self._carrier).get("action").detach().numpy()
+        self._root["observation"][t] = self._observation
+        self._root["action"][t] = action
+        return action.clip(-1.0, 1.0) if self._clip_actions else action
+
+    def _keep(
+        self, t: int, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> None:
+        following = self._next
+        following["observation"][t] = observation
+        following["reward"][t] = reward
+        following["terminated"][t] = terminated
+        following["truncated"][t] = truncated
+        done = terminated | truncated
+        self._is_init[:] = done
+        if done.any():
+            rows = done.reshape(-1, *[1] * (observation.ndim - 1))
+            observation = np.where(rows, self.env.restart(done[:, 0]), observation)
+        self._observation[:] = observation
+
     def get_carrier(self) -> dict[str, Tensor]:
-        """The policy's next input."""
-        return {key: self._carrier[key].clone() for key in _CARRIED}
+        """The policy's next input; and of a step that has been begun (and settled) its action and what came of it."""
+        carrier = {key: self._carrier[key].clone() for key in _CARRIED}
+        if self._early is not None:
+            carrier["begun.action"] = torch.from_numpy(self._root["action"][0].copy())
+            carrier |= {f"begun.{name}": torch.from_numpy(value) for name, value in self._early._asdict().items()}
+        return carrier
 
     def set_carrier(self, carrier: Mapping[str, Tensor]) -> None:
         """Goes on from what `get_carrier` returned."""
         for key in _CARRIED:
             self._carrier[key].copy_(carrier[key])
+        self._begun = "begun.action" in carrier
+        if self._begun:
+            self._root["observation"][0] = self._observation
+            self._root["action"][0] = carrier["begun.action"].numpy()
+            self._early = Transition(*(carrier[f"begun.{name}"].numpy() for name in Transition._fields))

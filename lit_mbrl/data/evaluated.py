@@ -82,6 +82,12 @@ class Evaluated:
         limit = self.spec.max_episode_steps or _EVALUATION_MAX_STEPS
         return run_episodes(env, act, limit, self.evaluated_keys)
 
+    def task_metrics(self, returns: Tensor) -> dict[str, Tensor]:
+        """The mean return of each task, from the returns `[K]` of an evaluation; none if there is a single one."""
+        tasks = self.env.tasks
+        names = [task.rpartition("/")[2] for task in tasks]
+        return {f"eval/return/{name}": returns[i :: len(tasks)].mean() for i, name in enumerate(names) if names[1:]}
+
     def watch(self, observation: Tensor) -> None:
         """Sees the raw observations `[K, O]` of every step that `play` takes; does nothing here."""
 

@@ -42,6 +42,9 @@ class Sequences(OffPolicy):
         short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
             served with padding that `"mask"` tells.
         pretrain_rounds: rounds of updates right after the warm-up.
+        overlap: step, and draw, the environments in their worker processes during the updates of a round: the policy
+            acts before them, with the weights of the round before. One step of every environment at a time, so
+            `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
         **kwargs: of `OffPolicy`.
     """
 
@@ -65,6 +68,7 @@ class Sequences(OffPolicy):
         episode_choice: EpisodeChoice = "episodes",
         short_episodes: ShortEpisodes = "skip",
         pretrain_rounds: int = 0,
+        overlap: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(env, batch_size=batch_size, capacity=capacity, storage=storage, **kwargs)
@@ -78,6 +82,13 @@ class Sequences(OffPolicy):
             capacity,
             "at least two frames per step of data.frames_per_batch, and data.sequence_length per environment",
         )
+        require(
+            not overlap or (env.workers and self.frames_per_batch == env.num_envs),
+            "data.overlap",
+            overlap,
+            f"data.env.workers=true and data.frames_per_batch={env.num_envs}, which is data.env.num_envs",
+        )
+        self.overlap = overlap
         self.sequence_length, self.pretrain_rounds = sequence_length, pretrain_rounds
         self.episode_choice: EpisodeChoice = episode_choice
         self.short_episodes: ShortEpisodes = short_episodes
@@ -104,6 +115,12 @@ class Sequences(OffPolicy):
         """See `OffPolicy.make_replay`; each device has a file of its own."""
         own = folder / str(ranks.rank()) if ranks.world_size() > 1 else folder
         return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
+
+    def meanwhile(self) -> None:
+        """Begins the next step if asked to `overlap`."""
+        assert self.collector is not None  # it brought what the round is about
+        if self.overlap and not self.collector.begun:
+            self.collector.begin()
 
     def sample(self) -> dict[str, TensorDictBase]:
         """This rank's share of a round's sequences, `[R, B, T]`."""

@@ -92,6 +92,9 @@ class OffPolicy(Collecting):
         )
         require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
+        for option, copies in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+            multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
+            require(copies % len(env.tasks) == 0, f"data.{option}", copies, multiple)
         ratio = Fraction(str(utd_ratio))
         clock = Clock(total_frames, epoch_frames, learning_starts, ratio)
         super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, clock)

@@ -118,11 +118,13 @@ def spec_of(env: gym.Env, name: str) -> Spec:
 
 
 def describe(config: EnvConfig) -> Spec:
-    """Makes the environment once to look at it, and closes it.
+    """Makes the environment, or each of several, once to look at it, and closes it.
 
     Raises:
-        UserError: as `make_gym` and `spec_of`.
+        UserError: as `make_gym` and `spec_of`; or if several tasks do not go together.
     """
+    if config.other_tasks:
+        return _common([describe(config.of_copy(i)) for i in range(len(config.tasks))])
     env = make_configured(config)
     try:
         spec = spec_of(env, config.name)
@@ -131,6 +133,26 @@ def describe(config: EnvConfig) -> Spec:
         return replace(spec, terminated=terminations.rule(config.name, config.kwargs) if known else None)
     finally:
         env.close()
+
+
+def _common(specs: list[Spec]) -> Spec:
+    """What an agent needs to know that is to act in all of these environments."""
+    first = specs[0]
+    for spec in specs[1:]:
+        kind = spec.observation_shape, spec.discrete
+        if spec.discrete or kind != (first.observation_shape, first.discrete):
+            shapes = f"{spec.observation_shape}, not {first.observation_shape}"
+            expected = f"tasks with continuous actions and the observations of {first.name} ({spec.name} has {shapes})"
+            raise UserError("data.env.other_tasks", spec.name, expected)
+    limits = [spec.max_episode_steps for spec in specs]
+    longest = None if None in limits else max(limit for limit in limits if limit is not None)
+    return replace(
+        first,
+        name=f"{first.name} and {len(specs) - 1} more",
+        action_dim=max(spec.action_dim for spec in specs),
+        max_episode_steps=longest,
+        terminated=None,
+    )
 
 
 class FlatObservation(Restorable):

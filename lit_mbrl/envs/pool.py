@@ -46,14 +46,21 @@ class Transition(NamedTuple):
 
 
 class LocalPool:
-    """`count` copies of an environment in this process."""
+    """`count` copies of an environment in this process.
 
-    def __init__(self, config: EnvConfig, count: int) -> None:
+    Args:
+        config: which environment, or which several.
+        count: copies.
+        first: number of the first of these copies among all, where they are a worker's.
+    """
+
+    def __init__(self, config: EnvConfig, count: int, first: int | None = None) -> None:
         self._envs: list[gym.Env] = []
         try:
-            for _ in range(count):
-                self._envs.append(make_configured(config))
-            self.spec = spec_of(self._envs[0], config.name)
+            for i in range(count):
+                self._envs.append(make_configured(config.of_copy((first or 0) + i)))
+            alone = first is not None or not config.other_tasks
+            self.spec = spec_of(self._envs[0], config.name) if alone else describe(config)
         except BaseException:
             self.close()
             raise
@@ -61,6 +68,8 @@ class LocalPool:
         self._observation_shape = (count, *self.spec.observation_shape)
         self._observation_dtype = np.uint8 if self.spec.pixels else np.float32
         self._flag_shape = (count, 1)
+        # Of an action of several tasks each takes what it has a use for.
+        self._used = [slice(np.prod(env.action_space.shape, dtype=int)) for env in self._envs]
 
     def reset(self, mask: np.ndarray | None, seeds: Sequence[int | None]) -> np.ndarray:
         """Starts new episodes where `mask` [n] is True (everywhere if None); a seed that is not None reseeds that copy.
@@ -84,7 +93,7 @@ class LocalPool:
         )
         observation, reward, terminated, truncated = out
         for i, env in enumerate(self._envs):
-            action = int(actions[i]) + self._first_action if self.spec.discrete else actions[i]
+            action = int(actions[i]) + self._first_action if self.spec.discrete else actions[i, self._used[i]]
             observation[i], reward[i, 0], terminated[i, 0], truncated[i, 0], _ = env.step(action)
         return out
 
@@ -132,6 +141,7 @@ class WorkerPool:
         self._restarts = 0
         self._seeds: list[int | None] = [None] * count
         self._restarted: dict[int, np.ndarray] = {}
+        self._begun: tuple[str, Sequence[tuple[Any, ...]], list[bool]] = ("", (), [])
         self.spec = describe(config)  # a wrong option is told here, before any process starts
         processes = min(count, os.cpu_count() or 1)
         bounds = [count * i // processes for i in range(processes + 1)]
@@ -141,7 +151,7 @@ class WorkerPool:
         try:
             for i in range(processes):
                 self._start(i)
-            self._call("__init__", *[(config, part.stop - part.start) for part in self._slices])
+            self._call("__init__", *[(config, part.stop - part.start, part.start) for part in self._slices])
         except BaseException:
             self.close()
             raise
@@ -168,7 +178,16 @@ class WorkerPool:
 
     def step(self, actions: np.ndarray) -> Transition:
         """See `LocalPool.step`."""
-        parts = self._call("step", *[(actions[s],) for s in self._slices])
+        self.begin_step(actions)
+        return self.finish_step()
+
+    def begin_step(self, actions: np.ndarray) -> None:
+        """Lets the workers step while this process does something else; nothing but `finish_step` may come next."""
+        self._begin("step", *[(actions[s],) for s in self._slices])
+
+    def finish_step(self) -> Transition:
+        """Waits for the step that `begin_step` has begun."""
+        parts = self._finish()
         return Transition(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def get_state(self) -> list[dict[str, Any] | None]:
@@ -206,7 +225,14 @@ class WorkerPool:
 
     def _call(self, method: str, *arguments: tuple[Any, ...]) -> list[Any]:
         """Calls `method` of every worker's `LocalPool`, all at once, with a tuple of arguments each."""
-        sent = [self._send(i, method, args) for i, args in enumerate(arguments)]
+        self._begin(method, *arguments)
+        return self._finish()
+
+    def _begin(self, method: str, *arguments: tuple[Any, ...]) -> None:
+        self._begun = method, arguments, [self._send(i, method, args) for i, args in enumerate(arguments)]
+
+    def _finish(self) -> list[Any]:
+        method, arguments, sent = self._begun
         answers = []
         for i, args in enumerate(arguments):
             answer = self._receive(i) if sent[i] else _DIED
@@ -250,7 +276,7 @@ class WorkerPool:
         part = self._slices[i]
         rows = range(part.start, part.stop)
         seeds = [(self._seeds[row] or 0) + 1_000_003 * self._restarts for row in rows]
-        for method, args in (("__init__", (self._config, len(rows))), ("reset", (None, seeds))):
+        for method, args in (("__init__", (self._config, len(rows), part.start)), ("reset", (None, seeds))):
             answer = self._receive(i) if self._send(i, method, args) else _DIED
             if answer is _DIED:
                 raise self._death(i)

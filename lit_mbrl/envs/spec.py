@@ -58,6 +58,9 @@ class EnvConfig:
         pixels: observe pictures instead of the environment's own observation (`PixelConfig`); None: do not.
         eval_kwargs: arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent.
             The environment with `kwargs` alone is then evaluated, too. None: there is one evaluation, with `kwargs`.
+        other_tasks: further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The
+            copies take turns: `name`, the first other task, ..., `name` again. Actions are as long as the longest; the
+            others leave out what they have no use for.
 
     Raises:
         UserError: if a value is out of range.
@@ -71,6 +74,7 @@ class EnvConfig:
     action_repeat: int = 1
     pixels: PixelConfig | None = None
     eval_kwargs: dict[str, Any] | None = None
+    other_tasks: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
@@ -100,6 +104,29 @@ class EnvConfig:
         require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
         repeat = self.action_repeat
         require(_is_int(repeat) and repeat >= 1, "data.env.action_repeat", repeat, "an integer >= 1")
+        others = self.other_tasks
+        require(
+            self.name not in others and all(_is_int(repeat) and repeat >= 1 for repeat in others.values()),
+            "data.env.other_tasks",
+            others,
+            "other environments than data.env.name, with their action repeats, as {dmc/walker-walk: 2}",
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all environments."""
+        return [self.name, *self.other_tasks]
+
+    @property
+    def frames_per_step(self) -> float:
+        """Steps of an environment per step of the agent, on average over the tasks."""
+        return (self.action_repeat + sum(self.other_tasks.values())) / len(self.tasks)
+
+    def of_copy(self, index: int) -> EnvConfig:
+        """The config of a copy, with its own task alone."""
+        task = self.tasks[index % len(self.tasks)]
+        repeat = self.other_tasks.get(task, self.action_repeat)
+        return replace(self, name=task, action_repeat=repeat, other_tasks={})
 
     def in_evaluation(self) -> EnvConfig:
         """The environment that `eval/return` is about."""

@@ -123,7 +123,22 @@ class VectorEnv(EnvBase):
 
     def advance(self, action: np.ndarray) -> Transition:
         """One step of every copy, without TensorDicts and without resets; `action` `[N, A]`, or `[N]` if discrete."""
-        transition = self._pool.step(action)
+        return self._note(self._pool.step(action))
+
+    def begin(self, action: np.ndarray) -> None:
+        """Begins what `advance` does; with worker processes they are at it while this one goes on.
+
+        Until `finish` nothing else may be asked of the copies.
+        """
+        assert isinstance(self._pool, WorkerPool)  # who begins steps has made sure of that
+        self._pool.begin_step(action)
+
+    def finish(self) -> Transition:
+        """What `advance` would have returned for the step that was begun."""
+        assert isinstance(self._pool, WorkerPool)
+        return self._note(self._pool.finish_step())
+
+    def _note(self, transition: Transition) -> Transition:
         for row, first in self._pool.restarted().items():
             self._cut.append((self._steps, row, torch.from_numpy(first)))
         self._steps += 1

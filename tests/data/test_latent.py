@@ -19,6 +19,14 @@ from tests.latent import LIGHT, Remembers, make_sequences
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 
 
+class Frozen(Remembers):
+    """Acts without noise and never learns to act."""
+
+    def explore(self, observation: torch.Tensor, is_init: torch.Tensor) -> torch.Tensor:
+        mean = observation.flatten(1).float().mean(1, keepdim=True) / 255
+        return torch.sin(1000 * mean).expand(-1, self.actor.out_features)
+
+
 class Watch(Callback):
     """Keeps batches and clocks."""
 
@@ -169,3 +177,53 @@ def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixt
     huge = make_sequences(storage="memmap", capacity=10**9, total_frames=10**15)
     with pytest.raises(UserError, match="--data.capacity=.* GB: expected at most the free disk space"):
         huge.check(str(tmp_path))
+
+
+OVERLAP: dict[str, Any] = {"num_envs": 2, "frames_per_batch": 2, "utd_ratio": 0.5, "overlap": True, "workers": True}
+
+
+@pytest.mark.parametrize("utd_ratio", [0.5, 1.0])
+def test_overlapping_collects_the_same_frames_in_the_same_rounds(utd_ratio: float) -> None:
+    """With a policy that never changes it makes no difference at all when the policy acts."""
+    found = []
+    for overlap in (False, True):
+        torch.manual_seed(0)
+        algorithm, watch = Frozen(), Watch()
+        data = make_sequences(LIGHT, **(OVERLAP | {"overlap": overlap, "utd_ratio": utd_ratio}))
+        fit(algorithm, data, watch)
+        state = data.replay.state_dict()
+        found.append((watch.clocks, state["written"], state["frames"]))
+    assert found[0][0] == found[1][0] and found[0][1] == found[1][1]
+    assert all(torch.equal(found[0][2][key], found[1][2][key]) for key in found[0][2])
+
+
+def test_workers_step_during_the_updates() -> None:
+    stepped = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+            collector = trainer.datamodule.collector
+            # A worker's answer arrives while nobody here asks for it.
+            stepped.append(collector.begun and all(each.poll(20) for each in collector.env._pool._connections))
+
+    fit(Remembers(), make_sequences(LIGHT, **OVERLAP), Look())
+    assert stepped and all(stepped)
+
+
+@pytest.mark.parametrize("rounds", [3, 11])
+def test_resume_is_exact_with_a_step_begun(rounds: int, tmp_path: Path) -> None:
+    whole, whole_data = Remembers(), make_sequences(LIGHT, **OVERLAP)
+    fit(whole, whole_data)
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Stop):
+        fit(Remembers(), make_sequences(LIGHT, **OVERLAP), SaveAndStop(path, rounds))
+    second, second_data = Remembers(), make_sequences(LIGHT, **OVERLAP)
+    fit(second, second_data, seed=12345, ckpt_path=path)
+    expected, found = everything(whole, whole_data), everything(second, second_data)
+    assert [key for key in expected if not torch.equal(expected[key].float(), found[key].float())] == []
+
+
+def test_overlapping_needs_workers_and_single_steps() -> None:
+    for options in ({"workers": False}, {"frames_per_batch": 4}):
+        with pytest.raises(UserError, match="--data.overlap=True: expected data.env.workers=true and data.frames_per"):
+            make_sequences(LIGHT, **(OVERLAP | options))
