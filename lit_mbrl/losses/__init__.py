@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
+from lit_mbrl.losses.elbo import (
+    discounted_weights,
+    free_nats,
+    gaussian_kl,
+    jeffreys,
+    pixel_loss,
+    smooth_l1,
+    standard_normal_kl,
+    unit_gaussian_loss,
+)
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
@@ -16,6 +26,7 @@ from lit_mbrl.losses.prioritized import (
     weighted,
 )
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
+from lit_mbrl.losses.state_entropy import future_mean, future_weights
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
@@ -23,26 +34,36 @@ __all__ = [
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
+    "discounted_weights",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
+    "free_nats",
+    "future_mean",
+    "future_weights",
+    "gaussian_kl",
     "gaussian_log_prob",
     "gaussian_nll",
     "importance_weight",
+    "jeffreys",
     "normalized_by_max",
     "normalized_by_mean",
+    "pixel_loss",
     "q_loss",
     "raw_action",
     "reward_loss",
     "sampling_mass",
+    "smooth_l1",
     "smoothed_action",
     "soft_policy_loss",
     "soft_q_target",
     "soft_value",
+    "standard_normal_kl",
     "td_target",
     "temperature_loss",
     "termination_loss",
+    "unit_gaussian_loss",
     "value_gradient_loss",
     "weighted",
 ]

@@ -1,0 +1,100 @@
+"""Convolutional encoder and decoder of 64x64 images: World Models' (Ha and Schmidhuber 2018), PlaNet's and Dreamer's.
+
+Legend: `N` images, `C` channels, `F` features. Both work in the memory format `channels_last`, which CPUs' and GPUs'
+convolutions prefer; the shapes stay `[N, C, 64, 64]`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIDE = 64
+
+
+def to_unit(image: Tensor) -> Tensor:
+    """uint8 `[..., C, h, w]` to float32 in [-0.5, 0.5], as the networks see it: `x / 255 - 0.5`."""
+    return image.float().div_(255.0).sub_(0.5)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """The inverse of `to_unit`: what lies outside of [-0.5, 0.5] is cut off."""
+    return image.detach().float().add(0.5).mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+
+
+class ConvEncoder(nn.Sequential):
+    """Images `[N, C, 64, 64]` in [-0.5, 0.5] to features `[N, 32 * depth]`: four layers of kernel 4 and stride 2.
+
+    The sides go 64, 31, 14, 6, 2 and the channels `depth` times 1, 2, 4, 8; ReLU after each (Dreamer v1, `depth` 32).
+
+    Args:
+        channels: C.
+        depth: channels of the first layer.
+    """
+
+    def __init__(self, channels: int, depth: int = 32) -> None:
+        sizes = [channels, depth, 2 * depth, 4 * depth, 8 * depth]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(sizes):
+            layers += [nn.Conv2d(fan_in, fan_out, kernel_size=4, stride=2), nn.ReLU()]
+        super().__init__(*layers)
+        self.out_features = 32 * depth
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = super().forward(image.contiguous(memory_format=torch.channels_last))
+        return features.contiguous().flatten(1).float()  # [N, 8 depth, 2, 2] -> [N, 32 depth]
+
+
+class ConvDecoder(nn.Module):
+    """Features `[N, F]` to images `[N, C, 64, 64]`, unbounded: a linear layer and four transposed convolutions.
+
+    Kernels 5, 5, 6, 6 with stride 2; the sides go 1, 5, 13, 30, 64 (Dreamer v1, `depth` 32). The first of them sees one
+    pixel, where it is a matrix product, and is computed as such: five times as fast.
+
+    Args:
+        in_features: F.
+        channels: C.
+        depth: an eighth of the channels of the deepest layer's counterpart in the encoder.
+    """
+
+    def __init__(self, in_features: int, channels: int, depth: int = 32) -> None:
+        super().__init__()
+        self.dense = nn.Linear(in_features, 32 * depth)
+        self.first = nn.ConvTranspose2d(32 * depth, 4 * depth, kernel_size=5, stride=2)
+        self.layers = nn.Sequential(
+            nn.ConvTranspose2d(4 * depth, 2 * depth, kernel_size=5, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * depth, depth, kernel_size=6, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(depth, channels, kernel_size=6, stride=2),
+        )
+        self.layers.to(memory_format=torch.channels_last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.dense(features) @ self.first.weight.flatten(1)  # [N, 32 depth] -> [N, 4 depth * 25]
+        assert self.first.bias is not None
+        x = x.unflatten(1, self.first.weight.shape[1:]) + self.first.bias.view(-1, 1, 1)
+        x = F.relu(x).contiguous(memory_format=torch.channels_last)
+        return self.layers(x).float()
+
+
+def glorot_(module: nn.Module) -> nn.Module:
+    """Keras' initialisation, which the public codes of PlaNet and Dreamer have: Glorot-uniform kernels, zero biases.
+
+    The recurrent kernel of a `nn.GRUCell` is orthogonal. In place; returns `module`.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.GRUCell):
+            nn.init.xavier_uniform_(layer.weight_ih)
+            nn.init.orthogonal_(layer.weight_hh)
+            nn.init.zeros_(layer.bias_ih)
+            nn.init.zeros_(layer.bias_hh)
+    return module

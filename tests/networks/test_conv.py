@@ -1,0 +1,44 @@
+"""Encoder and decoder of images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lit_mbrl.networks import ConvDecoder, ConvEncoder, glorot_, to_uint8, to_unit
+
+
+def test_images_survive_the_way_to_the_network_and_back() -> None:
+    image = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    unit = to_unit(image)
+    assert unit.dtype == torch.float32 and unit.min() == -0.5 and unit.max() == 0.5
+    assert torch.equal(to_uint8(unit), image) and image.max() == 255
+    assert to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+
+
+def test_sizes_are_dreamer_s() -> None:
+    encoder, decoder = ConvEncoder(3, 32), ConvDecoder(230, 3, 32)
+    assert [layer.out_channels for layer in encoder if isinstance(layer, nn.Conv2d)] == [32, 64, 128, 256]
+    assert encoder(torch.randn(2, 3, 64, 64)).shape == (2, 1024) and encoder.out_features == 1024
+    transposed = [layer for layer in decoder.modules() if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(layer.in_channels, layer.kernel_size[0]) for layer in transposed] == [
+        (1024, 5),
+        (128, 5),
+        (64, 6),
+        (32, 6),
+    ]
+    assert decoder(torch.randn(2, 230)).shape == (2, 3, 64, 64)
+
+
+def test_the_first_transposed_convolution_as_a_product() -> None:
+    decoder, features = ConvDecoder(9, 3, 2), torch.randn(4, 9)
+    plain = decoder.layers(F.relu(decoder.first(decoder.dense(features).view(4, 64, 1, 1))))
+    torch.testing.assert_close(decoder(features), plain)
+
+
+def test_glorot_s_bounds_and_orthogonal_recurrence() -> None:
+    layer, cell = nn.Linear(30, 70), nn.GRUCell(5, 4)
+    glorot_(nn.ModuleList([layer, cell]))
+    assert layer.weight.abs().max() <= (6 / 100) ** 0.5 and (layer.bias == 0).all()
+    torch.testing.assert_close(cell.weight_hh.T @ cell.weight_hh, torch.eye(4))
