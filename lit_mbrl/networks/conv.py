@@ -6,13 +6,15 @@ convolutions prefer; the shapes stay `[N, C, 64, 64]`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDE = 64
+# Images that a CPU's convolutions take at a time, so that the activations between two layers stay in its caches.
+_CHUNK = 100
 
 
 def to_unit(image: Tensor) -> Tensor:
@@ -45,6 +47,9 @@ class ConvEncoder(nn.Sequential):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
+        return _in_chunks(self._encode, image)
+
+    def _encode(self, image: Tensor) -> Tensor:
         features = super().forward(image.contiguous(memory_format=torch.channels_last))
         return features.contiguous().flatten(1).float()  # [N, 8 depth, 2, 2] -> [N, 32 depth]
 
@@ -75,11 +80,21 @@ class ConvDecoder(nn.Module):
         self.layers.to(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
+        return _in_chunks(self._decode, features)
+
+    def _decode(self, features: Tensor) -> Tensor:
         x = self.dense(features) @ self.first.weight.flatten(1)  # [N, 32 depth] -> [N, 4 depth * 25]
         assert self.first.bias is not None
         x = x.unflatten(1, self.first.weight.shape[1:]) + self.first.bias.view(-1, 1, 1)
         x = F.relu(x).contiguous(memory_format=torch.channels_last)
         return self.layers(x).float()
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function(x)`, on a CPU a few rows at a time."""
+    if x.device.type != "cpu" or len(x) <= _CHUNK:
+        return function(x)
+    return torch.cat([function(rows) for rows in x.split(_CHUNK)])
 
 
 def glorot_(module: nn.Module) -> nn.Module:

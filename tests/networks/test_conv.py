@@ -42,3 +42,10 @@ def test_glorot_s_bounds_and_orthogonal_recurrence() -> None:
     glorot_(nn.ModuleList([layer, cell]))
     assert layer.weight.abs().max() <= (6 / 100) ** 0.5 and (layer.bias == 0).all()
     torch.testing.assert_close(cell.weight_hh.T @ cell.weight_hh, torch.eye(4))
+
+
+def test_many_images_are_the_same_as_few_at_a_time() -> None:
+    encoder, decoder = ConvEncoder(3, 2), ConvDecoder(9, 3, 2)
+    image, features = torch.randn(230, 3, 64, 64), torch.randn(230, 9)
+    torch.testing.assert_close(encoder(image), torch.cat([encoder(image[:90]), encoder(image[90:])]))
+    torch.testing.assert_close(decoder(features), torch.cat([decoder(features[:90]), decoder(features[90:])]))
