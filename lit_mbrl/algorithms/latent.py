@@ -73,6 +73,8 @@ class LatentAlgorithm(Algorithm):
 
     pixels: ClassVar[bool | None] = None
     decode_from_stoch: ClassVar[bool] = False
+    activation: ClassVar[type[nn.Module]] = nn.ELU
+    bits: ClassVar[int] = 8
 
     def __init__(
         self,
@@ -152,6 +154,8 @@ class LatentAlgorithm(Algorithm):
             self.layers(self.termination_layers) if self.termination_layers else None,
             self.order,
             self.decode_from_stoch,
+            self.activation,
+            self.bits,
         )
         glorot_(self.world_model)
         self.memory = Memory(self.deter, self.stoch, action_dim)
@@ -240,10 +244,17 @@ class LatentAlgorithm(Algorithm):
         return self._starts
 
     # ------------------------------------------------------------------ acting
-    def watch(self, latent: Latent, action: Tensor, observation: Tensor, is_first: Tensor, noise: Tensor) -> Latent:
-        """The posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it."""
+    def watch(
+        self, latent: Latent, action: Tensor, observation: Tensor, is_first: Tensor, noise: Tensor | None
+    ) -> Latent:
+        """The posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
+
+        Args:
+            noise: of the state, `[N, S]`; None: the posterior's mean, and nothing else is random either.
+        """
         model = self.world_model
-        embed = model.encode(model.prepare(observation))
+        embed = model.encode(model.prepare(observation, dither=noise is not None))
+        noise = torch.zeros_like(latent.stoch) if noise is None else noise
         return model.rssm.observe_one(latent, action, embed, is_first, noise)
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
@@ -266,8 +277,7 @@ class LatentAlgorithm(Algorithm):
         def play(observation: Tensor, is_init: Tensor) -> Tensor:
             with torch.no_grad():
                 latent, action = memory.recall(observation)
-                noise = torch.zeros_like(latent.stoch)
-                latent = self.watch(latent, action, observation, is_init, noise)
+                latent = self.watch(latent, action, observation, is_init, None)
                 action = self.best_action(latent)
                 memory.keep(latent, action)
                 return action
@@ -296,7 +306,7 @@ class LatentAlgorithm(Algorithm):
         """
         model, first = self.world_model, self.world_model.rssm.first
         action = sequence["action"].to(self.device)
-        image = model.prepare(sequence["observation"].to(self.device))
+        image = model.prepare(sequence["observation"].to(self.device), dither=False)
         embed = model.encode(image)
         zeros = torch.zeros(*embed.shape[:2], self.stoch, device=embed.device)
         latent = model.rssm.observe(embed, action, zeros).latent

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.models.rssm import RSSM, Latent, Observed, Order
-from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, to_unit
+from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, quantized, to_unit
 from lit_mbrl.networks.mlp import MLP
 
 
@@ -32,11 +32,13 @@ class LatentWorldModel(nn.Module):
         stoch: S of the `RSSM`.
         hidden: width of the `RSSM`'s layers.
         depth: of the convolutions; for vectors the encoder's and decoder's two layers are `heads[0]` wide.
-        heads: hidden layers of the reward head, with ELU.
+        heads: hidden layers of the reward head.
         termination_heads: hidden layers of the termination head; None: there is no such head.
         order: of the `RSSM`.
         decode_from_stoch: show the decoder the stochastic part only (MaxEnt Dreamer, arXiv 2112.01195v1, section 4.2,
             minor modification 3).
+        activation: of all layers but the convolutions, which have ReLU; Dreamer's is ELU, PlaNet's ReLU.
+        bits: of the images' colours that are kept; PlaNet keeps 5.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class LatentWorldModel(nn.Module):
         termination_heads: Sequence[int] | None = None,
         order: Order = "act_first",
         decode_from_stoch: bool = False,
+        activation: type[nn.Module] = nn.ELU,
+        bits: int = 8,
     ) -> None:
         super().__init__()
         self.pixels, self.event_dims = len(observation_shape) == 3, len(observation_shape)
-        self.decode_from_stoch = decode_from_stoch
+        self.decode_from_stoch, self.bits = decode_from_stoch, bits
         self.feature_dim = feature_dim = stoch + deter
         decoded = stoch if decode_from_stoch else feature_dim
         if self.pixels:
@@ -63,16 +67,24 @@ class LatentWorldModel(nn.Module):
             embed_dim = 32 * depth
         else:
             width, (size,) = heads[0], observation_shape
-            self.encoder = MLP(size, [width, width], width, nn.ELU)
-            self.decoder = MLP(decoded, [width, width], size, nn.ELU)
+            self.encoder = MLP(size, [width, width], width, activation)
+            self.decoder = MLP(decoded, [width, width], size, activation)
             embed_dim = width
-        self.rssm = RSSM(action_dim, embed_dim, deter, stoch, hidden, order=order)
-        self.reward_head = MLP(feature_dim, heads, 1, nn.ELU)
-        self.termination_head = None if termination_heads is None else MLP(feature_dim, termination_heads, 1, nn.ELU)
+        self.rssm = RSSM(action_dim, embed_dim, deter, stoch, hidden, order=order, activation=activation)
+        self.reward_head = MLP(feature_dim, heads, 1, activation)
+        self.termination_head = (
+            None if termination_heads is None else MLP(feature_dim, termination_heads, 1, activation)
+        )
 
-    def prepare(self, observation: Tensor) -> Tensor:
-        """uint8 images to [-0.5, 0.5]; vectors as they are."""
-        return to_unit(observation) if self.pixels else observation
+    def prepare(self, observation: Tensor, dither: bool = True) -> Tensor:
+        """uint8 images to [-0.5, 0.5]; vectors as they are.
+
+        Args:
+            dither: where colours have fewer bits, add noise as wide as a bin; otherwise take the middle of the bin.
+        """
+        if not self.pixels:
+            return observation
+        return to_unit(observation) if self.bits == 8 else quantized(observation, self.bits, dither)
 
     def encode(self, observation: Tensor) -> Tensor:
         """All images in one pass, whatever axes are before theirs."""

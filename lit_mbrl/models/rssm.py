@@ -96,9 +96,10 @@ class RSSM(nn.Module):
         embed_dim: E.
         deter: D.
         stoch: S.
-        hidden: width of the layers before the GRU, of the prior and of the posterior (ELU).
+        hidden: width of the layers before the GRU, of the prior and of the posterior.
         min_std: added to the softplus of every standard deviation.
         order: see above.
+        activation: of all these layers; Dreamer's is ELU, PlaNet's ReLU.
     """
 
     def __init__(
@@ -110,13 +111,15 @@ class RSSM(nn.Module):
         hidden: int = 200,
         min_std: float = 0.1,
         order: Order = "act_first",
+        activation: type[nn.Module] = nn.ELU,
     ) -> None:
         super().__init__()
         self.deter, self.stoch, self.min_std, self.order = deter, stoch, min_std, order
+        self.activation = activation()
         self.inputs = nn.Linear(stoch + action_dim, hidden)
         self.cell = nn.GRUCell(hidden, deter)
-        self.prior_net = MLP(deter, [hidden], 2 * stoch, nn.ELU)
-        self.posterior_net = MLP(deter + embed_dim, [hidden], 2 * stoch, nn.ELU)
+        self.prior_net = MLP(deter, [hidden], 2 * stoch, activation)
+        self.posterior_net = MLP(deter + embed_dim, [hidden], 2 * stoch, activation)
 
     @property
     def first(self) -> int:
@@ -203,7 +206,7 @@ class RSSM(nn.Module):
         return layer
 
     def _advance(self, latent: Latent, action_share: Tensor) -> Tensor:
-        hidden = F.elu(F.linear(latent.stoch, self.inputs.weight[:, : self.stoch]) + action_share)
+        hidden = self.activation(F.linear(latent.stoch, self.inputs.weight[:, : self.stoch]) + action_share)
         return self.cell(hidden, latent.deter.to(hidden.dtype)).to(latent.deter.dtype)
 
     def _posterior(self, deter: Tensor, embed_share: Tensor) -> tuple[Tensor, Tensor]:

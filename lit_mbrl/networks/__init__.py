@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
-from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, to_uint8, to_unit
+from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, quantized, to_uint8, to_unit
 from lit_mbrl.networks.critics import QEnsemble
 from lit_mbrl.networks.dreamer_actor import DreamerActor, DreamerGreedyActor
 from lit_mbrl.networks.ensemble import EnsembleMLP
@@ -25,6 +25,7 @@ __all__ = [
     "TanhGaussianActor",
     "glorot_",
     "orthogonal_",
+    "quantized",
     "to_uint8",
     "to_unit",
 ]

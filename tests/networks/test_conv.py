@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lit_mbrl.networks import ConvDecoder, ConvEncoder, glorot_, to_uint8, to_unit
+from lit_mbrl.networks import ConvDecoder, ConvEncoder, glorot_, quantized, to_uint8, to_unit
 
 
 def test_images_survive_the_way_to_the_network_and_back() -> None:
@@ -49,3 +49,11 @@ def test_many_images_are_the_same_as_few_at_a_time() -> None:
     image, features = torch.randn(230, 3, 64, 64), torch.randn(230, 9)
     torch.testing.assert_close(encoder(image), torch.cat([encoder(image[:90]), encoder(image[90:])]))
     torch.testing.assert_close(decoder(features), torch.cat([decoder(features[:90]), decoder(features[90:])]))
+
+
+def test_five_bits_of_colour() -> None:
+    image = torch.arange(256, dtype=torch.uint8)
+    middle = quantized(image, 5, dither=False)
+    assert len(middle.unique()) == 32 and (middle - to_unit(image)).abs().max() < 1 / 64 + 1 / 255
+    noisy = quantized(image, 5, dither=True)
+    assert ((noisy - middle).abs() <= 1 / 64 + 1e-6).all() and not torch.equal(noisy, middle)
