@@ -26,6 +26,8 @@ CONTENDERS = {
     "bare": "benchmarks.bare:train",
     "sb3": "benchmarks.peer_sb3:train",
     "sheeprl": "benchmarks.peer_sheeprl:train",
+    "lit_mbrl dreamer": "benchmarks.dreamer:train",
+    "sheeprl dreamer": "benchmarks.peer_sheeprl_dreamer:train",
 }
 
 

@@ -72,6 +72,7 @@ class LatentAlgorithm(Algorithm):
     """
 
     pixels: ClassVar[bool | None] = None
+    learns_from_sequences: ClassVar[bool] = True
     decode_from_stoch: ClassVar[bool] = False
     activation: ClassVar[type[nn.Module]] = nn.ELU
     bits: ClassVar[int] = 8
@@ -131,12 +132,6 @@ class LatentAlgorithm(Algorithm):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        require(
-            hasattr(data, "sequence_length"),
-            "data.class_path",
-            type(data).__name__,
-            f"lit_mbrl.data.Sequences, which serves what {type(self).__name__} learns from",
-        )
         least = 3 if self.order == "blind_start" else 2
         require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
 
