@@ -22,8 +22,26 @@ TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=10",
 ]
+# The same for models with a latent state, on vectors: pictures have tests of their own.
+TINY_LATENT = [
+    *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size="))),
+    "--data.env.name=Pendulum-v1",
+    "--data.env.pixels=null",
+    "--data.env.action_repeat=1",
+    "--data.frames_per_batch=4",
+    "--data.pretrain_rounds=1",
+    "--data.batch_size=4",
+    "--data.sequence_length=4",
+    *(f"--model.{size}=8" for size in ("deter", "stoch", "hidden", "units")),
+]
+LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
+
+
+def tiny(config: str) -> list[str]:
+    """Options that make a run of `conf/<config>.yaml` one of a second."""
+    return TINY_LATENT if config in LATENT else TINY
 
 
 class SendSignal(Callback):

@@ -13,7 +13,7 @@ import yaml
 
 from lit_mbrl.cli import CONF, algorithms, main
 from lit_mbrl.run_folder import new_folder, run_family
-from tests.command_line import NO_WANDB, SAC, TINY, rows, run_folders
+from tests.command_line import NO_WANDB, SAC, rows, run_folders, tiny
 
 CONFIGS = sorted(path for path in CONF.glob("*.yaml") if path.stem != "base")
 
@@ -68,7 +68,7 @@ def test_validate_repeats_the_evaluation_of_the_run(finished: Path, capfd: pytes
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains(config: Path, work: Path) -> None:
-    assert main(["fit", "--config", str(config), *TINY, NO_WANDB]) == 0
+    assert main(["fit", "--config", str(config), *tiny(config.stem), NO_WANDB]) == 0
     (folder,) = run_folders(work)
     assert rows(folder)[-1]["step"] == "60"
     assert folder.parent.parent.name == config.stem

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.cli import CONF, main
-from tests.command_line import NO_WANDB, TINY, load, rows, same
+from tests.command_line import NO_WANDB, load, rows, same, tiny
 
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 MUJOCO = ["--data.env.name=HalfCheetah-v5"]
@@ -53,7 +53,7 @@ def draw() -> random.Random:
 
 def arguments(config: str, *more: str, steps: int = 100) -> list[str]:
     sizes = [f"--data.total_frames={steps}", "--num_threads=1", NO_WANDB]
-    return ["fit", "--config", f"conf/{config}.yaml", *TINY, *sizes, *more]
+    return ["fit", "--config", f"conf/{config}.yaml", *tiny(config), *sizes, *more]
 
 
 def child(command: list[str]) -> subprocess.Popen:

@@ -58,7 +58,7 @@ def pixel_loss(predicted: Float[Tensor, "*B C h w"], image: Float[Tensor, "*B C 
 
     It is the sum over pixels, not their mean, that the weight of the divergence refers to.
     """
-    return 0.5 * (predicted - image).square().sum((-3, -2, -1)).unsqueeze(-1)
+    return 0.5 * F.mse_loss(predicted, image, reduction="none").sum((-3, -2, -1)).unsqueeze(-1)
 
 
 def smooth_l1(predicted: Float[Tensor, "*B 1"], target: Float[Tensor, "*B 1"]) -> Float[Tensor, "*B 1"]:

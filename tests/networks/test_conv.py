@@ -31,10 +31,13 @@ def test_sizes_are_dreamer_s() -> None:
     assert decoder(torch.randn(2, 230)).shape == (2, 3, 64, 64)
 
 
-def test_the_first_transposed_convolution_as_a_product() -> None:
+def test_transposed_convolutions_computed_otherwise_are_the_same() -> None:
     decoder, features = ConvDecoder(9, 3, 2), torch.randn(4, 9)
-    plain = decoder.layers(F.relu(decoder.first(decoder.dense(features).view(4, 64, 1, 1))))
+    plain = decoder.last(decoder.layers(F.relu(decoder.first(decoder.dense(features).view(4, 64, 1, 1)))))
     torch.testing.assert_close(decoder(features), plain)
+    theirs = torch.autograd.grad(plain.square().sum(), list(decoder.parameters()))
+    ours = torch.autograd.grad(decoder(features).square().sum(), list(decoder.parameters()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_glorot_s_bounds_and_orthogonal_recurrence() -> None:
