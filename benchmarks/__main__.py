@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import buffers, checkpoints, collecting, compiling, off_policy, on_policy, parts, start_up, svg
+from benchmarks import buffers, checkpoints, collecting, compiling, dreamer, off_policy, on_policy, parts, start_up, svg
 from benchmarks.report import Table, origin, write
 from benchmarks.settings import COMPILED, Settings
 
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Table]]] = {
     "checkpoint": checkpoints.run,
     "start_up": start_up.run,
     "compile": compiling.run,
+    "dreamer": dreamer.run,
 }
 _QUICK = {"pairs": 1, "blocks": 1, "rounds": 2, "threads": 1}
 

@@ -28,6 +28,8 @@ CONTENDERS = {
     "sheeprl": "benchmarks.peer_sheeprl:train",
     "fruitbot": "benchmarks.fruitbot:train_ours",
     "sb3_fruitbot": "benchmarks.fruitbot:train_sb3",
+    "lit_mbrl dreamer": "benchmarks.dreamer:train",
+    "sheeprl dreamer": "benchmarks.peer_sheeprl_dreamer:train",
 }
 
 

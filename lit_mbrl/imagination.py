@@ -1,6 +1,7 @@
-"""The differentiable rollout of a policy in a world model: everyone who imagines calls it.
+"""The differentiable rollout of a policy in a world model: everyone who imagines calls one of the two.
 
-SVG is Amos et al. 2021 (arXiv 2008.12775v3).
+`imagine` is for models of observations, whose reward and termination belong to a state and an action (SVG: Amos et al.
+2021, arXiv 2008.12775v3); `dream` for latent models, whose reward and termination belong to the state arrived at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_mbrl.models.base import WorldModel
+from lit_mbrl.models.latent import LatentWorldModel
+from lit_mbrl.models.rssm import Latent
 
 S = TypeVar("S")
 Policy = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -83,3 +86,38 @@ def imagine(
         torch.stack(rewards, dim=1),
         torch.stack(logits, dim=1).sigmoid(),
     )
+
+
+class Dream(NamedTuple):
+    """A rollout of `H` steps in latent space, batch first.
+
+    | field | shape | entry `t` |
+    |---|---|---|
+    | `feature` | `[N, H+1, F]` | of the state `s_t`; `s_0` is where imagination starts |
+    | `action` | `[N, H, A]` | `a_t ~ pi(s_t)`, which leads to `s_{t+1}` |
+    """
+
+    feature: Tensor
+    action: Tensor
+
+
+def dream(policy: Callable[[Tensor], Tensor], model: LatentWorldModel, start: Latent, horizon: int) -> Dream:
+    """Rolls `policy` out in the prior of a latent model: Dreamer's Algorithm 1 (arXiv 1912.01603v3).
+
+        s_0 --policy--> a_0,  s_1 = model(s_0, a_0)  ...  s_H
+
+    The policy sees each state without its gradient, so that the gradient of what follows reaches its parameters through
+    the dynamics of the action alone. Reward, termination and value of all states are for the caller, in one pass.
+
+    Args:
+        policy: features `[N, F]` to actions `[N, A]`, reparameterised.
+        start: `s_0`, `[N, ...]`.
+        horizon: H.
+    """
+    latent, features, actions = start, [start.feature], []
+    for _ in range(horizon):
+        action = policy(features[-1].detach())
+        latent = model.imagine(latent, action)
+        features.append(latent.feature)
+        actions.append(action)
+    return Dream(torch.stack(features, dim=1), torch.stack(actions, dim=1))

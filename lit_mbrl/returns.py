@@ -1,4 +1,5 @@
-"""Returns of imagined rollouts: SVG (Amos et al. arXiv 2008.12775v3) and MVE (Feinberg et al. arXiv 1803.00101).
+"""Returns of imagined rollouts: SVG (Amos et al. arXiv 2008.12775v3), MVE (Feinberg et al. arXiv 1803.00101) and
+lambda-returns (Dreamer, Hafner et al. arXiv 1912.01603v3).
 
 And of real ones: generalised advantages (Schulman et al. arXiv 1506.02438v6), `N` environments, `T` steps.
 
@@ -139,6 +140,37 @@ def discounted_sums(x: Float[Tensor, "N T 1"], done: Bool[Tensor, "N T 1"], disc
         following = torch.addcmul(x_t, factor, following)
         sums.append(following)
     return torch.stack(sums[::-1], dim=1)
+
+
+def lambda_returns(
+    reward: Float[Tensor, "B H 1"],
+    next_value: Float[Tensor, "B H 1"],
+    termination_prob: Float[Tensor, "B H 1"],
+    gamma: float,
+    lmbda: float,
+) -> Float[Tensor, "B H 1"]:
+    """`G_t = r_t + gamma (1 - d_t) ((1 - lambda) V_{t+1} + lambda G_{t+1})`, `G_H = V_H`: Dreamer eq. 6.
+
+    With `d = 0` the first of them is MaxEnt Dreamer's eq. 5 (arXiv 2112.01195v1). Its form before eq. 5, `(1 - lambda)
+    sum lambda^t G_t + lambda^T G_0`, has a misprint: the last term is `lambda^T G_T`, or eq. 5 would not follow. The
+    terminations, which section 4.2 asks for without an equation, are eq. 1's: what comes after step t counts as far as
+    the episode goes on.
+
+    Args:
+        reward: `r_t`.
+        next_value: `V_{t+1}`, of the state that step t leads to.
+        termination_prob: `d_t`, the probability that step t ends the episode.
+        lmbda: 0: one step and a value; 1: all rewards and the last value.
+    """
+    stays = gamma * (1.0 - termination_prob)
+    # What does not depend on the next return, for all steps at once: only the chain itself is a loop.
+    fixed = (reward + stays * (1.0 - lmbda) * next_value).unbind(1)
+    following = next_value[:, -1]
+    returns: list[Tensor] = []
+    for now, weight in zip(reversed(fixed), reversed((stays * lmbda).unbind(1)), strict=True):
+        following = now + weight * following
+        returns.append(following)
+    return torch.stack(returns[::-1], dim=1)
 
 
 def _discounts(gamma: float, like: Float[Tensor, "B H 1"]) -> Float[Tensor, "H+1 1"]:

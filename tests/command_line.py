@@ -28,6 +28,19 @@ TINY = [
 _ROLLOUTS = ["--data.env.num_envs=2", "--data.rollout_steps=10", "--data.num_epochs=2", "--data.batch_size=4"]
 _OFF_POLICY = ("--data.learning_starts", "--data.batch_size")
 TINY_ON_POLICY = [option for option in TINY if not option.startswith(_OFF_POLICY)] + _ROLLOUTS
+# The same for models with a latent state, on vectors: pictures have tests of their own.
+TINY_LATENT = [
+    *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size="))),
+    "--data.env.name=Pendulum-v1",
+    "--data.env.pixels=null",
+    "--data.env.action_repeat=1",
+    "--data.frames_per_batch=4",
+    "--data.pretrain_rounds=1",
+    "--data.batch_size=4",
+    "--data.sequence_length=4",
+    *(f"--model.{size}=8" for size in ("deter", "stoch", "hidden", "units")),
+]
+LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 
@@ -35,7 +48,9 @@ SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 def tiny(config: Path | str) -> list[str]:
     """The options that make a run of a config file, or of one by its name in `conf/`, one of a second."""
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
-    return TINY_ON_POLICY if "lit_mbrl.data.OnPolicy" in path.read_text() else TINY
+    if "lit_mbrl.data.OnPolicy" in path.read_text():
+        return TINY_ON_POLICY
+    return TINY_LATENT if path.stem in LATENT else TINY
 
 
 class SendSignal(Callback):

@@ -42,6 +42,7 @@ EXPECTED = {
     "checkpoint": {"checkpoint": [f"{NEW * n:,}" for n in (1, 2, 3)]},
     "start_up": {"start_up": None},
     "compile": {"compile": ["lit_mbrl", "bare"]},
+    "dreamer": {"dreamer_update": ["lit_mbrl"], "dreamer_parts": ["model", "actor", "critic"]},
 }
 
 

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
+from torchrl.objectives.value.functional import vec_td_lambda_return_estimate
 
 from lit_mbrl.losses import soft_policy_loss, soft_value, value_gradient_loss
 from lit_mbrl.returns import (
     discounted_sums,
     generalized_advantages,
+    lambda_returns,
     survival,
     td_k_targets,
     value_expansion,
@@ -225,3 +227,44 @@ def test_discounted_sums_stop_with_the_episode_and_pass_their_gradient() -> None
     torch.testing.assert_close(sums[0, :, 0].detach(), torch.stack(expected))
     assert sums[1, 0].item() == pytest.approx(sum(0.5**i * b[i].item() for i in range(5)))
     assert torch.autograd.gradcheck(lambda value: discounted_sums(value, done, 0.5), x)
+
+
+def loop_lambda_return(reward: Tensor, value: Tensor, ends: Tensor, gamma: float, lmbda: float, t: int) -> Tensor:
+    """The weighted sum of all n-step returns from step t, written out."""
+    horizon = reward.shape[1]
+
+    def n_step(n: int) -> Tensor:
+        total, discount = torch.zeros_like(reward[:, 0]), torch.ones_like(reward[:, 0])
+        for k in range(t, t + n):
+            total = total + discount * reward[:, k]
+            discount = discount * gamma * (1.0 - ends[:, k])
+        return total + discount * value[:, t + n - 1]
+
+    last = horizon - t
+    mixed = sum((1 - lmbda) * lmbda ** (n - 1) * n_step(n) for n in range(1, last))
+    return mixed + lmbda ** (last - 1) * n_step(last)
+
+
+@pytest.mark.parametrize("lmbda", [0.0, 0.6, 1.0])
+def test_lambda_returns_are_the_weighted_sum_of_n_step_returns(lmbda: float) -> None:
+    reward, value, ends = torch.randn(3, 5, 1), torch.randn(3, 5, 1), torch.rand(3, 5, 1)
+    found = lambda_returns(reward, value, ends, 0.9, lmbda)
+    for t in range(5):
+        torch.testing.assert_close(found[:, t], loop_lambda_return(reward, value, ends, 0.9, lmbda, t))
+
+
+def test_lambda_returns_are_torchrl_s_where_nothing_or_everything_ends() -> None:
+    reward, value = torch.randn(3, 6, 1), torch.randn(3, 6, 1)
+    for terminated in (torch.zeros(3, 6, 1, dtype=torch.bool), torch.rand(3, 6, 1) < 0.3):
+        theirs = vec_td_lambda_return_estimate(0.97, 0.9, value, reward, terminated, terminated)
+        torch.testing.assert_close(lambda_returns(reward, value, terminated.float(), 0.97, 0.9), theirs)
+
+
+def test_first_lambda_return_is_eq_5_of_maxent_dreamer() -> None:
+    """`l^T g^T V(s_T) + sum_t g^t l^t (r_t + g (1 - l) V(s_{t+1}))`."""
+    reward, value, gamma, lmbda = torch.randn(2, 4, 1), torch.randn(2, 4, 1), 0.9, 0.7
+    expected = (lmbda * gamma) ** 4 * value[:, 3]
+    for t in range(4):
+        expected = expected + (gamma * lmbda) ** t * (reward[:, t] + gamma * (1 - lmbda) * value[:, t])
+    found = lambda_returns(reward, value, torch.zeros(2, 4, 1), gamma, lmbda)
+    torch.testing.assert_close(found[:, 0], expected)

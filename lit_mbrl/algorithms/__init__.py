@@ -2,11 +2,14 @@
 
 from lit_mbrl.algorithms.base import Algorithm
 from lit_mbrl.algorithms.ddpg import DDPG
+from lit_mbrl.algorithms.dreamer import Dreamer
+from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.ppo import PPO
+from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.td3 import TD3
@@ -21,8 +24,12 @@ __all__ = [
     "SACSVG",
     "TD3",
     "Algorithm",
+    "Dreamer",
     "EntropyBonusPPO",
     "FullMaxEntPPO",
     "MaxEntBonusPPO",
+    "MaxEntDreamer",
+    "MaxEntExploration",
     "MaxEntPPO",
+    "RevisedDreamer",
 ]

@@ -11,6 +11,16 @@ from lit_mbrl.losses.clip import (
     value_loss,
 )
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
+from lit_mbrl.losses.elbo import (
+    discounted_weights,
+    free_nats,
+    gaussian_kl,
+    jeffreys,
+    pixel_loss,
+    smooth_l1,
+    standard_normal_kl,
+    unit_gaussian_loss,
+)
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
 from lit_mbrl.losses.max_entropy import max_entropy_advantage
 from lit_mbrl.losses.prioritized import (
@@ -25,6 +35,7 @@ from lit_mbrl.losses.prioritized import (
     weighted,
 )
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
+from lit_mbrl.losses.state_entropy import future_mean, future_weights
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
@@ -35,29 +46,39 @@ __all__ = [
     "clip_fraction",
     "clip_objective",
     "clipped_value_loss",
+    "discounted_weights",
     "divergence",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
+    "free_nats",
+    "future_mean",
+    "future_weights",
+    "gaussian_kl",
     "gaussian_log_prob",
     "gaussian_nll",
     "importance_weight",
+    "jeffreys",
     "max_entropy_advantage",
     "normalized_by_max",
     "normalized_by_mean",
+    "pixel_loss",
     "q_loss",
     "raw_action",
     "reward_loss",
     "sampling_mass",
+    "smooth_l1",
     "smoothed_action",
     "soft_policy_loss",
     "soft_q_target",
     "soft_value",
+    "standard_normal_kl",
     "standardized",
     "td_target",
     "temperature_loss",
     "termination_loss",
+    "unit_gaussian_loss",
     "value_gradient_loss",
     "value_loss",
     "weighted",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
+from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, quantized, to_uint8, to_unit
 from lit_mbrl.networks.critics import QEnsemble
+from lit_mbrl.networks.dreamer_actor import DreamerActor, DreamerGreedyActor
 from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder
@@ -15,8 +17,12 @@ from lit_mbrl.networks.return_scale import ReturnScale
 __all__ = [
     "MLP",
     "CategoricalActor",
+    "ConvDecoder",
+    "ConvEncoder",
     "DeterministicActor",
     "DiagonalGaussian",
+    "DreamerActor",
+    "DreamerGreedyActor",
     "EnsembleMLP",
     "GaussianActor",
     "Impala",
@@ -25,6 +31,10 @@ __all__ = [
     "ReturnScale",
     "RunningNormalizer",
     "TanhGaussianActor",
+    "glorot_",
     "orthogonal_",
     "orthogonal_mlp",
+    "quantized",
+    "to_uint8",
+    "to_unit",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -35,12 +35,17 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(hidden[-1] if hidden else in_features, out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        if not torch.is_autocast_enabled(device):
-            return super().forward(x)
-        *hidden, last = self
+        return self.finish(x, self)
+
+    @staticmethod
+    def finish(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
+        """The last `layers` of a perceptron, the linear one in float32; the caller has computed what is before them."""
+        *hidden, last = layers
         for layer in hidden:
             x = layer(x)
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            return last(x)
         with torch.autocast(device, enabled=False):
             return last(x.float())
 

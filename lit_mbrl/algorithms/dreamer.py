@@ -1,0 +1,189 @@
+"""Dreamer: a policy that learns in the imagination of a latent world model.
+
+Hafner et al. 2019, "Dream to Control: Learning Behaviors by Latent Imagination" (arXiv 1912.01603v3, "Dreamer"). The
+model maximises the evidence lower bound (eq. 10); from every posterior state of the batch the actor imagines H steps
+and ascends the lambda-returns through the model's gradient (eq. 7), and the value regresses them (eq. 8). The numbers
+that the paper leaves out are the public code's.
+
+Readings and departures:
+
+- A reward belongs to the state that it leads to, so the value of a state contains that state's own reward, as in the
+  public code: `V(s_t) = r(s_t) + gamma V(s_{t+1})`. The state from which imagination starts is not part of a return.
+- Steps are weighed by the product of the discounts before them, which is the public code's choice; eq. 7 and 8 have
+  none. The actor sees states without gradient; the gradient of a return reaches an action through the dynamics.
+- The code takes the three gradients before any step; here the model steps first, and the behaviour imagines in the
+  model after its step, from states before it.
+- With `termination` the public code predicts the discount `gamma (1 - d)` by a head; ours predicts d, which is the
+  same at the optimum. It drops the last state of each sequence as a start; we drop the states of ended episodes.
+- Evaluation takes the posterior's mean and the best of 100 fixed draws of the action, so that it is deterministic; the
+  code draws both.
+- `order="act_first"` is the public code's. What the paper's baseline in MaxEnt Dreamer is said to do, acting before
+  anything is observed, is `"blind_start"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms.base import Update
+from lit_mbrl.algorithms.exploration import GaussianNoise
+from lit_mbrl.algorithms.latent import LatentAlgorithm
+from lit_mbrl.errors import in_unit_interval, positive, require
+from lit_mbrl.imagination import Dream, dream
+from lit_mbrl.losses import discounted_weights, unit_gaussian_loss
+from lit_mbrl.models import Latent
+from lit_mbrl.networks import MLP, DreamerActor, glorot_
+from lit_mbrl.returns import lambda_returns
+
+
+class Lesson(NamedTuple):
+    """What an agent learns from a dream: `[N, h, ...]`, h states or pairs per start.
+
+    | field | |
+    |---|---|
+    | `inputs` | of the critic, constants |
+    | `returns` | `[N, h, 1]`, differentiable in the actor's parameters |
+    | `weight` | `[N, h, 1]`, a constant: how much each counts |
+    """
+
+    inputs: Tensor
+    returns: Tensor
+    weight: Tensor
+
+
+class Dreamer(LatentAlgorithm):
+    """Dreamer v1.
+
+    Args:
+        horizon: imagined steps H.
+        gamma: discount.
+        lmbda: of the lambda-returns.
+        actor_lr: Adam's learning rate of the actor.
+        critic_lr: of the value.
+        actor_layers: hidden layers of the actor.
+        critic_layers: hidden layers of the value.
+        init_std: standard deviation of the untrained policy, before the tanh.
+        exploration_sigma: standard deviation of the noise on collected actions.
+        **kwargs: of `LatentAlgorithm`.
+    """
+
+    paper = "Hafner et al. 2019, arXiv 1912.01603"
+
+    def __init__(
+        self,
+        horizon: int = 15,
+        gamma: float = 0.99,
+        lmbda: float = 0.95,
+        actor_lr: float = 8e-5,
+        critic_lr: float = 8e-5,
+        actor_layers: int = 4,
+        critic_layers: int = 3,
+        init_std: float = 5.0,
+        exploration_sigma: float = 0.3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        require(horizon >= 2, "model.horizon", horizon, "an integer >= 2: the last imagined state has only a value")
+        in_unit_interval("model.gamma", gamma)
+        in_unit_interval("model.lmbda", lmbda)
+        positive("model.actor_lr", actor_lr)
+        positive("model.critic_lr", critic_lr)
+        positive("model.init_std", init_std)
+        for name, layers in (("actor_layers", actor_layers), ("critic_layers", critic_layers)):
+            require(layers > 0, f"model.{name}", layers, "an integer > 0")
+        require(exploration_sigma >= 0, "model.exploration_sigma", exploration_sigma, "a number >= 0")
+        self.horizon, self.gamma, self.lmbda = horizon, gamma, lmbda
+        self.actor_lr, self.critic_lr, self.init_std = actor_lr, critic_lr, init_std
+        self.actor_layers, self.critic_layers = actor_layers, critic_layers
+        self.exploration_noise = GaussianNoise(exploration_sigma)
+        self._lessons: dict[str, Lesson] = {}
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        super().build(observation_dim, action_dim)
+        feature_dim = self.world_model.feature_dim
+        self.actor = DreamerActor(feature_dim, action_dim, self.layers(self.actor_layers), self.init_std)
+        self.critic = self.make_critic()
+        glorot_(self.actor)
+        glorot_(self.critic)
+
+    def make_critic(self) -> MLP:
+        """The value of a state, `[..., F]` to `[..., 1]`."""
+        return MLP(self.world_model.feature_dim, self.layers(self.critic_layers), 1, nn.ELU)
+
+    def updates(self) -> Iterator[Update]:
+        """Model, actor, critic: the losses of Dreamer's Algorithm 1."""
+        yield from super().updates()
+        yield self.update("actor", self.actor, self.actor_loss, self.actor_lr)
+        yield self.update("critic", self.critic, self.critic_loss, self.critic_lr)
+
+    def model_rollouts(self, batch_size: int) -> int:
+        return batch_size
+
+    # ------------------------------------------------------------------ losses
+    def imagine(self, actor: nn.Module) -> Dream:
+        """H steps from every posterior state of the round."""
+        latent, _ = self.starts
+        return dream(
+            lambda feature: actor.action(feature, self.noise(len(feature))), self.world_model, latent, self.horizon
+        )
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal noise `[*shape, A]` for the reparameterised policy."""
+        like = self.world_model.rssm.inputs.weight
+        return torch.randn(*shape, self.action_dim, dtype=like.dtype, device=like.device)
+
+    def actor_loss(self, batch: TensorDictBase) -> Tensor:
+        """Minus the lambda-returns (Dreamer eq. 7), differentiated through policy, dynamics, reward and value."""
+        imagined = self.imagine(self.actor)
+        return -self.objective(imagined, self.learn_from(imagined, self.actor, self.critic, "critic"))
+
+    def objective(self, imagined: Dream, lesson: Lesson) -> Tensor:
+        """What the actor ascends, a scalar: the weighted mean of the returns."""
+        self.record("policy/imagined_return", lesson.returns.mean())
+        return (lesson.weight * lesson.returns).mean()
+
+    def learn_from(self, imagined: Dream, actor: nn.Module, critic: nn.Module, name: str) -> Lesson:
+        """The lesson of a dream; the critic of that name finds it again."""
+        lesson = self.lesson(imagined, actor, critic)
+        self._lessons[name] = Lesson(lesson.inputs.detach(), lesson.returns.detach(), lesson.weight)
+        return lesson
+
+    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module) -> Lesson:
+        """Returns of the states 1 ... H - 1 (Dreamer eq. 6); the last state has only a value."""
+        states = imagined.feature[:, 1:]  # [N, H, F]
+        reward = self.world_model.reward(states[:, :-1])
+        ends = self.world_model.termination_prob(states[:, :-1])
+        returns = lambda_returns(reward, critic(states)[:, 1:], ends, self.gamma, self.lmbda)
+        _, counts = self.starts
+        weight = discounted_weights(self.gamma * (1.0 - ends)) * counts.unsqueeze(1)
+        return Lesson(states[:, :-1], returns, weight)
+
+    def critic_loss(self, batch: TensorDictBase) -> Tensor:
+        """Regression of the lambda-returns (Dreamer eq. 8) that the actor's loss of this round has imagined."""
+        return self.regression(self.critic, "critic")
+
+    def regression(self, critic: nn.Module, name: str) -> Tensor:
+        """Weighted mean of `value_error` over the lesson of that name."""
+        inputs, returns, weight = self._lessons.pop(name)
+        value = critic(inputs)
+        self.record("q/mean", value.mean())
+        self.record("q/target", returns.mean())
+        return (weight * self.value_error(value, returns)).mean()
+
+    def value_error(self, predicted: Tensor, returns: Tensor) -> Tensor:
+        """Minus the log-likelihood of the returns, `[..., 1]`."""
+        return unit_gaussian_loss(predicted, returns)
+
+    # ------------------------------------------------------------------ acting
+    def exploring_action(self, latent: Latent) -> Tensor:
+        feature = latent.feature
+        action = self.actor.action(feature, self.noise(len(feature)))
+        return self.exploration_noise(action, torch.zeros(len(action), 1, dtype=torch.bool, device=action.device))
+
+    def best_action(self, latent: Latent) -> Tensor:
+        return self.actor.mode(latent.feature)

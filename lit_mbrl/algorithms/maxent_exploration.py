@@ -1,0 +1,168 @@
+"""Maximum-entropy exploration for a Dreamer: MaxEnt Dreamer's section 3 and 4.1.
+
+Svidchenko and Shpilman 2021, "Maximum Entropy Model-based Reinforcement Learning" (arXiv 2112.01195v1, "MaxEnt"). A
+stochastic agent ascends `V(s_t) + beta H(q(. | s_t))` (eq. 7), where q is the discounted distribution of the states
+that follow (eq. 6). A mixture density network P estimates it from imagined rollouts (eq. 10), and the entropy is minus
+its log-density at the same rollouts' states, with the gradient through them to the actor. A deterministic agent with
+actor and critic of its own learns the reward alone beside it, and is the one that is evaluated.
+
+It goes onto either Dreamer: `MaxEntExploration` is the paper's "Dreamer with exploration only", `MaxEntDreamer` the
+whole of its algorithm, on the `RevisedDreamer`.
+
+Readings where the paper is open:
+
+- The hidden state is all of it, `(h, z)`. The entropy is that of the state where imagination starts (`s_t` of eq. 7),
+  once per imagined sequence, also in the Dreamer that learns from all states of the sequence.
+- The target network gives the entropy, as the paper says, and also the sample that ends eq. 10 there; the network's own
+  learning takes that sample from itself. The sum over the mixture's components is taken exactly in the entropy, with a
+  draw of each, because the choice of a component has no gradient.
+- Terminations weigh eq. 10 as derived in `losses.state_entropy`; without a termination model there are none.
+- The paper has no noise on collected actions (`exploration_sigma` 0); the Revised Dreamer's random actions stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.algorithms.base import Update
+from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
+from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
+from lit_mbrl.errors import in_unit_interval, positive, require
+from lit_mbrl.imagination import Dream
+from lit_mbrl.losses import future_mean, future_weights
+from lit_mbrl.models import Latent, MixtureDensityNetwork
+from lit_mbrl.networks import DreamerGreedyActor, glorot_
+
+
+class MaxEntExploration(Dreamer):
+    """Dreamer v1 that explores by the entropy of the states to come.
+
+    Needs `callbacks.SoftTargetUpdate` (section 5.1: 0.1); `callbacks.EntropyAnnealing` on the attribute `entropy_coeff`
+    lowers beta (section 5.1: linearly from 0.2 to 0.0001).
+
+    Args:
+        entropy_coeff: beta of eq. 7, at the start if something anneals it.
+        entropy_gamma: discount of the distribution of states.
+        density_heads: components of the mixture.
+        density_units: width of the density network's two hidden layers.
+        density_lr: its learning rate.
+        exploration_sigma: standard deviation of the noise on collected actions.
+        **kwargs: of the Dreamer.
+    """
+
+    paper = "Svidchenko and Shpilman 2021, arXiv 2112.01195"
+
+    def __init__(
+        self,
+        entropy_coeff: float = 0.2,
+        entropy_gamma: float = 0.9,
+        density_heads: int = 8,
+        density_units: int = 256,
+        density_lr: float = 2e-4,
+        exploration_sigma: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(exploration_sigma=exploration_sigma, **kwargs)
+        require(0 <= entropy_coeff < float("inf"), "model.entropy_coeff", entropy_coeff, "a finite number >= 0")
+        in_unit_interval("model.entropy_gamma", entropy_gamma)
+        require(density_heads > 0, "model.density_heads", density_heads, "an integer > 0")
+        require(density_units > 0, "model.density_units", density_units, "an integer > 0")
+        positive("model.density_lr", density_lr)
+        self.entropy_gamma, self.density_lr = entropy_gamma, density_lr
+        self.density_heads, self.density_units = density_heads, density_units
+        self.register_buffer("entropy_coeff", torch.tensor(float(entropy_coeff)))
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        super().build(observation_dim, action_dim)
+        feature_dim = self.world_model.feature_dim
+        self.density = MixtureDensityNetwork(feature_dim, self.density_heads, (self.density_units,) * 2)
+        self.greedy_actor = DreamerGreedyActor(feature_dim, action_dim, self.layers(self.actor_layers))
+        self.greedy_critic = self.make_critic()
+        for module in (self.density, self.greedy_actor, self.greedy_critic):
+            glorot_(module)
+        self.density_target = copy.deepcopy(self.density)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the configured `entropy_coeff`, which is an option and not a result."""
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"]["entropy_coeff"] = self.entropy_coeff.clone()
+
+    def updates(self) -> Iterator[Update]:
+        """Dreamer's, then the density, then the deterministic agent."""
+        yield from super().updates()
+        yield self.update("density", self.density, self.density_loss, self.density_lr)
+        yield self.update("greedy_actor", self.greedy_actor, self.greedy_actor_loss, self.actor_lr)
+        yield self.update("greedy_critic", self.greedy_critic, self.greedy_critic_loss, self.critic_lr)
+
+    def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield self.density, self.density_target
+
+    def model_rollouts(self, batch_size: int) -> int:
+        return 2 * batch_size
+
+    # ------------------------------------------------------------------ the stochastic agent
+    def objective(self, imagined: Dream, lesson: Lesson) -> Tensor:
+        """MaxEnt eq. 7, mean over the starts that count."""
+        value = super().objective(imagined, lesson)
+        ends = self.world_model.termination_prob(imagined.feature[:, 1:])
+        self._seen = imagined.feature.detach(), ends.detach()
+        _, counts = self.starts
+        entropy = (counts * self.entropy(imagined.feature, ends)).mean()
+        self.record("policy/state_entropy", entropy)
+        self.record("policy/entropy_coeff", self.entropy_coeff)
+        return value + self.entropy_coeff * entropy
+
+    def entropy(self, feature: Tensor, ends: Tensor) -> Tensor:
+        """Monte Carlo estimate `[N, 1]` of `H(q(. | s_0))` by the target network, differentiable in the states.
+
+        Args:
+            feature: of the imagined states, `[N, H+1, F]`; the first one is a constant.
+            ends: probabilities `[N, H, 1]` that the episode ends in each of the others.
+        """
+        density = self.density_target(feature[:, 0])
+        following = self.density_target(feature[:, -1])
+        tail = following.each_sample(torch.randn_like(following.mean))  # [N, K, F]
+        log_prob = density.log_prob(torch.cat([feature[:, 1:], tail], 1))  # [N, H + K, 1]
+        horizon = ends.shape[1]
+        weight = future_weights(ends, self.entropy_gamma)
+        share = following.log_weight.exp().unsqueeze(-1)
+        return -future_mean(weight, log_prob[:, :horizon], log_prob[:, horizon:], share)
+
+    def density_loss(self, batch: TensorDictBase) -> Tensor:
+        """Minus the weighted log-likelihood of the states that the stochastic agent has imagined (MaxEnt eq. 10)."""
+        if self._seen is None:
+            raise RuntimeError("density_loss learns from the rollouts of actor_loss, which has to run before it")
+        (feature, ends), self._seen = self._seen, None
+        with torch.no_grad():
+            uniform = torch.rand_like(feature[:, 0, :1])
+            tail = self.density(feature[:, -1]).sample(uniform, torch.randn_like(feature[:, 0]))
+            states = torch.cat([feature[:, 1:], tail.unsqueeze(1)], 1)
+            weight = future_weights(ends, self.entropy_gamma)
+        log_prob = self.density(feature[:, 0]).log_prob(states)
+        _, counts = self.starts
+        return -(counts * (weight * log_prob).sum(1)).sum() / counts.sum().clamp(min=1.0)
+
+    # ------------------------------------------------------------------ the deterministic agent
+    def greedy_actor_loss(self, batch: TensorDictBase) -> Tensor:
+        """Minus the deterministic agent's lambda-returns: Dreamer's objective without the entropy."""
+        imagined = self.imagine(self.greedy_actor)
+        lesson = self.learn_from(imagined, self.greedy_actor, self.greedy_critic, "greedy_critic")
+        return -(lesson.weight * lesson.returns).mean()
+
+    def greedy_critic_loss(self, batch: TensorDictBase) -> Tensor:
+        """Its critic's regression."""
+        return self.regression(self.greedy_critic, "greedy_critic")
+
+    def best_action(self, latent: Latent) -> Tensor:
+        return self.greedy_actor.mode(latent.feature)
+
+
+class MaxEntDreamer(MaxEntExploration, RevisedDreamer):
+    """Maximum Entropy Dreamer: the Revised Dreamer with maximum-entropy exploration."""
