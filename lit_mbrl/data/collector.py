@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
-from torchrl.envs.utils import set_exploration_type
 
 from lit_mbrl.envs import VectorEnv
 
@@ -74,28 +73,29 @@ class FrameCollector(Collector):
         self._frames_out = TensorDict(
             {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [copies, steps]
         )
+        self._frames_out.lock_()  # filled again and again, by the same tensors
 
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
         """Frames `[num_envs, T]`, T steps of every environment."""
         carrier, root, following = self._carrier, self._root, self._next
-        with set_exploration_type(self.exploration_type):
-            for t in range(len(root["action"])):
-                action = self.policy(carrier).get("action").detach().numpy()
-                root["observation"][t] = self._observation
-                root["action"][t] = action
-                executed = action.clip(-1.0, 1.0) if self._clip_actions else action
-                observation, reward, terminated, truncated = self.env.advance(executed)
-                following["observation"][t] = observation
-                following["reward"][t] = reward
-                following["terminated"][t] = terminated
-                following["truncated"][t] = truncated
-                done = terminated | truncated
-                self._is_init[:] = done
-                if done.any():
-                    rows = done.reshape(-1, *[1] * (observation.ndim - 1))
-                    observation = np.where(rows, self.env.restart(done[:, 0]), observation)
-                self._observation[:] = observation
+        act = self.policy.forward  # `nn.Module.__call__` would only look for hooks
+        for t in range(len(root["action"])):
+            action = act(carrier).get("action").detach().numpy()
+            root["observation"][t] = self._observation
+            root["action"][t] = action
+            executed = action.clip(-1.0, 1.0) if self._clip_actions else action
+            observation, reward, terminated, truncated = self.env.advance(executed)
+            following["observation"][t] = observation
+            following["reward"][t] = reward
+            following["terminated"][t] = terminated
+            following["truncated"][t] = truncated
+            done = terminated | truncated
+            self._is_init[:] = done
+            if done.any():
+                rows = done.reshape(-1, *[1] * (observation.ndim - 1))
+                observation = np.where(rows, self.env.restart(done[:, 0]), observation)
+            self._observation[:] = observation
         return self._frames_out
 
     def get_carrier(self) -> dict[str, Tensor]:

@@ -37,12 +37,25 @@ class MLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
         if not torch.is_autocast_enabled(device):
-            return super().forward(x)
+            for layer in self:
+                # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row.
+                x = layer(x) if _has_hooks(layer) else layer.forward(x)
+            return x
         *hidden, last = self
         for layer in hidden:
             x = layer(x)
         with torch.autocast(device, enabled=False):
             return last(x.float())
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def orthogonal_(module: M, gain: float = 1.0) -> M:
