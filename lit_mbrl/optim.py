@@ -3,21 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """An `Adam`'s tensors, in the order of its parameters.
+
+    Attributes:
+        steps: `[len(parameters)]` float32: how often each parameter has been stepped. The optimiser's state holds its
+            elements, so that one addition counts for all.
+    """
+
+    parameters: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+    steps: Tensor
+    each_step: list[Tensor]
+    source: Any
 
 
 class Adam(torch.optim.Adam):
-    """Fused Adam whose step on a CPU does not look for accelerators first.
+    """Fused Adam that can also be stepped without the work around the kernel.
 
-    torch asks for one at every step, to check CUDA graph capture; after Lightning is imported that question goes to the
-    NVIDIA library (`PYTORCH_NVML_BASED_CUDA_CHECK`) and takes three times as long as a small network's step.
+    | method | |
+    |---|---|
+    | `step` | torch's, except that on a CPU it does not look for accelerators first |
+    | `take_step` | the same step, bit for bit, with what cannot change from step to step looked up once |
+
+    torch asks for an accelerator at every step, to check CUDA graph capture; after Lightning is imported that question
+    goes to the NVIDIA library (`PYTORCH_NVML_BASED_CUDA_CHECK`) and takes three times as long as a small network's
+    step. What is left around the kernel takes as long as the kernel.
     """
+
+    _tensors: AdamState | None = None
 
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
             super()._accelerator_graph_capture_health_check()
+
+    def tensors(self) -> AdamState:
+        """The parameters of the first group and their state, which is made where there is none yet."""
+        tensors = self._tensors
+        if tensors is None or tensors.source is not self.state:  # `load_state_dict` brings a new one
+            tensors = self._tensors = self._gather()
+        return tensors
+
+    def take_step(self) -> None:
+        """One step along the parameters' gradients."""
+        group = self.param_groups[0]
+        gradients = [parameter.grad for parameter in group["params"]]
+        if self._is_special(group) or any(gradient is None for gradient in gradients):
+            self.step()
+            return
+        tensors, found_inf = self.tensors(), getattr(self, "found_inf", None)
+        tensors.steps.add_(1)
+        torch._fused_adam_(
+            tensors.parameters,
+            gradients,
+            tensors.exp_avgs,
+            tensors.exp_avg_sqs,
+            [],
+            tensors.each_step,
+            amsgrad=False,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+            grad_scale=None,
+            found_inf=found_inf,
+        )
+        if found_inf is not None:
+            tensors.steps.sub_(found_inf)
+
+    def _is_special(self, group: dict[str, Any]) -> bool:
+        """Whether somebody listens to `step`, as a learning rate scheduler does, or an option asks for more."""
+        return bool(
+            "step" in self.__dict__
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or len(self.param_groups) > 1
+            or not group["fused"]
+            or group["amsgrad"]
+            or group["decoupled_weight_decay"]
+        )
+
+    @torch.no_grad()
+    def _gather(self) -> AdamState:
+        parameters = list(self.param_groups[0]["params"])
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:  # as torch's `step(fused=True)` makes it
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        steps = torch.stack([state["step"] for state in states])
+        for state, step in zip(states, steps.unbind(), strict=True):
+            state["step"] = step
+        return AdamState(
+            parameters=parameters,
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            steps=steps,
+            each_step=[state["step"] for state in states],
+            source=self.state,
+        )
 
 
 def clip_(gradients: Sequence[Tensor | None], max_norm: float) -> Tensor:

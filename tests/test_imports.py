@@ -11,10 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Layer -> the layers it may import besides itself. `errors`, `files` and `ranks` are open to all.
+# Layer -> the layers it may import besides itself. `errors`, `files`, `hooks` and `ranks` are open to all.
 LAYERS: dict[str, set[str]] = {
     "lit_mbrl.errors": set(),
     "lit_mbrl.files": set(),
+    "lit_mbrl.hooks": set(),
     "lit_mbrl.ranks": set(),
     "lit_mbrl.networks": set(),
     "lit_mbrl.optim": set(),
@@ -60,7 +61,7 @@ ENTRY_POINTS = {
     "lit_mbrl.model_error",
     "lit_mbrl.video",
 }
-OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.ranks"}
+OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.hooks", "lit_mbrl.ranks"}
 HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib", "imageio"}
 
 

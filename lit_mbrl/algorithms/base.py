@@ -16,24 +16,23 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl import ranks
 from lit_mbrl.algorithms.compiled import CannotCompile, CompiledRound
-from lit_mbrl.algorithms.finite import FiniteCheck
+from lit_mbrl.algorithms.descent import Descent
 from lit_mbrl.algorithms.fits import require_data, require_device, require_environment
 from lit_mbrl.algorithms.update import Sampling, Update
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.optim import Adam, clip_
+from lit_mbrl.optim import Adam
 
 Compile = bool | Literal["cudagraphs"]
 
 
-class Algorithm(LightningModule):
+class Algorithm(Descent):
     """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses.
 
     Args:
@@ -54,7 +53,6 @@ class Algorithm(LightningModule):
 
     def __init__(self, normalize_observations: bool = False, compile: Compile = False) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
@@ -67,8 +65,6 @@ class Algorithm(LightningModule):
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
         self._last_log: tuple[float, int] | None = None
-        self.finite = FiniteCheck()
-        self._scaler: torch.amp.GradScaler | None = None
         self._model_rollouts = 0
         self._seconds_before = 0.0
         self._started: float | None = None
@@ -196,13 +192,13 @@ class Algorithm(LightningModule):
     def on_train_start(self) -> None:
         """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
         self._started = time.perf_counter()
+        self.find_the_way()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Looks whether the trainer's precision scales losses."""
-        self._scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        """Forgets what has been compiled in an earlier fit."""
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:
@@ -265,7 +261,7 @@ class Algorithm(LightningModule):
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.descend(update, optimizers[index], frames)
+                self.record(f"loss/{update.name}", self.descend(update, optimizers[index], frames))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
         """Whether the round could be compiled, and so has been run."""
@@ -278,6 +274,7 @@ class Algorithm(LightningModule):
             rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
+        self.count_steps(len(names))
         self.finite.report(names, self.grad_steps, finite)
         self._recorded |= recorded
         return True
@@ -311,30 +308,15 @@ class Algorithm(LightningModule):
         recorded, self._recorded = self._recorded, {}
         return recorded
 
-    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> None:
-        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
-
-        On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
-        """
-        loss = update.loss(frames)
-        parameters = update.parameters()
-        for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
-            parameter.grad = None
-        self.manual_backward(loss, inputs=parameters)
-        gradients = [parameter.grad for parameter in parameters]
-        if update.max_grad_norm is not None:
-            if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
-                self._scaler.unscale_(optimizer.optimizer)
-            gradients = [clip_(gradients, update.max_grad_norm)]  # the norm, which is finite if all are
-        scaled = self._scaler is not None
-        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
-            optimizer.step()
-        self.record(f"loss/{update.name}", loss)
-
     # ------------------------------------------------------------------ metrics
-    def record(self, name: str, value: Tensor | float) -> None:
-        """Keeps a scalar of this round for the log; does nothing (and costs nothing) in rounds that are not logged."""
+    def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
+        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
+
+        Args:
+            value: or a function that computes it, which is called in rounds that are logged.
+        """
         if self._recording:
+            value = value() if callable(value) else value
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
     def log_training(self) -> None:

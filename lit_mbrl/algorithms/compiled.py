@@ -73,7 +73,7 @@ class CompiledRound:
         CannotCompile: for optimisers other than this package's plain Adam.
     """
 
-    def __init__(self, algorithm: Algorithm, optimizers: Sequence[torch.optim.Optimizer], cuda_graphs: bool) -> None:
+    def __init__(self, algorithm: Algorithm, optimizers: Sequence[Adam], cuda_graphs: bool) -> None:
         self._algorithm, self._optimizers, self._cuda_graphs = algorithm, optimizers, cuda_graphs
         self._graphs: dict[Hashable, _Graph] = {}
         self._groups: dict[Sequence[int], list[_Group]] = {}
@@ -82,8 +82,6 @@ class CompiledRound:
         self._names = {id(parameter): name for name, parameter in algorithm.named_parameters()}
         for update, optimizer in zip(algorithm.update_list, optimizers, strict=True):
             self._check(update, optimizer)
-            for parameter in update.parameters():
-                _start_state(optimizer.state[parameter], parameter)
 
     @staticmethod
     def _check(update: Update, optimizer: torch.optim.Optimizer) -> None:
@@ -200,10 +198,12 @@ class CompiledRound:
         state = {name: parameter.detach() for name, parameter in algorithm.named_parameters()}
         state |= dict(algorithm.named_buffers())
         for index, update in group.updates:
-            state[_lr(update)] = self._lr[index]
-            for parameter in update.parameters():
-                for entry, tensor in self._optimizers[index].state[parameter].items():
-                    state[_adam(update, self._names[id(parameter)], entry)] = tensor
+            tensors = self._optimizers[index].tensors()
+            state[_lr(update)], state[_steps_of(update)] = self._lr[index], tensors.steps
+            for k, parameter in enumerate(tensors.parameters):
+                name = self._names[id(parameter)]
+                state[_adam(update, name, "exp_avg")] = tensors.exp_avgs[k]
+                state[_adam(update, name, "exp_avg_sq")] = tensors.exp_avg_sqs[k]
         return state
 
 
@@ -262,48 +262,43 @@ def _steps(
         if update.max_grad_norm is not None:
             scale = (update.max_grad_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)
             gradients = tuple(gradient * scale for gradient in gradients)
-        for name, gradient in zip(trained, gradients, strict=True):
-            entries = {entry: _adam(update, name, entry) for entry in ("step", "exp_avg", "exp_avg_sq")}
-            old = {name: state[name]} | {entry: state[entry] for entry in entries.values()}
-            moments = [state[entry] for entry in entries.values()]
-            new = adam(state[name], gradient, state[_lr(update)], *moments, options["betas"], options["eps"])
-            for entry, value in zip(old, new, strict=True):
-                state[entry] = torch.where(finite, value, old[entry])
+        steps = state[_steps_of(update)] + 1.0
+        for name, gradient, step in zip(trained, gradients, steps.unbind(), strict=True):
+            entries = [name, _adam(update, name, "exp_avg"), _adam(update, name, "exp_avg_sq")]
+            old = [state[entry] for entry in entries]
+            new = adam(gradient, state[_lr(update)], step, *old, options["betas"], options["eps"])
+            for entry, ago, now in zip(entries, old, new, strict=True):
+                state[entry] = torch.where(finite, now, ago)
+        state[_steps_of(update)] = torch.where(finite, steps, state[_steps_of(update)])
         flags.append(finite)
         values |= algorithm.pop_recorded() | {f"loss/{update.name}": loss.detach()}
     return {name: state[name] for name in state if state[name] is not before[name]}, values, flags
 
 
 def adam(
-    parameter: Tensor,
     gradient: Tensor,
     lr: Tensor,
     step: Tensor,
+    parameter: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) as a function, in the form of `torch.optim.Adam`.
 
+    Args:
+        step: its number, from 1; a scalar float tensor.
+
     Returns:
-        The new parameter, step count (scalar float tensor), first and second moment.
+        The new parameter, first and second moment.
     """
-    step = step + 1.0
     exp_avg = torch.lerp(exp_avg, gradient, 1.0 - betas[0])
     exp_avg_sq = exp_avg_sq * betas[1] + gradient * gradient * (1.0 - betas[1])
     # 1 - beta^t without the cancellation of float32 at small t
     correction1, correction2 = (-torch.expm1(step * math.log(beta)) for beta in betas)
     denominator = exp_avg_sq.sqrt() / correction2.sqrt() + eps
-    return parameter - (lr / correction1) * (exp_avg / denominator), step, exp_avg, exp_avg_sq
-
-
-def _start_state(state: dict[str, Any], parameter: Tensor) -> None:
-    """Adam's state before its first step, as `torch.optim.Adam(fused=True)` would make it."""
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    return parameter - (lr / correction1) * (exp_avg / denominator), exp_avg, exp_avg_sq
 
 
 def _hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
@@ -349,6 +344,10 @@ def _draw(node: Node) -> Callable[[], Tensor] | None:
 
 def _lr(update: Update) -> str:
     return f"lr/{update.name}"
+
+
+def _steps_of(update: Update) -> str:
+    return f"steps/{update.name}"
 
 
 def _adam(update: Update, name: str, entry: str) -> str:

@@ -102,8 +102,8 @@ class DDPG(Algorithm):
             next_q = self.critic_target(next_observation, self.target_action(next_observation)).amin(0)
         target = td_target(following["reward"], following["terminated"], next_q, self.gamma)
         q = self.critic(batch["observation"], batch["action"])
-        self.record("q/mean", q.mean())
-        self.record("q/target", target.mean())
+        self.record("q/mean", q.mean)
+        self.record("q/target", target.mean)
         return q_loss(q, target).mean((1, 2)).sum()
 
     def actor_loss(self, batch: TensorDictBase) -> Tensor:

@@ -44,16 +44,13 @@ class FiniteCheck:
             gradients: of the update's parameters.
             scaled: whether a gradient scaler looks after the gradients.
         """
-        parts = [loss.detach()]
-        if not scaled:
-            # The 2-norm is the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be.
-            parts += torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
+        looked_at = [] if scaled else [gradient for gradient in gradients if gradient is not None]
         if loss.device.type == "cpu" and ranks.world_size() == 1:
-            if all(math.isfinite(part.item()) for part in parts):
+            if math.isfinite(loss.item()) and all(math.isfinite(_square(gradient)) for gradient in looked_at):
                 return True
             self._count(name, round)
             return False
-        total = torch.stack(parts).sum()
+        total = torch.stack([loss.detach(), *torch._foreach_norm(looked_at)]).sum()
         flag = (~torch.isfinite(total)).float().reshape(1)
         ranks.average_([flag])  # with several processes all leave the step out if one has to
         flag = (flag > 0).float().squeeze(0)
@@ -98,3 +95,11 @@ class FiniteCheck:
                 "(--non_finite=skip goes on without it)"
             )
         self.skipped[name] = self.skipped.get(name, 0) + 1
+
+
+def _square(gradient: Tensor) -> float:
+    """The squared 2-norm, the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be."""
+    if gradient.dtype != torch.float32 or not gradient.is_contiguous():
+        return float(gradient.norm())
+    values = gradient.numpy().reshape(-1)
+    return float(values.dot(values))

@@ -76,7 +76,7 @@ class MVE(SACSVG):
             observation = torch.cat([batch["observation"].unsqueeze(1), imagined.observation[:, :-1]], 1)
             action = torch.cat([batch["action"].unsqueeze(1), imagined.action[:, :-1]], 1)
         q = self.critic(observation, action)  # [E, B, H+1, 1]
-        self.record("q/mean", q.mean())
-        self.record("q/target", targets.mean())
+        self.record("q/mean", q.mean)
+        self.record("q/target", targets.mean)
         loss = q_loss(q.flatten(1, 2), targets.flatten(0, 1))  # [E, B (H+1), 1]
         return (reached.flatten(0, 1) * loss).mean((1, 2)).sum()

@@ -167,8 +167,8 @@ class SAC(Algorithm):
         value = self.soft_value_target(following["observation"])
         target = soft_q_target(following["reward"], following["terminated"], value, self.gamma)
         q = self.critic(batch["observation"], batch["action"])
-        self.record("q/mean", q.mean())
-        self.record("q/target", target.mean())
+        self.record("q/mean", q.mean)
+        self.record("q/target", target.mean)
         return self.weigh(q_loss(q, target), batch).mean((1, 2)).sum()
 
     def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
@@ -185,9 +185,9 @@ class SAC(Algorithm):
     def keep_log_prob(self, batch: TensorDictBase, log_prob: Tensor) -> None:
         """Leaves the actor's log-probabilities for `alpha_loss` and the log."""
         batch["log_prob"] = log_prob.detach()
-        self.record("policy/entropy", -log_prob.mean())
+        self.record("policy/entropy", lambda: -log_prob.mean())
         self.record("policy/target_entropy", self.target_entropy)
-        self.record("policy/alpha", self.alpha)
+        self.record("policy/alpha", lambda: self.alpha)
 
     def alpha_loss(self, batch: TensorDictBase) -> Tensor:
         """Temperature (SVG eq. 8) from the `"log_prob"` that `actor_loss` left in the batch."""

@@ -76,6 +76,7 @@ class FrameCollector(Collector):
         self._frames_out = TensorDict(
             {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [copies, steps]
         )
+        self._frames_out.lock_()  # filled again and again, by the same tensors
 
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:

@@ -27,14 +27,13 @@ class EpisodeMeter:
     def add(self, frames: TensorDictBase) -> None:
         """Takes frames `[num_envs, T]`."""
         following = frames.get("next")
-        rewards, terminated, truncated = (
-            following.get(key).numpy()[..., 0] for key in ("reward", "terminated", "truncated")
-        )
-        ends = terminated | truncated
+        rewards = following.get("reward").numpy()[..., 0]
+        ends = (following.get("terminated").numpy() | following.get("truncated").numpy())[..., 0]
+        some_end = ends.any()
         for t in range(rewards.shape[1]):
             self.returns += rewards[:, t]
             self.lengths += 1
-            if ends[:, t].any():
+            if some_end:
                 for i in ends[:, t].nonzero()[0].tolist():
                     self.ended.append((float(self.returns[i]), int(self.lengths[i])))
                     self.returns[i] = 0.0

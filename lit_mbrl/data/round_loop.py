@@ -14,6 +14,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from lit_mbrl.hooks import overrides
+
 _TRANSFER = "transfer_batch_to_device"
 _AROUND_TRANSFER = ("on_before_batch_transfer", "on_after_batch_transfer")
 
@@ -25,7 +27,7 @@ class RoundLoop(_TrainingEpochLoop):
     metrics in rounds where nobody has called it.
     """
 
-    _plain = False
+    _plain = _validates_last = False
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Looks up, at the start of an epoch, who wants to hear of a round."""
@@ -36,11 +38,17 @@ class RoundLoop(_TrainingEpochLoop):
             and isinstance(data_fetcher, _PrefetchDataFetcher)
             and not module.automatic_optimization
             and not trainer.lr_scheduler_configs
-            and not any(_overrides(module, LightningModule, hook) for hook in (*_AROUND_TRANSFER, _TRANSFER))
-            and not any(_overrides(data, LightningDataModule, hook) for hook in _AROUND_TRANSFER)
+            and not any(overrides(module, LightningModule, hook) for hook in (*_AROUND_TRANSFER, _TRANSFER))
+            and not any(overrides(data, LightningDataModule, hook) for hook in _AROUND_TRANSFER)
+        )
+        self._validates_last = (
+            trainer.val_check_interval == 1.0
+            and trainer.check_val_every_n_epoch is not None
+            and trainer._val_check_time_interval is None
+            and not isinstance(trainer.limit_train_batches, int)
         )
         self._starts, self._ends = (
-            [getattr(callback, hook) for callback in trainer.callbacks if _overrides(callback, Callback, hook)]
+            [getattr(callback, hook) for callback in trainer.callbacks if overrides(callback, Callback, hook)]
             for hook in ("on_train_batch_start", "on_train_batch_end")
         )
 
@@ -89,6 +97,10 @@ class RoundLoop(_TrainingEpochLoop):
         if self._results:
             connector.update_train_step_metrics()
 
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        early = not (self.batch_progress.is_last_batch or self.trainer.should_stop)
+        return not (self._plain and self._validates_last and early) and super()._should_check_val_fx(data_fetcher)
+
     def _train(self, batch: Any, batch_idx: int) -> Any:
         loop = self.manual_optimization
         loop.on_run_start()
@@ -104,8 +116,3 @@ def use_round_loop(trainer: Trainer) -> None:
         new = RoundLoop(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
         new.val_loop = old.val_loop  # knows where the evaluation's data come from
         trainer.fit_loop.epoch_loop = new
-
-
-def _overrides(instance: object, base: type, name: str) -> bool:
-    """Whether a hook is a class's own, or set on the instance as `LambdaCallback` does."""
-    return name in vars(instance) or getattr(type(instance), name) is not getattr(base, name)

@@ -26,6 +26,7 @@ class Rows:
             for part in (storage, storage["next"])
         ]
         self._arrays = [{key: value.numpy() for key, value in part.items()} for part in self._parts]
+        self._seen: tuple[TensorDictBase | None, list[dict[str, np.ndarray]]] = (None, [])
 
     def write(self, first: int, frames: list[dict[str, np.ndarray]]) -> None:
         """Writes rows `first`, `first + 1`, ...; `frames` are those of the root and of `"next"`, `[n, ...]`."""
@@ -35,11 +36,25 @@ class Rows:
                 array[first : first + len(value)] = value
 
     def read(self, frames: TensorDictBase) -> list[dict[str, np.ndarray]]:
-        """What `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time."""
-        return [
+        """What `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time.
+
+        A collector fills the tensors of one locked TensorDict again and again: arrays that show them are kept.
+        """
+        seen, known = self._seen
+        if seen is frames and frames.is_locked:
+            return known
+        values = [
             {key: _in_time_order(part.get(key).numpy()) for key in arrays}
             for arrays, part in zip(self._arrays, (frames, frames.get("next")), strict=True)
         ]
+        parts = (frames, frames.get("next"))
+        shown = all(
+            np.shares_memory(array, part.get(key).numpy())
+            for part, arrays in zip(parts, values, strict=True)
+            for key, array in arrays.items()
+        )
+        self._seen = (frames, values) if shown and frames.is_locked else (None, [])
+        return values
 
     def gather(self, index: Tensor) -> TensorDictBase:
         """Copies of the rows at `index` `[...]`, `[...]`."""

@@ -40,14 +40,27 @@ class MLP(nn.Sequential):
     @staticmethod
     def finish(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
         """The last `layers` of a perceptron, the linear one in float32; the caller has computed what is before them."""
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            for layer in layers:
+                # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row.
+                x = layer(x) if _has_hooks(layer) else layer.forward(x)
+            return x
         *hidden, last = layers
         for layer in hidden:
             x = layer(x)
-        device = x.device.type
-        if not torch.is_autocast_enabled(device):
-            return last(x)
         with torch.autocast(device, enabled=False):
             return last(x.float())
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def orthogonal_(module: M, gain: float = 1.0) -> M:

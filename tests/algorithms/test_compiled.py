@@ -243,10 +243,10 @@ def test_adam_is_torch_s() -> None:
     weights = torch.randn(5)
     twin = weights.clone().requires_grad_()
     optimizer = torch.optim.Adam([twin], lr=0.01)
-    state = (torch.tensor(0.0), torch.zeros(5), torch.zeros(5))
-    for _ in range(50):
+    moments = (torch.zeros(5), torch.zeros(5))
+    for step in range(1, 51):
         gradient = torch.randn(5)
-        weights, *state = compiled.adam(weights, gradient, torch.tensor(0.01), *state)
+        weights, *moments = compiled.adam(gradient, torch.tensor(0.01), torch.tensor(float(step)), weights, *moments)
         twin.grad = gradient
         optimizer.step()
         torch.testing.assert_close(weights, twin.detach(), rtol=1e-6, atol=1e-6)
