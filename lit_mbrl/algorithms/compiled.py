@@ -180,7 +180,7 @@ class CompiledRound:
         example = [batch[key] for key in keys] + tensors
         with algorithm.tracing():
             graph = make_fx(steps, tracing_mode="fake")(*example)
-        noise, drawn = _hoist_noise(graph)
+        noise, drawn = hoist_noise(graph)
         example += drawn
         compiled = inductor(graph, example)
         count = len(keys)
@@ -306,7 +306,7 @@ def _start_state(state: dict[str, Any], parameter: Tensor) -> None:
         state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
 
-def _hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
+def hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
     """Makes the graph's draws of random numbers its last inputs.
 
     Returns:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from lit_mbrl.models.base import Objective, Step, TerminationRule, WorldModel, WorldModelFactory
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
 from lit_mbrl.models.factories import Ensemble, Recurrent
-from lit_mbrl.models.fitting import Fit, fit
+from lit_mbrl.models.fitting import Descend, Fit, fit
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
 
 __all__ = [
+    "Descend",
     "Ensemble",
     "EnsembleDynamics",
     "EnsembleWorldModel",
