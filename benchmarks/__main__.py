@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import buffers, checkpoints, collecting, compiling, dreamer, off_policy, on_policy, parts, start_up, svg
+from benchmarks import (
+    buffers,
+    checkpoints,
+    collecting,
+    compiling,
+    dreamer,
+    mbpo,
+    off_policy,
+    on_policy,
+    parts,
+    start_up,
+    svg,
+)
 from benchmarks.report import Table, origin, write
 from benchmarks.settings import COMPILED, Settings
 
@@ -21,6 +33,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Table]]] = {
     "ppo": on_policy.run,
     "profile": lambda settings: profile(settings),
     "svg": svg.run,
+    "mbpo": mbpo.run,
     "replay": buffers.run,
     "collector": collecting.run,
     "checkpoint": checkpoints.run,
@@ -59,6 +72,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's threads, for everybody")
     parser.add_argument("--sheeprl", metavar="PYTHON", help="interpreter of an environment that has sheeprl")
+    parser.add_argument("--mbrl", metavar="PYTHON", help="interpreter of an environment that has mbrl-lib")
     parser.add_argument("--quick", action="store_true", help="run everything at toy size; measures nothing")
     parser.add_argument("--out", type=Path, help="writes OUT.md (between its marks, if it has them) and OUT.json")
     args = parser.parse_args(argv)
@@ -81,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parts.main(argv[1:])
     args = options(argv)
     sizes = _QUICK if args.quick else {name: getattr(args, name) for name in _QUICK}
-    settings = Settings(**sizes, quick=args.quick, sheeprl=args.sheeprl)
+    settings = Settings(**sizes, quick=args.quick, sheeprl=args.sheeprl, mbrl=args.mbrl)
     settings.look_for_peers()
     for section in args.only:
         for table in SECTIONS[section](settings):

@@ -1,18 +1,22 @@
 """Ensemble of 7 networks of 4x200: one vectorised module against separate networks in a loop.
 
-    python benchmarks/ensemble.py [--threads 1] [--pairs 15] [--device cpu]
+    python benchmarks/ensemble.py [--threads 1] [--pairs 15] [--device cpu] [--compile]
 
 Interleaved pairs: each measurement of ours is followed by one of the other, and the figure is the median of the pairs'
-ratios, with the range of the middle half. Both sides compute the same numbers, which is checked first.
+ratios, with the range of the middle half. Both sides compute the same numbers, which is checked first. On one thread
+times are those that the processor has worked for us, which other programs disturb less.
 
 - training pass: forward, Gaussian likelihood with its bounds and decay, backward and Adam's step, on batches of 256;
-  with all parameters of the separate networks in one Adam (one fused step), and with one Adam per network.
+  with all parameters of the separate networks in one Adam (one fused step), with one Adam per network, and with Adams
+  that decay the weights, as ours does, where the first two have the decay in their loss.
+- products alone: the matrix products of a pass and nothing else, one by one as the loop has them. What the loop takes
+  in units of that is the most that any way to organise the same pass could gain on it.
+- compiled (`--compile`): the pass of `--model.compile=true`, loss and gradients as one graph.
 - rollouts: 100 000 one-step predictions, each by one of 5 elites drawn at random, noise included. The other side asks
   the elites one after the other about all samples and then picks, as a loop over members does it.
 
-On one core of a busy machine a training pass takes the loop 1.1 to 1.2 times longer, and 100,000 rollouts 5 to 9 times.
-The pass is 1.4 GFLOP of matrix products on both sides, two thirds of its time there: one product for all members saves
-calls, not arithmetic. A rollout asks one elite where the loop asks all.
+The pass is 1.4 GFLOP of matrix products on both sides: one product for all members saves calls, not arithmetic. A
+rollout asks one elite where the loop asks all. docs/performance.md has what came of it.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from lit_mbrl.algorithms.compiled_loss import CompiledLoss
 from lit_mbrl.envs.terminations import never
 from lit_mbrl.losses import bound_penalty, bounded_log_variance, gaussian_nll
 from lit_mbrl.models import Ensemble, EnsembleDynamics
@@ -61,15 +66,16 @@ class Separate(nn.Module):
         mean, raw = self.networks[member](inputs).chunk(2, dim=-1)
         return mean, bounded_log_variance(raw, self.min_log_var, self.max_log_var)
 
-    def loss(self, frames: TensorDict) -> Tensor:
-        """The sum of the networks' losses, one after the other."""
+    def loss(self, frames: TensorDict, decay: bool = True) -> Tensor:
+        """The sum of the networks' losses, one after the other; with or without the weight decay."""
         inputs, target = torch.cat([frames["observation"], frames["action"]], -1), targets(frames)
         total = bound_penalty(self.min_log_var, self.max_log_var)
         for member, network in enumerate(self.networks):
             mean, log_var = self.predict(member, inputs[member])
             total = total + gaussian_nll(mean, log_var, target[member]).mean()
-            for decay, linear in zip(self.decays, network[::2], strict=True):
-                total = total + 0.5 * decay * linear.weight.square().sum()
+            if decay:
+                for factor, linear in zip(self.decays, network[::2], strict=True):
+                    total = total + 0.5 * factor * linear.weight.square().sum()
         return total
 
     @torch.no_grad()
@@ -96,16 +102,38 @@ def training(loss: Callable[[], Tensor], optimizers: list[Adam]) -> Callable[[],
     return run
 
 
+def products(other: Separate, frames: TensorDict) -> Callable[[], None]:
+    """The matrix products of a pass: forward, and the gradients of weights and of all inputs but the first."""
+    layers = [list(network[::2]) for network in other.networks]
+    rows = frames.shape[1]
+    inputs = [[torch.randn(rows, x.in_features, device=frames.device) for x in each] for each in layers]
+    gradients = [[torch.randn(rows, x.out_features, device=frames.device) for x in each] for each in layers]
+    weights = [[x.weight.detach() for x in each] for each in layers]
+
+    def run() -> None:
+        for xs, gs, ws in zip(inputs, gradients, weights, strict=True):
+            for x, w in zip(xs, ws, strict=True):
+                torch.mm(x, w.T)
+            for number, (x, g, w) in enumerate(zip(xs, gs, ws, strict=True)):
+                torch.mm(g.T, x)
+                if number:
+                    torch.mm(g, w)
+
+    return run
+
+
 def compare(name: str, ours: Callable[[], object], other: Callable[[], object], repeat: int, pairs: int) -> None:
     """Prints the median time of ours and the median ratio of the pairs."""
 
+    clock = time.perf_counter if torch.cuda.is_available() or torch.get_num_threads() > 1 else time.process_time
+
     def measure(run: Callable[[], object]) -> float:
-        start = time.perf_counter()
+        start = clock()
         for _ in range(repeat):
             run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / repeat
+        return (clock() - start) / repeat
 
     measure(ours), measure(other)
     times = [(measure(ours), measure(other)) for _ in range(pairs)]
@@ -123,6 +151,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rows", type=int, default=256)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -149,12 +178,33 @@ def benchmark(task: str, options: argparse.Namespace) -> None:
         [7, options.rows],
     ).to(device)
     torch.testing.assert_close(ours.loss(frames).sum(), other.loss(frames), rtol=1e-4, atol=1e-4)
-    pass_ours = training(lambda: ours.loss(frames).sum(), [Adam(ours.parameters(), lr=1e-3, fused=True)])
+    (objective,) = Ensemble(termination="known").objectives(model)
+    pass_ours = training(lambda: objective.fit_loss(frames), [Adam(objective.groups(), lr=1e-3, fused=True)])
     one = training(lambda: other.loss(frames), [Adam(other.parameters(), lr=1e-3, fused=True)])
     compare(f"{task}: training pass, one Adam for all networks", pass_ours, one, 5, options.pairs)
     groups = [*(list(network.parameters()) for network in other.networks), [other.max_log_var, other.min_log_var]]
     many = training(lambda: other.loss(frames), [Adam(group, lr=1e-3, fused=True) for group in groups])
     compare(f"{task}: training pass, one Adam for each", pass_ours, many, 5, options.pairs)
+    decayed = []
+    for network in other.networks:
+        linears = list(network[::2])
+        decayed += [{"params": [x.weight], "weight_decay": d} for x, d in zip(linears, other.decays, strict=True)]
+        decayed += [{"params": [x.bias for x in linears]}]
+    decayed.append({"params": [other.max_log_var, other.min_log_var]})
+    fast = training(lambda: other.loss(frames, decay=False), [Adam(decayed, lr=1e-3, fused=True)])
+    compare(f"{task}: training pass, one Adam that decays", pass_ours, fast, 5, options.pairs)
+    alone = products(other, frames)
+    compare(f"{task}: the products alone, beside the loop", alone, one, 5, options.pairs)
+    if options.compile:
+        graph = CompiledLoss(model, objective.fit_loss, objective.parameters())
+        optimizer = Adam(objective.groups(), lr=1e-3, fused=True)
+
+        def compiled() -> None:
+            graph(frames)
+            optimizer.step()
+
+        compare(f"{task}: compiled pass, beside the loop", compiled, one, 5, options.pairs)
+        compare(f"{task}: compiled pass, beside ours", compiled, pass_ours, 5, options.pairs)
 
     x = torch.randn(ROLLOUTS, observation_dim, device=device)
     u = torch.rand(ROLLOUTS, action_dim, device=device) * 2 - 1

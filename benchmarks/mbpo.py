@@ -1,107 +1,86 @@
-"""Where the time of MBPO goes, at the sizes that mbrl-lib was timed at: 7 networks of 4 x 200, 20 updates per step.
+"""MBPO as a whole beside mbrl-lib's: the same task, networks, fits, rollouts and updates per environment step.
 
-    python benchmarks/mbpo.py [environment steps, 250 by default]
-
-InvertedPendulum-v5 stands for mbrl-lib's cart-pole (both have four observations and one action), SAC is 256 x 256 with
-batches of 256. mbrl-lib 0.2.0 took, on two cores and for 1000 environment steps, 133 s: 7.7 ms per SAC update, 2.6 ms
-per batch of model training, and 174 000 rolled out transitions per second. That was another machine on another day:
-figures beside each other say which part is slow, and only runs that take turns say by how much one is faster.
+A turn is one period: one fit of the model (50 epochs), 100 000 one-step rollouts, 250 environment steps and 20 updates
+of SAC after each of them. InvertedPendulum-v5 stands for mbrl-lib's own cart-pole: both have four observations and one
+action, and both libraries have its termination.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import torch
-from lightning.pytorch import Trainer, seed_everything
+from benchmarks.pairs import interleave, ratios, spread
+from benchmarks.peer_mbrl import PERIOD
+from benchmarks.report import Table
+from benchmarks.settings import COMPILED, MBRL, OURS, Settings, running
+from benchmarks.work import Work
 
-from callbacks import SoftTargetUpdate
-from lit_mbrl import models
-from lit_mbrl.algorithms import MBPO
-from lit_mbrl.algorithms import mbpo as module
-from lit_mbrl.data import Dyna
-from lit_mbrl.envs import EnvConfig
-
-WARMUP, UPDATES, STATES = 250, 20, 100_000
-
-
-class Timed(MBPO):
-    """MBPO with a stop watch for each part."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.spent = {"updates": 0.0, "model training": 0.0, "rollouts": 0.0}
-        self.counts = {"updates": 0, "model training": 0, "rollouts": 0}
-
-    def watch(self, part: str, count: int, work: Callable[[], Any]) -> Any:
-        """Does some work and adds its time and number."""
-        start = time.perf_counter()
-        result = work()
-        self.spent[part] += time.perf_counter() - start
-        self.counts[part] += count
-        return result
-
-    def training_step(self, *arguments: Any) -> None:
-        """One SAC update: critics, actor, temperature."""
-        self.watch("updates", 1, lambda: super(Timed, self).training_step(*arguments))
-
-    def fit_model(self, replay: Any) -> dict[str, float]:
-        """Counts batches, each one gradient step of all seven networks."""
-        return self.watch("model training", 0, lambda: super(Timed, self).fit_model(replay))
-
-    def rollout(self, observation: torch.Tensor, length: int) -> Iterator[Any]:
-        """Counts transitions."""
-        steps = self.watch("rollouts", len(observation), lambda: list(super(Timed, self).rollout(observation, length)))
-        yield from steps
+ORDER = (OURS, COMPILED, MBRL)
+TASK, CONFIG = "InvertedPendulum-v5", "paper/mbpo/inverted_pendulum"
+UPDATES, EPOCHS = 20, 50
+# mbrl-lib explores for 5000 steps and fits for the first time a period later.
+LEARNING_STARTS = 5000 + PERIOD
 
 
-def main() -> None:
-    """Runs and prints a table."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
-    seed_everything(0, verbose=False)
-    algorithm = Timed(hidden_sizes=[256, 256])
-    fit = models.fit
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        result = fit(*arguments, **options)
-        algorithm.counts["model training"] += result.steps
-        return result
-
-    module.fit = counted  # type: ignore[attr-defined]
-    data = Dyna(
-        EnvConfig("InvertedPendulum-v5"),
-        total_frames=WARMUP + steps,
-        epoch_frames=10**6,
-        learning_starts=WARMUP,
-        utd_ratio=UPDATES,
-        eval_episodes=1,
-        rollout_batch_size=STATES,
+def works(settings: Settings) -> dict[str, tuple[str, Work]]:
+    """Everybody's work."""
+    period, updates, epochs = (20, 2, 1) if settings.quick else (PERIOD, UPDATES, EPOCHS)
+    ours = (
+        f"--data.utd_ratio={updates}",
+        f"--data.model_train_freq={period}",
+        f"--data.epoch_frames={period}",
+        "--data.real_ratio=0",
+        f"--model.model_max_epochs={epochs}",
+        f"--model.model_patience={epochs}",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            accelerator="cpu",
-            callbacks=[SoftTargetUpdate(0.005)],
-            default_root_dir=folder,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            logger=False,
-            max_epochs=-1,
+    if settings.quick:
+        ours += ("--data.rollout_batch_size=20", "--model.world_model.init_args.hidden_sizes=[8,8,8,8]")
+    common = {"algorithm": CONFIG, "env": TASK, "learning_starts": LEARNING_STARTS}
+    names = [name for name in ORDER if name not in settings.absent]
+    return {
+        name: (
+            name,
+            Work(**common, options=(f"epochs={epochs}", f"updates={updates}"))
+            if name == MBRL
+            else Work(**common, compile=name == COMPILED, options=ours),
         )
-        start = time.perf_counter()
-        trainer.fit(algorithm, data)
-        total = time.perf_counter() - start
-    print(f"{steps} environment steps after a warm-up of {WARMUP}, {torch.get_num_threads()} threads: {total:.1f} s")
-    for part, seconds in algorithm.spent.items():
-        count = algorithm.counts[part]
-        each = f"{count / seconds:,.0f} per second" if part == "rollouts" else f"{seconds / count * 1e3:.2f} ms each"
-        print(f"  {part:<15} {seconds:8.1f} s  {count:>8,}  {each}")
-    print(f"  {'the rest':<15} {total - sum(algorithm.spent.values()):8.1f} s")
+        for name in names
+    }
 
 
-if __name__ == "__main__":
-    main()
+def run(settings: Settings) -> Iterator[Table]:
+    """One table: seconds per 1000 environment steps, by the clock and of the processor, and the ratios."""
+    print("MBPO", flush=True)
+    turn = 40 if settings.quick else PERIOD * UPDATES
+    scale = 1000 / PERIOD
+    processor: dict[str, list[float]] = {}
+    with running(settings, works(settings)) as contenders:
+
+        def block(name: str) -> Callable[[], float]:
+            contender, processor[name] = contenders[name], []
+
+            def once() -> float:
+                wall = contender.turn(turn)
+                processor[name].append(contender.processor)
+                return wall
+
+            return once
+
+        wall = interleave({name: block(name) for name in contenders}, settings.pairs, 1, settings.say)
+    header = [
+        "who",
+        "seconds per 1000 environment steps",
+        "CPU seconds",
+        "mbrl-lib / this one",
+        "in CPU seconds",
+    ]
+    title = f"MBPO on {TASK}, 7 networks of 4 x 200, {UPDATES} updates per environment step"
+    table = Table("mbpo", title, header, raw={"wall": wall, "processor": processor})
+    for name in wall:
+        cells = [str(spread([scale * value for value in seconds[name]])) for seconds in (wall, processor)]
+        if MBRL in wall and name != MBRL:
+            cells += [str(ratios(seconds[MBRL], seconds[name])) for seconds in (wall, processor)]
+        else:
+            cells += ["-", "-"]
+        table.rows.append([name, *cells])
+    yield table

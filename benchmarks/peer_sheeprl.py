@@ -6,20 +6,12 @@ It has its own pins, so it may live in an environment of its own: `python -m ben
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from typing import Any
 
 from benchmarks.work import Work
 from benchmarks.worker import Meter
-
-
-def version(python: str | None) -> str | None:
-    """The version of sheeprl that an interpreter (None: this one) has; None: none."""
-    probe = "import importlib.metadata as m; print(m.version('sheeprl'))"
-    found = subprocess.run([python or sys.executable, "-c", probe], check=False, capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def train(work: Work, meter: Meter) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from benchmarks.ours import can_compile
 from benchmarks.pairs import interleave
-from benchmarks.peer_sheeprl import version
 from benchmarks.work import Work
 from benchmarks.worker import Contender
 
 OURS, COMPILED, SB3, SHEEPRL = "lit_mbrl", "lit_mbrl compiled", "Stable-Baselines3", "sheeprl"
-BARE, BARE_COMPILED = "bare", "bare compiled"
+BARE, BARE_COMPILED, MBRL = "bare", "bare compiled", "mbrl-lib"
 PEERS = (SB3, SHEEPRL)
 # The name in `worker.CONTENDERS`.
 PROGRAM = {OURS: "lit_mbrl", COMPILED: "lit_mbrl", SB3: "sb3", SHEEPRL: "sheeprl"}
-PROGRAM |= {BARE: "bare", BARE_COMPILED: "bare"}
+PROGRAM |= {BARE: "bare", BARE_COMPILED: "bare", MBRL: "mbrl"}
+
+
+def version(package: str, python: str | None) -> str | None:
+    """The version of a package that an interpreter (None: this one) has; None: none."""
+    probe = f"import importlib.metadata as m; print(m.version({package!r}))"
+    found = subprocess.run([python or sys.executable, "-c", probe], check=False, capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Settings:
         threads: of torch, for everybody.
         quick: sizes at which everything runs and nothing is measured.
         sheeprl: the interpreter of an environment with sheeprl; None: this one.
+        mbrl: that of one with mbrl-lib.
         absent: contender to the line that says why it is left out.
         elsewhere: packages of other environments that take part, and their versions.
     """
@@ -42,6 +51,7 @@ class Settings:
     threads: int = 2
     quick: bool = False
     sheeprl: str | None = None
+    mbrl: str | None = None
     absent: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
 
@@ -51,14 +61,16 @@ class Settings:
             self.absent[COMPILED] = "the algorithms have no option `compile`"
         if importlib.util.find_spec("stable_baselines3") is None:
             self.absent[SB3] = "not installed (extra `peers`)"
-        if (found := version(self.sheeprl)) is not None:
-            self.elsewhere["sheeprl"] = found
-        else:
-            self.absent[SHEEPRL] = "not installed (--sheeprl names an environment's python that has it)"
+        for name, package, python in ((SHEEPRL, "sheeprl", self.sheeprl), (MBRL, "mbrl", self.mbrl)):
+            if (found := version(package, python)) is not None:
+                self.elsewhere[package] = found
+            else:
+                self.absent[name] = f"not installed (--{package} names an environment's python that has it)"
         if self.quick:
             for name in (COMPILED, BARE_COMPILED):
                 self.absent.setdefault(name, "compiling takes longer than all of --quick")
-            self.absent.setdefault(SHEEPRL, "no thread of --quick")
+            for name in (SHEEPRL, MBRL):
+                self.absent.setdefault(name, "no thread of --quick")
         for name, reason in self.absent.items():
             print(f"{name}: left out, {reason}", flush=True)
 
@@ -96,7 +108,7 @@ def running(
         for name, (program, work) in works.items():
             key = program, settings.sized(work)
             if key not in known:
-                python = settings.sheeprl if program == SHEEPRL else None
+                python = {SHEEPRL: settings.sheeprl, MBRL: settings.mbrl}.get(program)
                 known[key] = Contender(PROGRAM[program], key[1], python, in_thread=settings.quick)
                 stack.callback(known[key].close)
                 settings.say(f"{name}: ready after {known[key].ready():.1f} s")  # one after the other

@@ -30,6 +30,7 @@ CONTENDERS = {
     "sb3_fruitbot": "benchmarks.fruitbot:train_sb3",
     "lit_mbrl dreamer": "benchmarks.dreamer:train",
     "sheeprl dreamer": "benchmarks.peer_sheeprl_dreamer:train",
+    "mbrl": "benchmarks.peer_mbrl:train",
 }
 
 
@@ -42,7 +43,7 @@ class Meter:
 
     Args:
         reader: the orders: a number of rounds per line.
-        writer: the answers: `started`, `ready`, then seconds per order.
+        writer: the answers: `started`, `ready`, then the seconds of each order, by the clock and of the processor.
 
     Attributes:
         finished: nobody asks for more.
@@ -53,7 +54,7 @@ class Meter:
         self.finished = False
         self._left: int | None = None
         self._is_started = False
-        self._begin = self._stopped = self._outside = 0.0
+        self._begin = self._stopped = self._outside = (0.0, 0.0)
 
     def _answer(self, line: str) -> None:
         self._writer.write(line + "\n")
@@ -67,11 +68,11 @@ class Meter:
 
     def stop_clock(self) -> None:
         """From here on something happens that is not compared."""
-        self._stopped = time.perf_counter()
+        self._stopped = _now()
 
     def start_clock(self) -> None:
         """Up to here."""
-        self._outside += time.perf_counter() - self._stopped
+        self._outside = _add(self._outside, _since(self._stopped))
 
     def tick(self) -> None:
         """Call after every round.
@@ -86,13 +87,28 @@ class Meter:
             self._left -= 1
             if self._left:
                 return
-            self._answer(repr(time.perf_counter() - self._begin - self._outside))
+            wall, processor = _since(_add(self._begin, self._outside))
+            self._answer(f"{wall!r} {processor!r}")
         order = self._reader.readline()
         self.finished = not order
         if self.finished:
             raise Finished
-        self._left, self._outside = int(order), 0.0
-        self._begin = time.perf_counter()
+        self._left, self._outside = int(order), (0.0, 0.0)
+        self._begin = _now()
+
+
+def _now() -> tuple[float, float]:
+    """By the clock, and of this process's processors."""
+    return time.perf_counter(), time.process_time()
+
+
+def _add(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    return first[0] + second[0], first[1] + second[1]
+
+
+def _since(then: tuple[float, float]) -> tuple[float, float]:
+    now = _now()
+    return now[0] - then[0], now[1] - then[1]
 
 
 def serve(name: str, work: Work, reader: IO[str], writer: IO[str]) -> None:
@@ -121,6 +137,9 @@ class Contender:
         in_thread: in a thread of this process, which starts sooner and is no measurement.
         environment: further variables of its process.
 
+    Attributes:
+        processor: seconds that the processors have worked for it in its last turn.
+
     Raises:
         RuntimeError: if it fails.
     """
@@ -133,6 +152,7 @@ class Contender:
         in_thread: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        self.processor = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -173,7 +193,8 @@ class Contender:
         """Seconds of that many rounds."""
         self._orders.write(f"{rounds}\n")
         self._orders.flush()
-        return float(self._read())
+        wall, self.processor = map(float, self._read().split())
+        return wall
 
     def block(self, rounds: int) -> Callable[[], float]:
         """A contender for `pairs.interleave`."""

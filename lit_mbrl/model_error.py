@@ -269,7 +269,7 @@ class Learner:
         example = self.data.others[0]
         self.model = self.factory.build(example["observation"].shape[-1], example["action"].shape[-1])
         (self.objective,) = [each for each in self.factory.objectives(self.model) if each.name == "dynamics"]
-        self.optimizer = Adam(self.objective.parameters(), lr=self.objective.lr, fused=True)
+        self.optimizer = Adam(self.objective.groups(), lr=self.objective.lr, fused=True)
 
 
 def _output(name: str) -> Path:

@@ -178,7 +178,7 @@ class CompiledRound:
         example = [batch[key] for key in keys] + tensors
         with algorithm.tracing():
             graph = make_fx(steps, tracing_mode="fake")(*example)
-        noise, drawn = _hoist_noise(graph)
+        noise, drawn = hoist_noise(graph)
         example += drawn
         compiled = inductor(graph, example)
         count = len(keys)
@@ -301,7 +301,7 @@ def adam(
     return parameter - (lr / correction1) * (exp_avg / denominator), exp_avg, exp_avg_sq
 
 
-def _hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
+def hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
     """Makes the graph's draws of random numbers its last inputs.
 
     Returns:

@@ -21,12 +21,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from lit_mbrl.algorithms.compiled import CannotCompile
+from lit_mbrl.algorithms.compiled_loss import CompiledLoss
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.errors import require
-from lit_mbrl.models import Ensemble, Objective, WorldModelFactory, fit
+from lit_mbrl.models import Descend, Ensemble, Objective, WorldModelFactory, fit
 from lit_mbrl.optim import Adam
 
 
@@ -80,6 +83,8 @@ class MBPO(SAC):
         }
         self._own_optimizers: dict[str, Adam] = {}
         self._saved_optimizers: dict[str, Any] = {}
+        self._compiled_losses: dict[str, CompiledLoss] = {}
+        self._compile_fits = True  # as far as `compile` asks for it, and until it has failed
 
     def check_data(self, data: Any) -> None:
         """Raises `UserError` if the data module has no model buffer."""
@@ -134,13 +139,13 @@ class MBPO(SAC):
         """
         metrics = {"model/epochs": 0.0}
         for objective in self.world_model_factory.objectives(self.world_model):
-            optimizer = self.own_optimizer(f"model/{objective.name}", objective.parameters(), objective.lr)
+            optimizer = self.own_optimizer(f"model/{objective.name}", objective.groups(), objective.lr)
             result = fit(
                 objective,
                 self.model_frames(objective, replay),
                 optimizer,
                 **self.fit_options,
-                descend=self.descend_own(objective.name, optimizer, objective.max_grad_norm),
+                descend=self.descend_own(objective.name, optimizer, self.world_model, objective.max_grad_norm),
                 on_epoch=lambda epoch, errors, name=objective.name: self.tell(
                     f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
                 ),
@@ -161,38 +166,79 @@ class MBPO(SAC):
             frames = replay.sample_sequences(len(replay), length)
         return frames.to(self.device)
 
-    def own_optimizer(self, name: str, parameters: list[nn.Parameter], lr: float) -> Adam:
-        """An optimiser of what is not trained by rounds. Like theirs, its state goes on from a checkpoint's."""
+    def own_optimizer(self, name: str, groups: list[dict[str, Any]], lr: float) -> Adam:
+        """An optimiser of what is not trained by rounds. Like theirs, its state goes on from a checkpoint's.
+
+        Args:
+            groups: parameters, and what is an option of theirs, which goes before the checkpoint's.
+        """
         if name not in self._own_optimizers:
-            optimizer = Adam(parameters, lr=lr, fused=True)
+            optimizer = Adam(groups, lr=lr, fused=True)
             if name in self._saved_optimizers:
                 optimizer.load_state_dict(self._saved_optimizers.pop(name))
-            for group in optimizer.param_groups:
+            for group, own in zip(optimizer.param_groups, groups, strict=True):
+                group |= {option: value for option, value in own.items() if option != "params"}
                 group["lr"] = lr
             self._own_optimizers[name] = optimizer
         return self._own_optimizers[name]
 
-    def descend_own(self, name: str, optimizer: Adam, max_grad_norm: float | None = None) -> Callable[[Tensor], None]:
-        """A function that takes one step on a loss, if that is finite."""
+    def descend_own(self, name: str, optimizer: Adam, module: nn.Module, max_grad_norm: float | None = None) -> Descend:
+        """A function that takes one step on a loss, if that is finite; compiled, where that is asked for.
+
+        Args:
+            name: of the loss, which is the same at every call.
+            optimizer: of the trained parameters.
+            module: has all that the loss reads besides the frames.
+            max_grad_norm: clip the gradient to this norm.
+        """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         holder = SimpleNamespace(optimizer=optimizer)  # as Lightning's optimisers, which the check knows
 
-        def descend(loss: Tensor) -> None:
-            optimizer.zero_grad()
-            loss.backward(inputs=parameters)
+        def descend(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
+            loss = self._compiled_loss(name, loss_of, frames, module, parameters) if whole else None
+            if loss is None:
+                optimizer.zero_grad()
+                loss = loss_of(frames)
+                loss.backward(inputs=parameters)
             if max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             gradients = [parameter.grad for parameter in parameters]
             if self.finite.passes(name, self.grad_steps, holder, loss, gradients, scaled=False):
                 optimizer.step()
+            return loss.detach()
 
         return descend
+
+    def _compiled_loss(
+        self,
+        name: str,
+        loss_of: Callable[[TensorDictBase], Tensor],
+        frames: TensorDictBase,
+        module: nn.Module,
+        parameters: list[nn.Parameter],
+    ) -> Tensor | None:
+        """The loss, its gradients left in the parameters; None: it has to be computed eagerly."""
+        if not (self._compile and self._compile_fits):
+            return None
+        if name not in self._compiled_losses:
+            self._compiled_losses[name] = CompiledLoss(module, loss_of, parameters)
+        try:
+            return self._compiled_losses[name](frames)
+        except CannotCompile as reason:
+            self._compile_fits = False
+            rank_zero_warn(f"model.compile: fits run eagerly, since {name}: {reason}")
+            return None
 
     def tell(self, news: str) -> None:
         """Lets the callbacks know what is going on where no round ends for a while."""
         for callback in self.trainer.callbacks:
             if hasattr(callback, "on_model_work"):
                 callback.on_model_work(self.trainer, self, news)
+
+    def on_fit_start(self) -> None:
+        """Forgets graphs of tensors that may have moved to another device since."""
+        super().on_fit_start()
+        self._compiled_losses = {}
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

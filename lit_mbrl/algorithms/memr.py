@@ -145,15 +145,18 @@ class MEMR(MBPO):
             action: `[M, A]`.
         """
         observation, action = self.normalize(observation), self.in_units_of_behaviour(action)
-        optimizer = self.own_optimizer("behaviour", list(self.behaviour.parameters()), self.behaviour_lr)
-        descend = self.descend_own("behaviour", optimizer)
-        losses = []
+        optimizer = self.own_optimizer("behaviour", [{"params": list(self.behaviour.parameters())}], self.behaviour_lr)
+        descend = self.descend_own("behaviour", optimizer, self.behaviour)
+        frames = TensorDict({"observation": observation, "action": action}, [len(observation)])
+        losses: list[Tensor] = []
+
+        def loss_of(rows: TensorDictBase) -> Tensor:
+            return behaviour_loss(rows["action"], *self.behaviour(rows["observation"])).mean()
+
         for _ in range(self.behaviour_epochs):
             order = torch.randperm(len(observation)).to(observation.device)
             for rows in order.split(self.behaviour_batch_size):
-                loss = behaviour_loss(action[rows], *self.behaviour(observation[rows])).mean()
-                descend(loss)
-                losses.append(loss.detach())
+                losses.append(descend(loss_of, frames[rows], len(rows) == self.behaviour_batch_size))
         self.finite.settle()
         return {"rollout/behaviour_loss": float(torch.stack(losses).mean()), "rollout/weight_exponent": self.beta}
 

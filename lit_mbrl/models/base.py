@@ -72,6 +72,8 @@ class Objective:
         members: number `E` of members that train side by side, each on data of its own.
         member_loss: maps each member's own batch `[E, B]` to losses `[E]`; None for a single member, which has `loss`.
         error: maps hold-out frames, as `batch` says, to the members' errors `[E]`, which end a fit and rank members.
+        weight_decay: parameters to their decay `d`, by which a fit's optimiser adds `d W` to the gradient; what `loss`
+            has as `d / 2 |W|^2` and `member_loss` leaves out. The optimiser does it in its one pass over the weights.
         before_fit: hears of all training frames before a fit (input scaler).
         after_fit: hears of the members' hold-out errors `[E]` after it (elites).
     """
@@ -88,6 +90,7 @@ class Objective:
     members: int = 1
     member_loss: Callable[[TensorDictBase], Tensor] | None = None
     member_parameters: list[nn.Parameter] = field(default_factory=list)
+    weight_decay: dict[nn.Parameter, float] = field(default_factory=dict)
     before_fit: Callable[[TensorDictBase], None] | None = None
     after_fit: Callable[[Tensor], None] | None = None
 
@@ -95,6 +98,17 @@ class Objective:
         """The trained parameters, in a fixed order."""
         modules = [self.modules] if isinstance(self.modules, nn.Module) else self.modules
         return list(chain.from_iterable(module.parameters() for module in modules))
+
+    def fit_loss(self, frames: TensorDictBase) -> Tensor:
+        """What a fit's step descends on, a scalar: the sum of the members' losses, or that of the only one."""
+        return self.loss(frames) if self.member_loss is None else self.member_loss(frames).sum()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The trained parameters as groups for a fit's optimiser: one for each weight decay there is."""
+        by_decay: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            by_decay.setdefault(self.weight_decay.get(parameter, 0.0), []).append(parameter)
+        return [{"params": parameters, "weight_decay": decay} for decay, parameters in by_decay.items()]
 
 
 class WorldModelFactory:

@@ -97,18 +97,20 @@ class EnsembleDynamics(nn.Module):
 
     # ------------------------------------------------------------------ learning
     def loss(self, frames: TensorDictBase) -> Tensor:
-        """Each member's loss `[E]` on its own frames `[E, B]`; their sum is MBPO's, decay and bounds included.
+        """Each member's loss `[E]` on its own frames `[E, B]`; their sum is MBPO's, decay and bounds included."""
+        return self.data_loss(frames) + self.networks.l2(self.weight_decay)
 
-        Gaussian likelihood with the penalty of the shared bounds in equal parts, or squared error; plus weight decay.
+    def data_loss(self, frames: TensorDictBase) -> Tensor:
+        """Each member's loss `[E]` on its own frames `[E, B]` without weight decay.
+
+        Gaussian likelihood with the penalty of the shared bounds in equal parts, or squared error.
         """
         mean, log_var = self(frames["observation"], frames["action"])
         target = targets(frames)
         if log_var is None:
-            loss = ensemble_squared_error(mean, target).mean((1, 2))
-        else:
-            loss = gaussian_nll(mean, log_var, target).mean((1, 2))
-            loss = loss + bound_penalty(self.min_log_var, self.max_log_var) / self.members
-        return loss + self.networks.l2(self.weight_decay)
+            return ensemble_squared_error(mean, target).mean((1, 2))
+        loss = gaussian_nll(mean, log_var, target).mean((1, 2))
+        return loss + bound_penalty(self.min_log_var, self.max_log_var) / self.members
 
     def bootstrapped_loss(self, frames: TensorDictBase) -> Tensor:
         """The members' summed loss, a scalar, each on its own resample, with replacement, of the frames `[B, T]`."""

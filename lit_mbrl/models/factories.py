@@ -112,7 +112,7 @@ class Ensemble(WorldModelFactory):
         hidden_sizes: hidden layers of each network.
         activation: swish, relu or tanh.
         probabilistic: predict mean and variance by maximum likelihood; otherwise the mean by squared error.
-        weight_decay: of each layer in turn, the last one included; as part of the loss, `decay / 2 |W|^2`.
+        weight_decay: of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss.
         lr: Adam's learning rate.
         propagation: `"sample"` a probabilistic elite's prediction or take its `"mean"`.
         termination: `"known"` by the task's rule, `"learned"` by a head on observation and action, or `"auto"`: known
@@ -208,8 +208,9 @@ class Ensemble(WorldModelFactory):
                 length=1,
                 repeat=True,
                 members=self.num_members,
-                member_loss=dynamics.loss,
+                member_loss=dynamics.data_loss,
                 member_parameters=list(dynamics.networks.parameters()),
+                weight_decay=dict(zip(dynamics.networks.weights, self.weight_decay, strict=True)),
                 before_fit=dynamics.fit_scaler,
                 after_fit=dynamics.choose_elites,
             )

@@ -19,6 +19,9 @@ from lit_mbrl import ranks
 from lit_mbrl.errors import RunFailed
 from lit_mbrl.models.base import Objective
 
+# Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
+Descend = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -84,7 +87,7 @@ def fit(
     patience: int = 5,
     max_epochs: int | None = None,
     holdout: TensorDictBase | None = None,
-    descend: Callable[[Tensor], None] | None = None,
+    descend: Descend | None = None,
     on_epoch: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
     """Trains one objective of a world model on all frames, with MBPO's numbers by default.
@@ -95,15 +98,15 @@ def fit(
     Args:
         objective: what is trained: vectorised members, or a single one.
         frames: `[N]` transitions or `[N, T]` sequences, as `objective.batch` says, N >= 2; on the model's device.
-        optimizer: of `objective.parameters()`; it goes on from fit to fit, as the weights do.
+        optimizer: of `objective.groups()`; it goes on from fit to fit, as the weights do.
         batch_size: frames per member and step.
         holdout_ratio: fraction held out, at least one frame and at most `max_holdout`.
         improvement: see `BestEpochs`.
         patience: see `BestEpochs`.
         max_epochs: stop after so many at the latest.
         holdout: frames to hold out instead of a fraction of the others.
-        descend: takes a gradient step on a scalar loss; None: one without finite check or devices, but for a RunFailed
-            where the loss is not finite.
+        descend: takes a gradient step on a scalar loss of a batch; None: one without finite check or devices, but for a
+            RunFailed where the loss is not finite.
         on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.
     """
     assert len(frames) >= (2 if holdout is None else 1), "a fit needs a frame to learn from and one to hold out"
@@ -121,10 +124,8 @@ def fit(
     best, kept = BestEpochs(objective.members, improvement, patience), _Snapshots(objective)
     while not best.stop and (max_epochs is None or best.epoch < max_epochs):
         for chosen in samples.split(batch_size, dim=1)[:num_batches]:
-            if objective.member_loss is None:
-                descend(objective.loss(training[chosen[0]]))
-            else:
-                descend(objective.member_loss(training[chosen]).sum())
+            single = objective.member_loss is None
+            descend(objective.fit_loss, training[chosen[0] if single else chosen], chosen.shape[1] == batch_size)
         samples = shuffled(samples)
         errors = holdout_errors(objective, holdout)
         kept.keep(best.update(errors))
@@ -182,7 +183,8 @@ class _Descend:
         self.objective, self.optimizer = objective, optimizer
         self.parameters = objective.parameters()
 
-    def __call__(self, loss: Tensor) -> None:
+    def __call__(self, loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
+        loss = loss_of(frames)
         if not torch.isfinite(loss):
             raise RunFailed(f"the loss of {self.objective.name!r} is not finite; the step was not taken")
         self.optimizer.zero_grad()
@@ -190,3 +192,4 @@ class _Descend:
         if self.objective.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.objective.max_grad_norm)
         self.optimizer.step()
+        return loss.detach()

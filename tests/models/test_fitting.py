@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -79,6 +80,7 @@ class Recorder:
         self.weight = nn.Parameter(torch.zeros(len(curves), 1))
         self.seen: list[Tensor] = []
         self.held_out: list[Tensor] = []
+        self.whole: list[bool] = []
         self.scaled: list[Tensor] = []
         self.ranked: list[Tensor] = []
         module = nn.Module()
@@ -111,9 +113,11 @@ class Recorder:
     def fit(self, size: int, **options: Any) -> Any:
         frames = TensorDict({"number": torch.arange(size), "action": torch.zeros(size, A)}, [size])
 
-        def count(loss: Tensor) -> None:  # the weight is the number of steps
+        def count(loss_of: Any, frames: TensorDict, whole: bool) -> Tensor:  # the weight is the number of steps
+            self.whole.append(whole)
             with torch.no_grad():
                 self.weight += 1.0
+            return loss_of(frames)
 
         return fit(self.objective, frames, None, descend=count, **options)
 
@@ -144,6 +148,7 @@ def test_an_epoch_is_every_member_s_set_once_in_a_new_order() -> None:
     recorder = Recorder([[1.0] * 3] * 2)
     recorder.fit(60, batch_size=20, max_epochs=3)  # 48 frames: batches of 20, 20 and 8
     assert [b.shape for b in recorder.seen] == [(2, 20), (2, 20), (2, 8)] * 3
+    assert recorder.whole == [True, True, False] * 3
     epochs = [torch.cat(recorder.seen[k : k + 3], 1) for k in (0, 3, 6)]
     for later in epochs[1:]:
         assert torch.equal(later.sort(1).values, epochs[0].sort(1).values)
@@ -233,6 +238,33 @@ def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
     optimizer = torch.optim.Adam(objective.parameters())
     steps = sum(fit(objective, frames, optimizer, max_epochs=2).steps for _ in range(2))
     assert {int(state["step"]) for state in optimizer.state.values()} == {steps} == {4}
+
+
+def test_the_optimiser_s_weight_decay_is_that_of_the_loss() -> None:
+    """A step of the fit, whose optimiser decays, beside one of plain descent on the loss that has the decay in it."""
+    frames, lr = smooth_frames(20), 0.1
+    factory = Ensemble(E, 2, [8], weight_decay=[0.5, 2.0])
+    torch.manual_seed(0)
+    fitted, written = factory.build(O, A), factory.build(O, A)
+    written.load_state_dict(fitted.state_dict())
+    (objective,) = [each for each in factory.objectives(fitted) if each.name == "dynamics"]
+    groups = objective.groups()
+    assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.5, 2.0]
+    assert {p for group in groups for p in group["params"]} == set(fitted.dynamics.parameters())
+    drawn: list[TensorDict] = []
+    loss = objective.member_loss
+
+    def watched(batch: TensorDict) -> Tensor:
+        drawn.append(batch)
+        return loss(batch)
+
+    objective = dataclasses.replace(objective, member_loss=watched)
+    fit(objective, frames, torch.optim.SGD(groups, lr=lr), batch_size=20, max_epochs=1)
+    written.dynamics.input_mean.copy_(fitted.dynamics.input_mean)
+    written.dynamics.input_std.copy_(fitted.dynamics.input_std)
+    written.dynamics.loss(drawn[0]).sum().backward()
+    for moved, start in zip(fitted.dynamics.parameters(), written.dynamics.parameters(), strict=True):
+        torch.testing.assert_close(moved.detach(), start.detach() - lr * start.grad)
 
 
 def test_clipping_bounds_the_gradient() -> None:
