@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -33,7 +33,7 @@ from lit_mbrl.data.episodes import EpisodeMeter
 from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay import Replay, Storage, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
@@ -53,11 +53,13 @@ class OffPolicy(Evaluated, LightningDataModule):
         batch_size: transitions per round, of all devices together.
         sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
         capacity: transitions kept, by each device.
-        storage: `"memory"`, or `"memmap"` for a replay on disk.
+        storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
         eval_episodes: deterministic episodes per evaluation.
     """
 
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
+    # Not the option's own default: where a config names a subclass later, this class's defaults stay.
+    default_storage: ClassVar[Storage] = "memory"
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
     only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", "env")
 
@@ -72,7 +74,7 @@ class OffPolicy(Evaluated, LightningDataModule):
         batch_size: int = 256,
         sequence_batch_size: int | None = None,
         capacity: int = 1_000_000,
-        storage: Literal["memory", "memmap"] = "memory",
+        storage: Storage | None = None,
         eval_episodes: int = 10,
     ) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class OffPolicy(Evaluated, LightningDataModule):
         self.batch_size = batch_size
         self.sequence_batch_size = sequence_batch_size or batch_size
         self.capacity = min(capacity, total_frames + frames_per_batch)
-        self.storage = storage
+        self.storage: Storage = storage or self.default_storage
         self.eval_episodes = eval_episodes
 
         self.clock = Clock(total_frames, epoch_frames, learning_starts, self.utd_ratio)
