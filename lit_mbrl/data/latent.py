@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -20,6 +20,7 @@ from lit_mbrl import ranks
 from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.episode_replay import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
 from lit_mbrl.data.off_policy import OffPolicy
+from lit_mbrl.data.replay import Storage
 from lit_mbrl.envs import EnvConfig, VectorEnv
 from lit_mbrl.errors import require
 
@@ -36,7 +37,7 @@ class Sequences(OffPolicy):
         sequence_length: T, frames of a sequence.
         batch_size: B, sequences per round, of all devices together.
         capacity: frames kept by each device, the first of every episode included.
-        storage: where observations are: `"memmap"`, a file in the run folder, or `"memory"`.
+        storage: where observations are: `"memmap"`, a file in the run folder, or `"memory"`; None: in the file.
         episode_choice: `"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform
             over all sequences.
         short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
@@ -49,6 +50,7 @@ class Sequences(OffPolicy):
     """
 
     stored: ClassVar[str] = "frames"
+    default_storage: ClassVar[Storage] = "memmap"
     only_at_start: ClassVar[tuple[str, ...]] = (*OffPolicy.only_at_start, "pretrain_rounds")
     # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `pictured`.
     evaluated_keys: ClassVar[Sequence[Any]] = (
@@ -64,7 +66,7 @@ class Sequences(OffPolicy):
         sequence_length: int = 50,
         batch_size: int = 50,
         capacity: int = 1_000_000,
-        storage: Literal["memory", "memmap"] = "memmap",
+        storage: Storage | None = None,
         episode_choice: EpisodeChoice = "episodes",
         short_episodes: ShortEpisodes = "skip",
         pretrain_rounds: int = 0,

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDictBase
@@ -26,7 +26,7 @@ from lit_mbrl.data.clock import Clock
 from lit_mbrl.data.collecting import Collecting
 from lit_mbrl.data.disk import COPIES, frames_in_files
 from lit_mbrl.data.episode_replay import EpisodeReplay
-from lit_mbrl.data.replay import Replay, predicted_bytes, require_room
+from lit_mbrl.data.replay import Replay, Storage, predicted_bytes, require_room
 from lit_mbrl.data.replay_files import ReplayFiles
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.errors import require
@@ -45,11 +45,13 @@ class OffPolicy(Collecting):
         batch_size: transitions per round, of all devices together.
         sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
         capacity: transitions kept, by each device.
-        storage: `"memory"`, or `"memmap"` for a replay on disk.
+        storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
         eval_episodes: deterministic episodes per evaluation.
     """
 
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
+    # Not the option's own default: where a config names a subclass later, this class's defaults stay.
+    default_storage: ClassVar[Storage] = "memory"
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
     only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", *Collecting.only_at_start)
 
@@ -64,7 +66,7 @@ class OffPolicy(Collecting):
         batch_size: int = 256,
         sequence_batch_size: int | None = None,
         capacity: int = 1_000_000,
-        storage: Literal["memory", "memmap"] = "memory",
+        storage: Storage | None = None,
         eval_episodes: int = 10,
     ) -> None:
         require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
@@ -103,7 +105,7 @@ class OffPolicy(Collecting):
         self.batch_size = batch_size
         self.sequence_batch_size = sequence_batch_size or batch_size
         self.capacity = min(capacity, total_frames + frames_per_batch)
-        self.storage = storage
+        self.storage: Storage = storage or self.default_storage
         self.replay: Any = None  # what `make_replay` returned
         self._files: ReplayFiles | None = None
 

@@ -27,6 +27,7 @@ from torchrl.data.replay_buffers.samplers import RandomSampler
 from lit_mbrl.data.rows import Rows
 from lit_mbrl.errors import UserError
 
+Storage = Literal["memory", "memmap"]
 STORED = (
     "observation",
     "action",

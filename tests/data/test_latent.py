@@ -144,6 +144,11 @@ def test_frames_are_logged_beside_steps() -> None:
     assert data.spec.max_episode_steps == 6
 
 
+def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
+    assert make_sequences(storage=None).storage == Sequences(EnvConfig(LIGHT)).storage == "memmap"
+    assert make_data().storage == "memory"
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -175,7 +180,7 @@ def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixt
         fit(Remembers(), data, default_root_dir=tmp_path)
     assert "replay: 50 frames, 0.0 MB in memmap when full" in caplog.text
     huge = make_sequences(storage="memmap", capacity=10**9, total_frames=10**15)
-    with pytest.raises(UserError, match="--data.capacity=.* GB: expected at most the free disk space"):
+    with pytest.raises(UserError, match=r"--data.capacity=.* GB: expected at most the free disk space"):
         huge.check(str(tmp_path))
 
 
