@@ -1,11 +1,15 @@
 """PPO with IMPALA's network on Procgen's FruitBot: frames per second of lit_mbrl and of Stable-Baselines3, in turns.
 
     python -m benchmarks.fruitbot [--pairs 3] [--rollouts 1] [--threads 2]
+    python -m benchmarks.fruitbot --network
 
 Equal settings: 16 environments, rollouts of 64 steps, 3 epochs of minibatches of 256 frames, the same pools of games.
 Stable-Baselines3 has the network as it is usually written, in float32 and with the channels first; lit_mbrl has it as
 conf/fruitbot/ppo.yaml does, channels last and bfloat16 where it is exact enough, and a third contender, float32, shows
 what the number format is worth. Needs the extras `procgen` and `peers`.
+
+The second command takes the network alone, on one thread, and counts frames per second of processor time, which other
+programs disturb less.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -155,6 +160,42 @@ def train_sb3(work: Work, meter: Meter) -> None:
     agent.learn(sys.maxsize, callback=RolloutTicks())
 
 
+def network(frames: int = 512, repeats: int = 3) -> Table:
+    """Forward and backward passes of the network, in several formats; at last with freed memory kept."""
+    from lit_mbrl.data.allocator import keep_freed_memory
+    from lit_mbrl.networks import Impala
+
+    torch.set_num_threads(1)
+    pictures = torch.randint(0, 256, (frames, 3, 64, 64), dtype=torch.uint8)
+
+    def speed(channels_last: bool, half: bool, size: int) -> str:
+        encoder, best = Impala((3, 64, 64), channels_last=channels_last), float("inf")
+        for _ in range(repeats):
+            start = time.process_time()
+            for part in pictures.split(size):
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    features = encoder(part)
+                features.float().square().mean().backward()
+            encoder.zero_grad()
+            best = min(best, time.process_time() - start)
+        return f"{frames / best:,.0f}"
+
+    table = Table(
+        "impala", f"IMPALA's network on {frames} pictures: frames per second of processor time", ["", "frames/s"]
+    )
+    for name, arguments in (
+        ("float32, channels first", (False, False, frames)),
+        ("float32, channels last", (True, False, frames)),
+        ("bfloat16, channels last", (True, True, frames)),
+        ("the same in passes of 128", (True, True, 128)),
+    ):
+        table.rows.append([name, speed(*arguments)])
+    keep_freed_memory()
+    for name, size in (("bfloat16, channels last, freed memory kept", frames), ("the same in passes of 128", 128)):
+        table.rows.append([name, speed(True, True, size)])
+    return table
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fruitbot", description=__doc__, allow_abbrev=False)
@@ -162,7 +203,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rollouts", type=int, default=1, help=f"rollouts of {FRAMES} frames of each in a pair")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's threads, for everybody")
     parser.add_argument("--compiled", action="store_true", help="with a contender that compiles its rounds")
+    parser.add_argument("--network", action="store_true", help="the network alone")
     args = parser.parse_args(argv)
+    if args.network:
+        table = network()
+        table.origin = origin("python -m benchmarks.fruitbot --network", 1)
+        print(table.markdown())
+        return
     works = {
         OURS: ("fruitbot", Work(threads=args.threads)),
         FLOAT32: ("fruitbot", Work(threads=args.threads, options=("--trainer.precision=32-true",))),

@@ -99,7 +99,8 @@ def test_command_draws_bars(tmp_path: Path, figures: list[Any], capfd: pytest.Ca
     assert main(["plot", str(tmp_path / "runs"), "--at=1000000,2000000", f"--out={tmp_path / 'c'}"]) == 0
     first, second = figures[0].axes
     assert (first.get_title(), second.get_title()) == ("1,000,000 steps", "2,000,000 steps")
-    assert [label.get_text() for label in first.get_xticklabels()] == ["EntropyBonusPPO", "MaxEntPPO", "PPO"]
+    ticks = [label.get_text().split() for label in first.get_xticklabels()]
+    assert ticks == [["EntropyBonusPPO", "2.0"], ["MaxEntPPO", "3.0"], ["PPO", "1.0"]]
     assert [patch.get_height() for patch in second.patches] == [12, 13, 11]
     colours = [[patch.get_facecolor() for patch in panel.patches] for panel in (first, second)]
     assert colours[0] == colours[1] and len(set(colours[0])) == 3

@@ -20,6 +20,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_mbrl import ranks
+from lit_mbrl.data.allocator import keep_freed_memory
 from lit_mbrl.data.clock import RolloutClock
 from lit_mbrl.data.collecting import Collecting
 from lit_mbrl.data.random_state import get_random_state, set_random_state
@@ -125,6 +126,11 @@ class OnPolicy(Collecting):
         """Raises `UserError` unless the algorithm learns from rollouts."""
         name = type(algorithm).__name__
         require(hasattr(algorithm, "prepare_rollout"), "data", "OnPolicy", f"lit_mbrl.data.OffPolicy for {name}")
+
+    def make_room(self) -> None:
+        """Prepares for the large activations of pictures, if there are any."""
+        if self.spec.pixels:
+            keep_freed_memory()
 
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:

@@ -86,7 +86,7 @@ def draw_bars(bars: Sequence[Bar], metric: str, kind: str) -> Figure:
     steps = sorted({bar.env_steps for bar in bars})
     labels = sorted({bar.label for bar in bars}, key=natural)
     with matplotlib.rc_context(matplotlib.rcParamsDefault | RC):
-        width, height = max(2.6 * len(steps), 4.2), 3.4 * len(tasks)
+        width, height = max((0.6 + 0.9 * len(labels)) * len(steps), 4.2), 3.4 * len(tasks)
         figure = Figure(figsize=(width, height), layout="constrained")
         panels = figure.subplots(len(tasks), len(steps), squeeze=False, sharey="row")
         for row, task in zip(panels, tasks, strict=True):
@@ -110,8 +110,9 @@ def _panel(panel: Axes, bars: Sequence[Bar], labels: Sequence[str]) -> None:
         elif bar.std is not None:
             low, high = value - bar.std, value + bar.std
         panel.errorbar(place, value, [[value - low], [high - value]], color="0.2", capsize=3, linewidth=1)
-        panel.annotate(f"{value:.1f}", (place, value), (3, 2), textcoords="offset points", fontsize=7)
-    panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels], fontsize=7)
+    values = {bar.label: f"{float(bar.value.value):.1f}" for bar in bars}
+    names = ["\n".join([*label.split(), values.get(label, "-")]) for label in labels]
+    panel.set_xticks(range(len(labels)), names, fontsize=7)
     panel.set_xlim(-0.6, len(labels) - 0.4)
     panel.grid(axis="x", visible=False)
     panel.axhline(0, color="0.4", linewidth=0.6)
