@@ -28,18 +28,18 @@ TINY = [
 _ROLLOUTS = ["--data.env.num_envs=2", "--data.rollout_steps=10", "--data.num_epochs=2", "--data.batch_size=4"]
 _OFF_POLICY = ("--data.learning_starts", "--data.batch_size")
 TINY_ON_POLICY = [option for option in TINY if not option.startswith(_OFF_POLICY)] + _ROLLOUTS
-# The same for models with a latent state, on vectors: pictures have tests of their own.
+# The same for models with a latent state, on the pictures of their configs.
 TINY_LATENT = [
-    *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size="))),
-    "--data.env.name=Pendulum-v1",
-    "--data.env.pixels=null",
-    "--data.env.action_repeat=1",
+    *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size=", "--trainer.log_"))),
+    "--trainer.log_every_n_steps=3",
     "--data.frames_per_batch=4",
     "--data.pretrain_rounds=1",
     "--data.batch_size=4",
     "--data.sequence_length=4",
+    "--model.depth=2",
     *(f"--model.{size}=8" for size in ("deter", "stoch", "hidden", "units")),
 ]
+TINY_PLANNER = ["--model.planner.num_candidates=8", "--model.planner.num_elites=2", "--model.planner.iterations=2"]
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
@@ -50,7 +50,9 @@ def tiny(config: Path | str) -> list[str]:
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
-    return TINY_LATENT if path.stem in LATENT else TINY
+    if path.stem in LATENT:
+        return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
+    return TINY
 
 
 class SendSignal(Callback):
@@ -89,7 +91,7 @@ def load(checkpoint: Path) -> dict[str, Any]:
     The state of the data module is under `"OffPolicy"`, whichever data module the run had.
     """
     content = torch.load(checkpoint, weights_only=True)
-    for name in ("Dyna", "PrioritizedDyna", "OnPolicy"):
+    for name in ("Dyna", "PrioritizedDyna", "OnPolicy", "Sequences"):
         if name in content:
             content["OffPolicy"] = content.pop(name)
     data = content.get("OffPolicy", {})

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.cli import CONF, main
-from tests.command_line import NO_WANDB, load, rows, same, tiny
+from tests.command_line import LATENT, NO_WANDB, load, rows, same, tiny
 
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
 MUJOCO = ["--data.env.name=HalfCheetah-v5"]
@@ -114,8 +114,11 @@ def test_kill_at_a_random_moment(draw: random.Random) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", [[], MUJOCO], ids=["its own", "MuJoCo"])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("config", "env"),
+    [(config, env) for config in CONFIGS for env in ([], MUJOCO) if not (env and config in LATENT)],
+    ids=lambda value: value if isinstance(value, str) else "MuJoCo" if value else "its own",
+)
 def test_kill_every_config_at_a_random_moment(config: str, env: list[str], draw: random.Random) -> None:
     compare(arguments(config, *env), draw)
 

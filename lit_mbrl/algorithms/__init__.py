@@ -8,6 +8,7 @@ from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEn
 from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.planet import PlaNet
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
@@ -31,5 +32,6 @@ __all__ = [
     "MaxEntDreamer",
     "MaxEntExploration",
     "MaxEntPPO",
+    "PlaNet",
     "RevisedDreamer",
 ]
