@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,44 @@ def test_algorithm_1_line_by_line(name: str, monkeypatch: pytest.MonkeyPatch) ->
     for index, slot in enumerate(slots.tolist()):
         if slot not in slots[index + 1 :].tolist():
             assert mass[slot].item() == pytest.approx(expected[index].item(), rel=1e-4)
+
+
+def test_the_first_events_are_those_written_out_from_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines 15 and 16 and eq. 4 by torch's distributions and Adam, over the events of a run, from its first on."""
+    algorithm, data = make("memr")
+    events: list[tuple[Any, ...]] = []
+    fit_behaviour = algorithm.fit_behaviour
+
+    def watched(observation: torch.Tensor, action: torch.Tensor) -> dict[str, float]:
+        before, random = copy.deepcopy(algorithm.behaviour), torch.get_rng_state()
+        metrics = fit_behaviour(observation, action)
+        after = copy.deepcopy(algorithm.behaviour)
+        events.append((before, random, after, observation, action, algorithm.priority_mass(observation, action)))
+        return metrics
+
+    monkeypatch.setattr(algorithm, "fit_behaviour", watched)
+    fit(algorithm, data)
+    psi = events[0][0]
+    optimizer = torch.optim.Adam(psi.parameters(), lr=algorithm.behaviour_lr)
+    for _, random, after, observation, action, mass in events:
+        torch.set_rng_state(random)
+        for rows in torch.randperm(len(action)).split(algorithm.behaviour_batch_size):
+            mean, log_std = psi(observation[rows])
+            density = torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1)
+            optimizer.zero_grad()
+            (-density.log_prob(action[rows]).mean()).backward()
+            optimizer.step()
+        for ours, expected in zip(after.parameters(), psi.parameters(), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            mean, log_std = psi(observation)
+        for i in range(len(action)):
+            priority = 0.0
+            for a, m, s in zip(action[i].tolist(), mean[i].tolist(), log_std[i].tolist(), strict=True):
+                sigma = math.exp(s)
+                likelihood = math.exp(-((a - m) ** 2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
+                priority += -math.log(math.sqrt(2 * math.pi) * likelihood * sigma)
+            assert mass[i].item() == pytest.approx(max(priority, 1e-6) ** 0.6, rel=1e-2, abs=1e-3)
 
 
 def test_a_round_reads_one_segment_and_its_weights() -> None:
