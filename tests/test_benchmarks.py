@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 from tensordict import TensorDict
 
-from benchmarks import parts
+from benchmarks import bare_ppo, parts
 from benchmarks.__main__ import SECTIONS, _without_paths, main
 from benchmarks.bare_updates import Losses, compiled_round, eager_round
 from benchmarks.checkpoint_cost import NEW
@@ -21,7 +22,8 @@ from benchmarks.pairs import interleave, ratios, spread
 from benchmarks.report import BEGIN, END, Table, origin, write
 from benchmarks.work import Work
 from benchmarks.worker import Contender, Finished, Meter
-from lit_mbrl.algorithms import DDPG, SAC, TD3, Algorithm
+from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3, Algorithm
+from lit_mbrl.envs import Spec
 from lit_mbrl.envs.pool import LocalPool
 
 TASKS = ["Pendulum-v1", "HalfCheetah-v5"]
@@ -73,6 +75,43 @@ def test_quick_fills_every_table(sections: list[str], tmp_path: Path, monkeypatc
         if name in sections:
             assert all(float(seconds) > 0 for seconds in tables[f"{name}_speed"]["raw"][TASKS[0]]["lit_mbrl"])
             assert all("-" not in (row[1], row[5]) for row in tables[f"{name}_speed"]["rows"])
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_bare_ppo_takes_our_steps(discrete: bool) -> None:
+    """The same loss, and after some steps the same weights, whether run operation by operation or as a graph."""
+    work = Work("ppo", hidden=(8, 8), lr=1e-2)
+    torch.manual_seed(0)
+    ours = PPO(hidden_sizes=[8, 8])
+    ours.build_for(Spec("made up", 3, 2, discrete=discrete))
+    agents = []
+    for make in (bare_ppo.eager_step, partial(bare_ppo.compiled_step, backend="eager")):
+        agent = bare_ppo.Agent(work, 3, 2, discrete)
+        for net, module in ((agent.actor, ours.actor), (agent.critic, ours.critic)):
+            weights = [value for name, value in module.named_parameters() if name != "log_std"]
+            for mine, theirs in zip(net, weights, strict=True):
+                mine.copy_(theirs.detach())
+        agents.append((agent, make(agent)))
+    generator = torch.Generator().manual_seed(1)
+    for number in range(3):
+        observation, noise = (torch.randn(16, width, generator=generator) for width in (3, 2))
+        action = torch.randint(2, (16,), generator=generator) if discrete else noise
+        old, advantage, value = torch.randn(3, 16, generator=generator).unbind()
+        old = 0.1 * old - 2.0
+        batch = {"observation": observation, "action": action, "log_prob": old, "value": value, "advantage": advantage}
+        rows = {
+            name: row.unsqueeze(-1) if name in ("log_prob", "value", "advantage") else row
+            for name, row in batch.items()
+        }
+        packed = (observation, action, old, advantage, advantage + value)
+        if number == 0:
+            for agent, _step in agents:
+                found = agent.loss(agent.parameters, packed)
+                torch.testing.assert_close(found, ours.loss(TensorDict(rows, [16])))
+        for _agent, step in agents:
+            step(packed)
+    for first, second in zip(agents[0][0].parameters, agents[1][0].parameters, strict=True):
+        torch.testing.assert_close(first.detach(), second.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_filling_keeps_what_is_not_measured(tmp_path: Path) -> None:

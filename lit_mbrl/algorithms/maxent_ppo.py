@@ -44,8 +44,6 @@ from lit_mbrl.errors import require
 from lit_mbrl.losses import max_entropy_advantage, standardized
 from lit_mbrl.returns import discounted_sums
 
-_PAPER = "On-Policy Maximum Entropy Deep Reinforcement Learning"
-
 
 class EntropyBonusPPO(PPO):
     """`L^REG`: PPO with an entropy bonus (eq. 9 of arXiv 1707.06347v2).
@@ -86,7 +84,7 @@ class MaxEntPPO(PPO):
         **kwargs: of `PPO`.
     """
 
-    paper = _PAPER
+    paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
     coefficients: tuple[str, ...] = ("entropy_coeff",)
 
     def __init__(
@@ -120,7 +118,7 @@ class MaxEntBonusPPO(MaxEntPPO):
         **kwargs: of `MaxEntPPO` and `PPO`.
     """
 
-    paper = _PAPER
+    paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
     coefficients = ("entropy_coeff", "bonus_coeff")
 
     def __init__(self, bonus_coeff: float = 0.01, **kwargs: Any) -> None:
@@ -143,7 +141,7 @@ class FullMaxEntPPO(MaxEntPPO):
         **kwargs: of `MaxEntPPO` and `PPO`.
     """
 
-    paper = _PAPER
+    paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
 
     def prepare_rollout(self, frames: TensorDictBase) -> TensorDictBase:
         """See `PPO.prepare_rollout`; `"done"` `[T, N, 1]` is kept, too."""
