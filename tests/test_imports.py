@@ -62,7 +62,7 @@ ENTRY_POINTS = {
     "lit_mbrl.video",
 }
 OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.hooks", "lit_mbrl.ranks"}
-HEAVY = {"pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib", "imageio"}
+HEAVY = {"envpool", "pybullet", "pybullet_envs_gymnasium", "dm_control", "mujoco", "wandb", "matplotlib", "imageio"}
 
 
 class Import(NamedTuple):
