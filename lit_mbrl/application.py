@@ -392,9 +392,9 @@ class Application(LightningCLI):
             return ", ".join(parts) + "."
         checkpoints = "{last,best}" if len(found) == 2 else found[0]
         best = shlex.quote(str(shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")))
-        watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
-        if is_game(self.datamodule.env.name):  # they open no window
-            watch = f"video --ckpt_path {best}"
+        watch = f"video --ckpt_path {best}"
+        if not is_game(self.datamodule.env.name):  # games open no window
+            watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
         return (
             f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
             f"config.yaml. Watch it: python -m lit_mbrl {watch}"
