@@ -194,6 +194,7 @@ def test_parts_add_up_to_the_round() -> None:
         "replay: sample",
         "prepare the batch",
         "updates: the rest",
+        "updates: are they finite",
         *(
             f"updates: {update}, {part}"
             for update in ("critic", "actor", "alpha")

@@ -166,3 +166,5 @@ class MaxEntExploration(Dreamer):
 
 class MaxEntDreamer(MaxEntExploration, RevisedDreamer):
     """Maximum Entropy Dreamer: the Revised Dreamer with maximum-entropy exploration."""
+
+    paper = "Svidchenko and Shpilman 2021, arXiv 2112.01195"

@@ -99,6 +99,7 @@ def test_what_is_recorded(runs: list[FakeRun]) -> None:
         "action_dim": 1,
         "discrete": False,
         "max_episode_steps": 20,
+        "observation_shape": (3,),
     }
     assert run.config["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert run.config["versions"]["mujoco"] == importlib.metadata.version("mujoco")
