@@ -66,7 +66,13 @@ def fit(
     ckpt_path = options.pop("ckpt_path", None)
     seed_everything(seed, verbose=False)
     trainer = make_trainer(*callbacks, **options)
-    trainer.fit(algorithm, data, ckpt_path=ckpt_path, weights_only=True)
+    try:
+        trainer.fit(algorithm, data, ckpt_path=ckpt_path, weights_only=True)
+    except BaseException:
+        # Lightning has no teardown after an exception, and PyBullet breaks the running simulators when the garbage
+        # collector closes a forgotten one at whatever moment.
+        data.teardown("fit")
+        raise
     return trainer
 
 
