@@ -1,4 +1,4 @@
-"""TD3's rounds beside Stable-Baselines3's, on the same networks, batches and noise: prints the largest difference.
+"""TD3's and PPO's rounds beside Stable-Baselines3's, on the same networks, batches and noise: the largest difference.
 
 pip install -e '.[peers]'
 python benchmarks/updates_against_sb3.py
@@ -17,7 +17,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from callbacks import SoftTargetUpdate
-from lit_mbrl.algorithms import TD3
+from lit_mbrl.algorithms import PPO, TD3
+from lit_mbrl.envs import EnvConfig, describe
+from lit_mbrl.optim import clip_
 
 SIZE, ROUNDS = 256, 40
 
@@ -38,7 +40,8 @@ def batch() -> TensorDict:
     )
 
 
-def main() -> None:
+def td3() -> None:
+    """Critics, delayed policy and targets, on Pendulum's sizes."""
     torch.manual_seed(0)
     peer = stable_baselines3.TD3(
         "MlpPolicy",
@@ -83,8 +86,48 @@ def main() -> None:
         follow.on_train_batch_end(None, module)
     for name, (mine, theirs) in pairs.items():
         difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
-        print(f"{name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
+        print(f"TD3, {name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
+
+
+def ppo() -> None:
+    """Minibatches of 64 made-up frames on HalfCheetah-v5's sizes, with SB3's own `train`."""
+    torch.manual_seed(0)
+    peer = stable_baselines3.PPO("MlpPolicy", gymnasium.make("HalfCheetah-v5"), 3e-4, n_epochs=1, device="cpu")
+    peer.set_logger(configure(None, []))
+    ours = PPO(hidden_sizes=[64, 64], lr=3e-4)
+    ours.build_for(describe(EnvConfig("HalfCheetah-v5")))
+    body, policy = peer.policy.mlp_extractor, peer.policy
+    actor = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
+    critic = [*body.value_net.parameters(), *policy.value_net.parameters()]
+    mine = [*ours.actor.mean.parameters(), ours.actor.log_std, *ours.critic.parameters()]
+    with torch.no_grad():
+        torch._foreach_copy_(mine, [*actor, *critic])
+    (optimizer,), (update,) = ours.configure_optimizers(), ours.update_list
+    for _ in range(ROUNDS):
+        observation = torch.randn(64, 17)
+        with torch.no_grad():
+            action = ours.explore(observation, torch.zeros(64, 1, dtype=torch.bool))
+            log_prob, _, value = ours.evaluate(observation, action)
+        frames = {"observation": observation, "action": action, "value": value}
+        frames |= {"log_prob": log_prob + 0.3 * torch.randn(64, 1), "advantage": 3 * torch.randn(64, 1)}
+        sample = SimpleNamespace(
+            observations=observation,
+            actions=action,
+            old_values=value[:, 0],
+            old_log_prob=frames["log_prob"][:, 0],
+            advantages=frames["advantage"][:, 0],
+            returns=(value + frames["advantage"])[:, 0],
+        )
+        peer.rollout_buffer.get = lambda *_, sample=sample, **__: iter([sample])
+        peer.train()
+        optimizer.zero_grad()
+        update.loss(TensorDict(frames, [64])).backward(inputs=update.parameters())
+        clip_([parameter.grad for parameter in update.parameters()], ours.max_grad_norm)
+        optimizer.step()
+    difference = max(float((a - b).abs().max()) for a, b in zip(mine, [*actor, *critic], strict=True))
+    print(f"PPO: largest difference of a weight after {ROUNDS} minibatches {difference:.1e}")
 
 
 if __name__ == "__main__":
-    main()
+    td3()
+    ppo()
