@@ -125,10 +125,7 @@ class MaxEntBonusPPO(MaxEntPPO):
         super().__init__(**kwargs)
         _register(self, "bonus_coeff", bonus_coeff)
 
-    def bonus(self, entropy: Tensor) -> Tensor:
-        """`c <H>`."""
-        self.record("policy/bonus_coeff", self.bonus_coeff)
-        return self.bonus_coeff * entropy.mean()
+    bonus = EntropyBonusPPO.bonus
 
 
 class FullMaxEntPPO(MaxEntPPO):
