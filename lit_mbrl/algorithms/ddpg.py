@@ -109,4 +109,4 @@ class DDPG(Algorithm):
     def actor_loss(self, batch: TensorDictBase) -> Tensor:
         """Deterministic policy gradient through the first critic."""
         observation = batch["observation"]
-        return dpg_loss(self.critic(observation, self.actor(observation))[0]).mean()
+        return dpg_loss(self.critic.first(observation, self.actor(observation))).mean()

@@ -27,3 +27,7 @@ class QEnsemble(nn.Module):
         """Observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
         features = torch.cat([observation, action], dim=-1)  # [..., O + A]
         return torch.stack([member(features) for member in self.members])
+
+    def first(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The first member's values `[..., 1]`; the others are not asked."""
+        return self.members[0](torch.cat([observation, action], dim=-1))
