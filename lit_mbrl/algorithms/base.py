@@ -120,14 +120,18 @@ class Algorithm(Descent):
     @property
     def env_steps(self) -> int:
         """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
-        self._clock_is_read = True
+        self._note_reading()
         return self.trainer.datamodule.env_steps
 
     @property
     def grad_steps(self) -> int:
         """Rounds of updates so far, the running one included."""
-        self._clock_is_read = True
+        self._note_reading()
         return self.trainer.datamodule.rounds
+
+    def _note_reading(self) -> None:
+        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
+            self._clock_is_read = True
 
     @property
     def seconds(self) -> float:
@@ -239,9 +243,11 @@ class Algorithm(Descent):
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
         rounds, logs = self.grad_steps, self.logs_now()
-        self._recording = logs or self.watches
+        if self._recording != (logs or self.watches):
+            self._recording = logs or self.watches
         starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
-        self._model_rollouts += self.model_rollouts(starts) * self.trainer.world_size
+        if rollouts := self.model_rollouts(starts):
+            self._model_rollouts += rollouts * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
         if not (self._compile and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)

@@ -23,12 +23,16 @@ class EpisodeMeter:
         self.returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
         self.ended: list[tuple[float, int]] = []
+        self._seen: tuple[TensorDictBase | None, tuple[np.ndarray, ...]] = (None, ())
 
     def add(self, frames: TensorDictBase) -> None:
         """Takes frames `[num_envs, T]`."""
-        following = frames.get("next")
-        rewards = following.get("reward").numpy()[..., 0]
-        ends = (following.get("terminated").numpy() | following.get("truncated").numpy())[..., 0]
+        if self._seen[0] is not frames or not frames.is_locked:  # a collector fills the same tensors again and again
+            following = frames.get("next")
+            keys = ("reward", "terminated", "truncated")
+            self._seen = (frames, tuple(following.get(key).numpy()[..., 0] for key in keys))
+        rewards, terminated, truncated = self._seen[1]
+        ends = terminated | truncated
         some_end = ends.any()
         for t in range(rewards.shape[1]):
             self.returns += rewards[:, t]
