@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,6 +16,7 @@ from lit_mbrl.errors import UserError, did_you_mean, require
 from lit_mbrl.run_folder import folder_of
 
 CHECKPOINT_WORDS = ("last", "best")
+_NULL_IN_ENV = re.compile(r"(--data(?:\.init_args)?\.env)((?:\.\w+)+)=(?:null|Null|NULL|~)")
 
 
 def option_values(argv: Sequence[str], *names: str) -> list[str]:
@@ -28,7 +31,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: if a config file is missing or is not YAML.
     """
-    argv = [_packaged(word) for word in argv]
+    argv = [_packaged(_with_null(word)) for word in argv]
     configs = option_values(argv, "--config", "-c")
     for name in configs:
         _check_config_file(name)
@@ -56,6 +59,17 @@ def resume_command(argv: Sequence[str], run_folder: Path) -> str:
     # A run that was resumed by its path need not be the newest of its family.
     checkpoint = run_folder / "checkpoints" / "last.ckpt" if named else "last"
     return shlex.join(["python", "-m", "lit_mbrl", *kept, "--ckpt_path", str(checkpoint)])
+
+
+def _with_null(word: str) -> str:
+    """`--data.env.pixels=null` in a form that the parser understands: it would take this one for the text `None`."""
+    match = _NULL_IN_ENV.fullmatch(word)
+    if match is None or (match[2].split(".")[1] in ("kwargs", "eval_kwargs") and match[2].count(".") > 1):
+        return word
+    value: dict | None = None
+    for name in reversed(match[2].split(".")[1:]):
+        value = {name: value}
+    return f"{match[1]}={json.dumps(value)}"
 
 
 def _packaged(word: str) -> str:

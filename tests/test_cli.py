@@ -126,6 +126,16 @@ def printed_config(capfd: pytest.CaptureFixture, *arguments: str) -> dict[str, A
     return yaml.safe_load(capfd.readouterr().out)
 
 
+@pytest.mark.parametrize("section", ["data.env", "data.init_args.env"])
+def test_null_on_the_command_line_takes_a_config_s_value_back(section: str, capfd: pytest.CaptureFixture) -> None:
+    given = ("--data.env.max_episode_steps=7", "--data.env.pixels.camera=track", f"--{section}.max_episode_steps=null")
+    config = printed_config(capfd, "--config=conf/dreamer.yaml", *given, f"--{section}.pixels.camera=null")
+    env = config["data"]["init_args"]["env"]
+    assert env["max_episode_steps"] is None and env["pixels"] == {"size": 64, "camera": None, "fast": True}
+    config = printed_config(capfd, "--config=conf/dreamer.yaml", f"--{section}.pixels=null")
+    assert config["data"]["init_args"]["env"] == env | {"pixels": None}
+
+
 def test_interpolation_sees_the_command_line(work: Path, capfd: pytest.CaptureFixture) -> None:
     (work / "mine.yaml").write_text(
         "model:\n  class_path: SAC\ndata:\n  init_args:\n    learning_starts: 30\n"
