@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,9 +43,17 @@ class MLP(nn.Sequential):
         """The last `layers` of a perceptron, the linear one in float32; the caller has computed what is before them."""
         device = x.device.type
         if not torch.is_autocast_enabled(device):
+            hooked = nn.modules.module._has_any_global_hook()
             for layer in layers:
-                # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row.
-                x = layer(x) if _has_hooks(layer) else layer.forward(x)
+                # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row, and
+                # the attributes of a layer are looked up by way of its class.
+                if hooked or _has_hooks(layer):
+                    x = layer(x)
+                elif type(layer) is nn.Linear:
+                    own = layer._parameters
+                    x = F.linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+                else:
+                    x = layer.forward(x)
             return x
         *hidden, last = layers
         for layer in hidden:
@@ -54,13 +63,7 @@ class MLP(nn.Sequential):
 
 
 def _has_hooks(layer: nn.Module) -> bool:
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or nn.modules.module._has_any_global_hook()
-    )
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def orthogonal_(module: M, gain: float = 1.0) -> M:
