@@ -53,7 +53,7 @@ def test_ci_runs_the_readme_s_test_command() -> None:
     assert program is not None
     found = subprocess.run(["bash", "-c", program[1]], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert found.strip() == blocks("README.md", "bash")[1].strip()
-    assert found.strip().endswith(".venv/bin/python -m pytest -q")
+    assert found.strip().endswith(".venv/bin/python -m pytest -q -n 2")
 
 
 def test_hooks_are_the_linters_of_ci() -> None:
