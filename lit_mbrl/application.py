@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 import time
 import typing
@@ -31,7 +30,7 @@ from lit_mbrl.envs.procgen_games import is_game
 from lit_mbrl.errors import RunFailed, UserError, require
 from lit_mbrl.guard import guarded, trainer_errors
 from lit_mbrl.loggers import CsvLogger, TensorBoardLogger, WandbLogger
-from lit_mbrl.output import evaluation, say, shorten
+from lit_mbrl.output import evaluation, say, shorten, summary
 from lit_mbrl.overrides import changes
 from lit_mbrl.parser import Parser, SaveConfig
 from lit_mbrl.preflight import checkpoint_bytes, networks, require_devices, require_match
@@ -353,7 +352,10 @@ class Application(LightningCLI):
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
             say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
         else:
-            say(self._summary(datamodule.env_steps, time.monotonic() - start))
+            done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
+            env = datamodule.env  # games open no window, and neither does what an agent sees as pictures
+            window = not (is_game(env.name) or env.pixels)
+            say(summary(done, self.trainer.callback_metrics, self.run_folder, window))
 
     def _last_checkpoint(self) -> str:
         path = self.run_folder / "checkpoints" / "last.ckpt"
@@ -381,21 +383,3 @@ class Application(LightningCLI):
         finally:
             datamodule.teardown("validate")
         return saved
-
-    def _summary(self, env_steps: int, seconds: float) -> str:
-        parts = [f"Finished: {env_steps:,} env steps in {duration(seconds)}"]
-        if "eval/return" in self.trainer.callback_metrics:
-            parts.append(evaluation(self.trainer.callback_metrics))
-        folder = self.run_folder
-        found = [name for name in ("last", "best") if (folder / "checkpoints" / f"{name}.ckpt").exists()]
-        if not found:
-            return ", ".join(parts) + "."
-        checkpoints = "{last,best}" if len(found) == 2 else found[0]
-        best = shlex.quote(str(shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")))
-        watch = f"video --ckpt_path {best}"
-        if not is_game(self.datamodule.env.name):  # games open no window
-            watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
-        return (
-            f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
-            f"config.yaml. Watch it: python -m lit_mbrl {watch}"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,27 @@ def shorten(path: Path) -> Path:
     """The path relative to the working directory, if it lies below it."""
     absolute, here = path.absolute(), Path.cwd()
     return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+
+
+def summary(done: str, metrics: Mapping[str, Tensor], folder: Path, window: bool) -> str:
+    """The line at the end of a run: what it has done, its last evaluation, and where things are.
+
+    Args:
+        window: whether the environment can be watched in one.
+    """
+    parts = [done] + ([evaluation(metrics)] if "eval/return" in metrics else [])
+    found = [name for name in ("last", "best") if (folder / "checkpoints" / f"{name}.ckpt").exists()]
+    if not found:
+        return ", ".join(parts) + "."
+    checkpoints = "{last,best}" if len(found) == 2 else found[0]
+    best = shlex.quote(str(shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")))
+    watch = f"video --ckpt_path {best}"
+    if window:
+        watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
+    return (
+        f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
+        f"config.yaml. Watch it: python -m lit_mbrl {watch}"
+    )
 
 
 @contextmanager
