@@ -73,7 +73,7 @@ def kill_at_random(command: list[str], folder: Path, draw: random.Random, longes
     marks = [path.stat().st_mtime_ns for path in folder.glob("config.yaml")]
     process = child(["-m", "lit_mbrl", *command, *go_on(folder)])
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while [path.stat().st_mtime_ns for path in folder.glob("config.yaml")] == marks:
             if process.poll() is not None:
                 return False
