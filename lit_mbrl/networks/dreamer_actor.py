@@ -69,11 +69,19 @@ class DreamerActor(nn.Module):
 
 
 class DreamerGreedyActor(nn.Module):
-    """`u = tanh(mlp(feature))`: a deterministic policy with the interface of `DreamerActor`; the noise is ignored."""
+    """`u = tanh(m)`, `m = 5 tanh(mlp(feature) / 5)`: `DreamerActor` without its noise, which its interface ignores.
 
-    def __init__(self, in_features: int, action_dim: int, hidden: Sequence[int]) -> None:
+    Without the bound an untrained model's returns drive m beyond 9, where tanh is 1 in float32 and has no gradient, and
+    the policy never leaves its corner.
+
+    Args:
+        mean_scale: bound of m.
+    """
+
+    def __init__(self, in_features: int, action_dim: int, hidden: Sequence[int], mean_scale: float = 5.0) -> None:
         super().__init__()
         self.net = MLP(in_features, hidden, action_dim, nn.ELU)
+        self.mean_scale = mean_scale
 
     def action(self, feature: Tensor, noise: Tensor) -> Tensor:
         """The action `[..., A]` at features `[..., F]`."""
@@ -81,4 +89,4 @@ class DreamerGreedyActor(nn.Module):
 
     def mode(self, feature: Tensor) -> Tensor:
         """The action `[..., A]` at features `[..., F]`."""
-        return torch.tanh(self.net(feature))
+        return torch.tanh(self.mean_scale * torch.tanh(self.net(feature) / self.mean_scale))

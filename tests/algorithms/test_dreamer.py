@@ -14,7 +14,7 @@ from lit_mbrl.algorithms import Dreamer, MaxEntDreamer, RevisedDreamer
 from lit_mbrl.errors import UserError
 from lit_mbrl.losses import standard_normal_kl
 from lit_mbrl.models import Latent, Order
-from lit_mbrl.networks import DreamerActor
+from lit_mbrl.networks import DreamerActor, DreamerGreedyActor
 from lit_mbrl.optim import Adam
 from tests.algorithms.latents import DREAMERS, A, build, sequences
 
@@ -240,6 +240,16 @@ def test_untrained_policy_is_wide_and_its_mean_is_bounded() -> None:
     torch.testing.assert_close(std, torch.full((3, 2), 5.0001))
     torch.nn.init.constant_(actor.net[-1].bias, 1e3)
     assert actor(torch.randn(3, 4))[0].max() == 5.0
+
+
+def test_a_greedy_policy_gets_out_of_its_corners() -> None:
+    actor, feature = DreamerGreedyActor(4, 2, [8]), torch.randn(3, 4)
+    torch.nn.init.constant_(actor.net[-1].bias, 12.0)
+    assert torch.tanh(actor.net(feature)).min() == 1.0  # in float32
+    action = actor.mode(feature)
+    assert torch.equal(action, actor.action(feature, torch.randn(3, 2))) and (action > 0.999).all()
+    (gradient,) = torch.autograd.grad(action.sum(), actor.net[-1].bias)
+    assert (gradient > 1e-6).all()
 
 
 def test_mode_is_the_most_probable_of_its_draws() -> None:
