@@ -46,12 +46,12 @@ class MLP(nn.Sequential):
             hooked = nn.modules.module._has_any_global_hook()
             for layer in layers:
                 # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row, and
-                # the attributes of a layer are looked up by way of its class.
+                # the attributes of a layer are looked up by way of its class. TensorDict's functional calls keep the
+                # weights elsewhere.
                 if hooked or _has_hooks(layer):
                     x = layer(x)
-                elif type(layer) is nn.Linear:
-                    own = layer._parameters
-                    x = F.linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+                elif type(layer) is nn.Linear and (weight := layer._parameters.get("weight")) is not None:
+                    x = F.linear(x, weight, layer._parameters["bias"])
                 else:
                     x = layer.forward(x)
             return x
