@@ -16,7 +16,8 @@ from lit_mbrl.errors import UserError, did_you_mean, require
 from lit_mbrl.run_folder import folder_of
 
 CHECKPOINT_WORDS = ("last", "best")
-_NULL_IN_ENV = re.compile(r"(--data(?:\.init_args)?\.env)((?:\.\w+)+)=(?:null|Null|NULL|~)")
+_NULLS = ("null", "Null", "NULL", "~")
+_NULL_IN_ENV = re.compile(rf"(--data(?:\.init_args)?\.env)((?:\.\w+)+)=(?:{'|'.join(_NULLS)})")
 
 
 def option_values(argv: Sequence[str], *names: str) -> list[str]:
@@ -31,7 +32,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: if a config file is missing or is not YAML.
     """
-    argv = [_packaged(_with_null(word)) for word in argv]
+    argv = [_packaged(_with_null(word)) for word in _joined(argv)]
     configs = option_values(argv, "--config", "-c")
     for name in configs:
         _check_config_file(name)
@@ -59,6 +60,17 @@ def resume_command(argv: Sequence[str], run_folder: Path) -> str:
     # A run that was resumed by its path need not be the newest of its family.
     checkpoint = run_folder / "checkpoints" / "last.ckpt" if named else "last"
     return shlex.join(["python", "-m", "lit_mbrl", *kept, "--ckpt_path", str(checkpoint)])
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--data.env.pixels null`, two words, as one."""
+    words: list[str] = []
+    for word in argv:
+        if word in _NULLS and words and words[-1].startswith("--data.") and "=" not in words[-1]:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _with_null(word: str) -> str:

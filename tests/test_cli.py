@@ -134,6 +134,8 @@ def test_null_on_the_command_line_takes_a_config_s_value_back(section: str, capf
     assert env["max_episode_steps"] is None and env["pixels"] == {"size": 64, "camera": None, "fast": True}
     config = printed_config(capfd, "--config=conf/dreamer.yaml", f"--{section}.pixels=null")
     assert config["data"]["init_args"]["env"] == env | {"pixels": None}
+    config = printed_config(capfd, "--config=conf/dreamer.yaml", f"--{section}.pixels", "null")
+    assert config["data"]["init_args"]["env"]["pixels"] is None
 
 
 def test_interpolation_sees_the_command_line(work: Path, capfd: pytest.CaptureFixture) -> None:

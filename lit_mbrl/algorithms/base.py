@@ -243,8 +243,7 @@ class Algorithm(Descent):
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
         rounds, logs = self.grad_steps, self.logs_now()
-        if self._recording != (logs or self.watches):
-            self._recording = logs or self.watches
+        self._recording = logs or self.watches
         starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size

@@ -17,6 +17,8 @@ Readings where the paper is open:
   learning takes that sample from itself. The sum over the mixture's components is taken exactly in the entropy, with a
   draw of each, because the choice of a component has no gradient.
 - Terminations weigh eq. 10 as derived in `losses.state_entropy`; without a termination model there are none.
+- The deterministic agent's network is not described; ours is Dreamer's policy without its noise, with the same bound on
+  the mean before the tanh (`networks.DreamerGreedyActor` says why).
 - The paper has no noise on collected actions (`exploration_sigma` 0); the Revised Dreamer's random actions stay.
 """
 

@@ -160,8 +160,7 @@ class OffPolicy(Collecting):
     def collect(self) -> None:
         """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
         warming_up = self.env_steps < self.learning_starts
-        if self._policy.random != warming_up:
-            self._policy.random = warming_up
+        self._policy.random = warming_up
         frames = self.step_environments()
         self.trainer.lightning_module.observe(frames)
         self.replay.extend(frames)

@@ -71,8 +71,8 @@ class DreamerActor(nn.Module):
 class DreamerGreedyActor(nn.Module):
     """`u = tanh(m)`, `m = 5 tanh(mlp(feature) / 5)`: `DreamerActor` without its noise, which its interface ignores.
 
-    Without the bound an untrained model's returns drive m beyond 9, where tanh is 1 in float32 and has no gradient, and
-    the policy never leaves its corner.
+    Without the bound m went beyond 9, where tanh is 1 in float32 and has no gradient, before the model had learned
+    anything, and the policy did not leave its corner again.
 
     Args:
         mean_scale: bound of m.

@@ -38,3 +38,24 @@ def test_q_ensemble_stacks_independent_members() -> None:
     q[1].sum().backward()
     touched = [any(p.grad.abs().sum() > 0 for p in member.parameters()) for member in critic.members]
     assert touched == [False, True, False]
+
+
+def test_the_first_of_an_ensemble_is_asked_alone() -> None:
+    critic, x, u = QEnsemble(3, 2, [8], num=3), torch.randn(4, 3), torch.randn(4, 2)
+    assert torch.equal(critic.first(x, u), critic(x, u)[0])
+    critic.first(x, u).sum().backward()
+    assert [member[0].weight.grad is None for member in critic.members] == [False, True, True]
+
+
+def test_hooks_of_a_layer_and_of_all_are_called() -> None:
+    net, x, seen = MLP(3, [4], 2), torch.randn(5, 3), []
+    plain = net(x)
+    own = net[0].register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    assert torch.equal(net(x), plain) and len(seen) == 1
+    own.remove()
+    everywhere = nn.modules.module.register_module_forward_hook(lambda layer, inputs, output: seen.append(output))
+    net(x)
+    everywhere.remove()
+    assert len(seen) == 1 + 4  # three layers and the perceptron
+    net(x)
+    assert len(seen) == 5
