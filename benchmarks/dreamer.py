@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmarks.worker import Contender, Meter
 
 # The sizes of the paper's update; the number of actions is the one of sheeprl's dummy environment.
 BATCH, LENGTH, HORIZON, ACTIONS = 50, 50, 15, 2
+PRECISIONS = ("32-true", "bf16-mixed")
 _QUICK = {"deter": 8, "stoch": 4, "hidden": 8, "depth": 2, "units": 8, "horizon": 3}
 
 
@@ -65,7 +67,9 @@ def train(work: Work, meter: Meter) -> None:
     optimizers = algorithm.configure_optimizers()
     meter.started()
     while True:
-        take_update(algorithm, optimizers, batch)
+        # As Lightning's precision plugin puts it around a whole `training_step`.
+        with torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16-mixed"):
+            take_update(algorithm, optimizers, batch)
         meter.tick()
 
 
@@ -74,22 +78,26 @@ def run(settings: Settings) -> Iterator[Table]:
     print("Dreamer v1, updates", flush=True)
     work = Work("dreamer", threads=settings.threads, hidden=(8, 8) if settings.quick else None)
     names = [OURS] + ([SHEEPRL] if SHEEPRL not in settings.absent else [])
+    kinds = {f"{name}, {precision}": (name, precision) for precision in PRECISIONS for name in names}
     contenders: dict[str, Contender] = {}
     try:
-        for name in names:
+        for kind, (name, precision) in kinds.items():
             python = settings.sheeprl if name == SHEEPRL else None
-            contender = Contender(f"{PROGRAM[name]} dreamer", work, python, in_thread=settings.quick)
-            contenders[name] = contender
-            settings.say(f"{name}: ready after {contender.ready():.1f} s")
+            its = replace(work, precision=precision)
+            contender = Contender(f"{PROGRAM[name]} dreamer", its, python, in_thread=settings.quick)
+            contenders[kind] = contender
+            settings.say(f"{kind}: ready after {contender.ready():.1f} s")
         blocks = {name: contender.block(1) for name, contender in contenders.items()}
         seconds = interleave(blocks, settings.pairs, 1, settings.say)
     finally:
         for contender in contenders.values():
             contender.close()
     title = f"Dreamer v1: one update of {BATCH} sequences of {LENGTH} images, H = {HORIZON}, the paper's networks"
-    table = Table("dreamer_update", title, ["", "seconds per update", "cost beside lit_mbrl"], raw=seconds)
-    for name in names:
-        table.rows.append([name, str(spread(seconds[name])), str(ratios(seconds[name], seconds[OURS]))])
+    columns = ["", "seconds per update", "cost beside lit_mbrl's at the same precision"]
+    table = Table("dreamer_update", title, columns, raw=seconds)
+    for kind, (_, precision) in kinds.items():
+        ours = seconds[f"{OURS}, {precision}"]
+        table.rows.append([kind, str(spread(seconds[kind])), str(ratios(seconds[kind], ours))])
     yield table
     yield parts(settings)
 

@@ -37,6 +37,7 @@ def train(work: Work, meter: Meter) -> None:
             "env.sync_env=True",
             "env.capture_video=False",
             "fabric.accelerator=cpu",
+            f"fabric.precision={work.precision}",
             f"num_threads={work.threads}",
             "buffer.size=1000",
             "buffer.memmap=False",

@@ -26,6 +26,7 @@ class Work:
         learning_starts: environment steps with random actions before the first round.
         compile: compile the round.
         options: further options of `python -m lit_mbrl fit` (lit_mbrl only).
+        precision: of Lightning's (`"32-true"`, `"bf16-mixed"`); Dreamer only.
         wandb: keep W&B's logger as by default, which is offline without a key (lit_mbrl only).
     """
 
@@ -41,6 +42,7 @@ class Work:
     capacity: int = 100_000
     compile: bool = False
     options: tuple[str, ...] = ()
+    precision: str = "32-true"
     wandb: bool = True
 
     def dumps(self) -> str:

@@ -45,7 +45,10 @@ EXPECTED = {
     "checkpoint": {"checkpoint": [f"{NEW * n:,}" for n in (1, 2, 3)]},
     "start_up": {"start_up": None},
     "compile": {"compile": ["lit_mbrl", "bare"]},
-    "dreamer": {"dreamer_update": ["lit_mbrl"], "dreamer_parts": ["model", "actor", "critic"]},
+    "dreamer": {
+        "dreamer_update": ["lit_mbrl, 32-true", "lit_mbrl, bf16-mixed"],
+        "dreamer_parts": ["model", "actor", "critic"],
+    },
 }
 
 

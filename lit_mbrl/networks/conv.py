@@ -73,6 +73,8 @@ class ConvDecoder(nn.Module):
     pixel, where it is a matrix product, and nothing lies between it and the linear layer: both are one product here, of
     F by 100 `depth` instead of 32 `depth` by 100 `depth`.
 
+    With mixed precision (autocast) the last layer stays in float32, as `MLP`'s does.
+
     Args:
         in_features: F.
         channels: C.
@@ -101,7 +103,9 @@ class ConvDecoder(nn.Module):
 
     def _decode(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = F.relu(F.linear(features, weight, bias)).unflatten(1, self.first.weight.shape[1:])
-        return _by_phases(self.layers(x.contiguous(memory_format=torch.channels_last)), self.last).float()
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(x.device.type, enabled=False):
+            return _by_phases(x.float(), self.last)
 
 
 def _by_phases(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:

@@ -60,3 +60,18 @@ def test_five_bits_of_colour() -> None:
     assert len(middle.unique()) == 32 and (middle - to_unit(image)).abs().max() < 1 / 64 + 1 / 255
     noisy = quantized(image, 5, dither=True)
     assert ((noisy - middle).abs() <= 1 / 64 + 1e-6).all() and not torch.equal(noisy, middle)
+
+
+def test_half_precision_is_close_and_the_last_layer_is_not_rounded() -> None:
+    torch.manual_seed(0)
+    decoder, features = ConvDecoder(9, 3, 2), torch.randn(4, 9)
+    whole = decoder(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = decoder(features)
+        assert not torch.equal(half, whole) and half.dtype == torch.float32
+        torch.testing.assert_close(half, whole, rtol=0.0, atol=0.02 * whole.detach().abs().max().item())
+        nn.init.zeros_(decoder.last.weight)
+        nn.init.constant_(decoder.last.bias, 0.3003)
+        assert (decoder(features) == torch.tensor(0.3003)).all()
+    half.sum().backward()
+    assert all(weight.grad.dtype == torch.float32 and weight.grad.any() for weight in decoder.parameters())
