@@ -20,11 +20,8 @@ from lit_mbrl.networks import ImpalaEncoder
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("PPO", {}),
     "entropy_bonus": ("EntropyBonusPPO", {"bonus_coeff": 0.01}),
-    "max_entropy": ("MaxEntPPO", {"entropy_coeff": 0.3, "entropy_statistics": "differentiated"}),
-    "combined": (
-        "MaxEntBonusPPO",
-        {"entropy_coeff": 0.3, "bonus_coeff": 0.01, "entropy_statistics": "differentiated"},
-    ),
+    "max_entropy": ("MaxEntPPO", {"entropy_coeff": 0.3}),
+    "combined": ("MaxEntBonusPPO", {"entropy_coeff": 0.3, "bonus_coeff": 0.01}),
 }
 # openai/train-procgen, train.py, with the 1/2 of its value loss in the coefficient.
 TRAIN_PROCGEN = {

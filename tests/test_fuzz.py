@@ -132,7 +132,8 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
     },
     "maxent_ppo": {
         "model.entropy_coeff": [*NUMBER, "-1", NAN, INFINITE],
-        "model.entropy_statistics": ["abc", "1", "null"],
+        "model.standardization": ["abc", "1", "null"],
+        "model.differentiate_returns": FLAG,
         "model.bonus_coeff": ["0.1"],
     },
     "memr": {

@@ -13,19 +13,33 @@ of the policies and `A(0)` the generalised advantages without entropy:
 | `FullMaxEntPPO` | `L^MAX`: clip - value | `A_t(0) + beta sum_{i>=t} (gamma lambda)^{i-t} H_i` |
 
 A bonus raises the entropy at the states that are visited; as a part of the reward it also makes the policy visit states
-in which it has a high entropy. The entropy in the advantage is differentiated: the policy's gradient is
-`<A(beta) grad r + r grad A(beta)>`, the second part also where the ratio is cut off. The return
-`R_t(beta) = A_t(beta) + V_old(s_t)` is the value's target and a constant in its loss.
+in which it has a high entropy. Section 4 has gradients flow through the estimates of advantage and return, and so they
+do here. With `E_t` the entropy in them, `A(beta) = A(0) + beta E`, `R(beta) = A(beta) + V_old`:
 
-What the report leaves open, and how it is read here:
+- The objective's clipped part has the gradient `<A(beta) grad r + r beta grad E>`, the second term also where the ratio
+  is cut off, with the cut ratio.
+- Its value part, `-alpha <(V - R(beta))^2>` (`alpha`: `value_coeff`), has `2 alpha beta <(V - R(beta)) grad E>` beside
+  the value's own gradient: where `V = V_old`, `-2 alpha beta <A(beta) grad E>`. At `r = 1` the two raise `E_t` with the
+  weight `beta (1 - 2 alpha A_t(beta))`, less after an action that has turned out well. `differentiate_returns: false`
+  takes the return for a constant, as PPO's value loss does.
 
-- `beta H` is in the units of the reward, as in `r + beta H`. Where advantages are standardised, those with the entropy
-  are: with the mean and the standard deviation of `A(beta)` in the minibatch. The report's equations have no
-  standardisation; its code, made from OpenAI's baselines, must have one.
-- These two are constants (`entropy_statistics: constant`). Differentiated (`differentiated`), as they would be in a
-  graph that standardises inside of it, the mean takes the entropy's gradient away: at `r = 1` the sum over the
-  minibatch of `grad (H_t - <H>)` is 0, and entropy acts by the ratios alone. The report's best coefficients, 30 times
-  larger here than for the bonus, and its lower entropies are what one would expect of that.
+The report's equations have no standardisation of advantages; its code, made from OpenAI's baselines, must have one.
+Of these `standardization` chooses, with the mean `m` and the standard deviation `s` of the minibatch:
+
+| | the ratio's weight | its own gradient at `r = 1` |
+|---|---|---|
+| `before` | `(A(0) - m) / s + beta E`, `m` and `s` of `A(0)` | `beta <grad E>` |
+| `after_constant` | `(A(beta) - m) / s`, `m` and `s` of `A(beta)`, constants | `beta / s <grad E>` |
+| `after_differentiated` | the same, `m` and `s` differentiated | 0 |
+
+- `before`, the default: baselines standardise `A(0)` outside of the graph (`ppo2/model.py`), and `beta E`, which takes
+  the present policy, can be added inside of it only. Here `beta` is in units of standardised advantages per nat,
+  whatever the rewards' scale is; in the return it is in the reward's.
+- `after_constant` has the reward's units in both, and a large weight `beta / s` where advantages are small.
+- `after_differentiated` leaves entropy to act by the ratios alone, since a common change of all `E` changes nothing.
+
+What else the report leaves open, and how it is read here:
+
 - A truncated episode and the end of a rollout end the sum of entropies; the bootstrapped value, trained on returns with
   entropy, stands for the rest.
 - `A_{t+1}(0)` in the one-step advantage is made of values that have learned returns with entropy, as printed.
@@ -33,7 +47,7 @@ What the report leaves open, and how it is read here:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -43,6 +57,8 @@ from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.errors import require
 from lit_mbrl.losses import max_entropy_advantage, standardized
 from lit_mbrl.returns import discounted_sums
+
+Standardization = Literal["before", "after_constant", "after_differentiated"]
 
 
 class EntropyBonusPPO(PPO):
@@ -78,9 +94,11 @@ class MaxEntPPO(PPO):
     `callbacks.EntropyAnnealing` with `attribute: entropy_coeff` moves the coefficient.
 
     Args:
-        entropy_coeff: beta, reward per nat of entropy; the report's best on FruitBot is 0.3.
-        entropy_statistics: whether the mean and the standard deviation that standardise the advantages pass the
-            entropy's gradient (`"differentiated"`) or not (`"constant"`).
+        entropy_coeff: beta, per nat of entropy; the report's best on FruitBot is 0.3.
+        standardization: how advantages with entropy are standardised, if they are: `before` the entropy is added, or
+            after it with a mean and a standard deviation that are constants (`after_constant`) or pass a gradient
+            (`after_differentiated`).
+        differentiate_returns: let the gradient flow through the return in the value's loss, too.
         **kwargs: of `PPO`.
     """
 
@@ -90,20 +108,34 @@ class MaxEntPPO(PPO):
     def __init__(
         self,
         entropy_coeff: float = 0.3,
-        entropy_statistics: Literal["constant", "differentiated"] = "constant",
+        standardization: Standardization = "before",
+        differentiate_returns: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         _register(self, "entropy_coeff", entropy_coeff)
-        self.entropy_statistics = entropy_statistics
+        known = get_args(Standardization)
+        require(standardization in known, "model.standardization", standardization, f"one of {', '.join(known)}")
+        self.standardization = standardization
+        self.differentiate_returns = differentiate_returns
 
-    def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
-        """`A_t(beta)`, differentiable in the entropy."""
+    def advantages_and_returns(self, batch: TensorDictBase, entropy: Tensor) -> tuple[Tensor, Tensor]:
+        """`A_t(beta)`, standardised, and `R_t(beta)`, differentiable in the entropies."""
         self.record("policy/entropy_coeff", self.entropy_coeff)
-        return max_entropy_advantage(batch["advantage"], entropy, self.entropy_coeff)
+        plain, paid = batch["advantage"], self.paid_entropy(batch, entropy)
+        advantage = max_entropy_advantage(plain, paid, self.entropy_coeff)
+        returns = advantage + batch["value"]
+        if not self.differentiate_returns:
+            returns = returns.detach()
+        if self.standardize_advantages and self.standardization == "before":
+            advantage = max_entropy_advantage(standardized(plain), paid, self.entropy_coeff)
+        elif self.standardize_advantages:
+            advantage = standardized(advantage, differentiable=self.standardization == "after_differentiated")
+        return advantage, returns
 
-    def standardize(self, advantage: Tensor) -> Tensor:
-        return standardized(advantage, differentiable=self.entropy_statistics == "differentiated")
+    def paid_entropy(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
+        """`E_t` `[B, 1]`, the entropy in the advantage; here that of the step itself."""
+        return entropy
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
@@ -153,12 +185,12 @@ class FullMaxEntPPO(MaxEntPPO):
         whole = {key: rollout[key].transpose(0, 1) for key in ("observation", "done")}
         return TensorDict(rows | {"index": index, "rollout": whole}, [])
 
-    def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
-        """`A_t(beta)`, differentiable in the entropies of the rest of the episode."""
+    def paid_entropy(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
+        """`E_t = sum_{i>=t} (gamma lambda)^{i-t} H_i` over the rest of the episode."""
         done, observation = batch["rollout", "done"], batch["rollout", "observation"]
         entropies = self.actor.entropy(self.encoder(observation.flatten(0, 1))).view_as(done)  # [N, T, 1]
         sums = discounted_sums(entropies, done, self.gamma * self.lmbda)
-        return super().advantage(batch, sums.transpose(0, 1).flatten(0, 1).index_select(0, batch["index"]))
+        return sums.transpose(0, 1).flatten(0, 1).index_select(0, batch["index"])
 
 
 def _register(algorithm: PPO, name: str, value: float) -> None:

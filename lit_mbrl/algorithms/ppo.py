@@ -255,14 +255,12 @@ class PPO(Algorithm):
         """Clipped objective and value (eq. 9), with what a subclass makes of the entropy."""
         log_prob, entropy, value = self.evaluate(batch["observation"], batch["action"])
         old_log_prob, old_value = batch["log_prob"], batch["value"]
-        advantage = self.advantage(batch, entropy)
-        target = old_value + advantage
-        weight = self.standardize(advantage) if self.standardize_advantages else advantage
-        policy = -clip_objective(log_prob, old_log_prob, weight, self.clip_range).mean()
+        advantage, returns = self.advantages_and_returns(batch, entropy)
+        policy = -clip_objective(log_prob, old_log_prob, advantage, self.clip_range).mean()
         if self.value_clip_range is None:
-            error = value_loss(value, target).mean()
+            error = value_loss(value, returns).mean()
         else:
-            error = clipped_value_loss(value, old_value, target, self.value_clip_range).mean()
+            error = clipped_value_loss(value, old_value, returns, self.value_clip_range).mean()
         if self._recording:
             self.record("loss/policy", policy)
             self.record("loss/value", error)
@@ -271,13 +269,11 @@ class PPO(Algorithm):
             self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
         return policy + self.value_coeff * error - self.bonus(entropy)
 
-    def advantage(self, batch: TensorDictBase, entropy: Tensor) -> Tensor:
-        """The advantages `[B, 1]` of the objective; here those of the rollout, which contain no entropy."""
-        return batch["advantage"]
-
-    def standardize(self, advantage: Tensor) -> Tensor:
-        """The advantages as they weigh the policy's ratios."""
-        return standardized(advantage)
+    def advantages_and_returns(self, batch: TensorDictBase, entropy: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of the ratios and the targets of the value, `[B, 1]` each; here constants without entropy."""
+        advantage = batch["advantage"]
+        returns = advantage + batch["value"]
+        return standardized(advantage) if self.standardize_advantages else advantage, returns
 
     def bonus(self, entropy: Tensor) -> Tensor | float:
         """What is added to the objective for the entropies `[B, 1]`; here nothing."""

@@ -39,8 +39,11 @@ def standardized(advantage: Float[Tensor, "B 1"], differentiable: bool = False) 
 
 
 def value_loss(value: Float[Tensor, "B 1"], target: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
-    """`(V - R)^2`, eq. 9. Stop-gradient: `target`."""
-    return (value - target.detach()).square()
+    """`(V - R)^2`, eq. 9.
+
+    Differentiable in the target, too; where the return shall be a constant, the caller stops its gradient.
+    """
+    return (value - target).square()
 
 
 def clipped_value_loss(
@@ -51,7 +54,7 @@ def clipped_value_loss(
 ) -> Float[Tensor, "B 1"]:
     """The larger of `(V - R)^2` and that of `V` cut to `V_old +- eps`; of OpenAI's baselines, not in the paper.
 
-    Stop-gradient: `target`.
+    Differentiable in the target like `value_loss`, also where the value is cut off.
     """
     cut = old_value + (value - old_value).clamp(-clip_range, clip_range)
     return torch.maximum(value_loss(value, target), value_loss(cut, target))

@@ -20,7 +20,8 @@ def max_entropy_advantage(
     | `E_t = sum_{i>=t} (gamma lambda)^{i-t} H_i`, `returns.discounted_sums` | the advantage of section 3, in full |
     | `E_t = H_t` | its one-step approximation (section 4), whose further terms are those of `A_t(0)` |
 
-    The return is `R_t(beta) = A_t(beta) + V_old(s_t)`. Stop-gradient: `advantage`, `beta`.
+    The return is `R_t(beta) = A_t(beta) + V_old(s_t)`, differentiable like the advantage. Stop-gradient: `advantage`,
+    `beta`.
     """
     beta = beta.detach() if isinstance(beta, Tensor) else beta
     return advantage.detach() + beta * entropy

@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
+from torch.autograd import gradcheck
 from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 
@@ -107,12 +108,26 @@ def test_value_clipping_takes_the_larger_error() -> None:
     assert found.tolist() == pytest.approx([(1.2 - 2.0) ** 2, 0.9**2, 1.8**2])
 
 
-def test_targets_are_constants() -> None:
-    value, old = torch.randn(2, 5, 1)
-    target = torch.randn(5, 1, requires_grad=True)
+def double(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_gradcheck_of_objective_and_value_losses() -> None:
+    old = double(6, 1).detach()
+    assert gradcheck(lambda log_prob, a: losses.clip_objective(log_prob, old, a, EPSILON), (double(6, 1), double(6, 1)))
+    assert gradcheck(losses.value_loss, (double(6, 1), double(6, 1)))
+    assert gradcheck(lambda v, r: losses.clipped_value_loss(v, old, r, EPSILON), (double(6, 1), double(6, 1)))
+
+
+def test_the_target_s_gradient_is_minus_the_chosen_error_s() -> None:
+    """Also where the value is cut off and has none itself; a constant target is the caller's to detach."""
+    value, old, target = (torch.tensor(x).unsqueeze(-1) for x in ([1.5, 1.1, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, -1.0]))
     value.requires_grad_(True)
-    (losses.value_loss(value, target) + losses.clipped_value_loss(value, old, target, EPSILON)).sum().backward()
-    assert target.grad is None and value.grad is not None
+    target.requires_grad_(True)
+    losses.clipped_value_loss(value, old, target, EPSILON).sum().backward()
+    assert value.grad is not None and target.grad is not None
+    assert value.grad.flatten().tolist() == pytest.approx([0.0, -1.8, 0.0])
+    assert target.grad.flatten().tolist() == pytest.approx([1.6, 1.8, -3.6])
 
 
 def test_standardized_has_mean_0_and_deviation_1_and_constant_statistics() -> None:
