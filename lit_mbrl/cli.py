@@ -1,4 +1,4 @@
-"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,list}`.
+"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,list}`.
 
 What a user can mend is one line on standard error and exit code 2; everything else is a bug and shows its traceback.
 """
@@ -24,6 +24,7 @@ _COMMANDS = {
     "video": "lit_mbrl.video",
     "plot": "lit_mbrl.reports.plot",
     "model_error": "lit_mbrl.model_error",
+    "qualify": "lit_mbrl.qualify.command",
 }
 _ALGORITHMS = Path(__file__).resolve().parent / "algorithms"
 

@@ -89,7 +89,7 @@ def explain(error: BaseException, argv: Sequence[str], options: Iterable[str] = 
         return "--config: expected a config file, as conf/sac_svg.yaml (`python -m lit_mbrl list` shows them)"
     if re.search(r"invalid choice|expected \"subcommand\"", text):
         word = next((word for word in argv if not word.startswith("-")), "")
-        commands = ("fit", "validate", "evaluate", "video", "plot", "model_error", "list")
+        commands = ("fit", "validate", "evaluate", "video", "plot", "model_error", "qualify", "list")
         return f"{word or 'no command'}: expected one of {', '.join(commands)}{did_you_mean(word, commands)}"
     if match := re.search(r"the following arguments are required: (\w+)", text):
         return f"--{key}.{match[1]}: expected a value"

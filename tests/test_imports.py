@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.output": set(),
     "lit_mbrl.overrides": set(),
     "lit_mbrl.parser": {"lit_mbrl.overrides", "lit_mbrl.user_errors"},
+    "lit_mbrl.pool": set(),
     "lit_mbrl.preflight": {"lit_mbrl.algorithms", "lit_mbrl.run_folder"},
     "lit_mbrl.run_folder": {"lit_mbrl.data"},
     "lit_mbrl.strategies": {"lit_mbrl.launcher"},
@@ -59,6 +60,7 @@ ENTRY_POINTS = {
     "lit_mbrl.cli",
     "lit_mbrl.evaluate",
     "lit_mbrl.model_error",
+    "lit_mbrl.qualify",
     "lit_mbrl.video",
 }
 OPEN_TO_ALL = {"lit_mbrl.errors", "lit_mbrl.files", "lit_mbrl.hooks", "lit_mbrl.ranks"}

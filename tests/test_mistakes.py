@@ -154,8 +154,12 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "no command: expected one of fit, validate, evaluate, video, plot, model_error, list"),
-        (["fut"], "fut: expected one of fit, validate, evaluate, video, plot, model_error, list (did you mean 'fit'?)"),
+        ([], "no command: expected one of fit, validate, evaluate, video, plot, model_error, qualify, list"),
+        (
+            ["fut"],
+            "fut: expected one of fit, validate, evaluate, video, plot, model_error, qualify, list "
+            "(did you mean 'fit'?)",
+        ),
         (["fit"], "--config: expected a config file, as conf/sac_svg.yaml (`python -m lit_mbrl list` shows them)"),
         (["validate", "--config", "conf/sac.yaml"], "--ckpt_path=None: expected the checkpoint to evaluate"),
         (["validate", "--ckpt_path", "x"], "--ckpt_path=x: expected a checkpoint, but there is no such file"),

@@ -1,0 +1,144 @@
+"""A pool of local processes: so many at a time, each with its log, stopped by one signal to all."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process to run.
+
+    Attributes:
+        name: for messages.
+        command: program and arguments.
+        log: file to which both output streams are appended.
+        environment: all environment variables of the process.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job whose process has ended, with its exit code (-N: by signal N) and its wall-clock seconds."""
+
+    job: Job
+    exit_code: int
+    seconds: float
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen
+    started: float
+
+
+class Pool:
+    """Runs jobs in a few processes at a time; to be used as a context manager.
+
+    After the first SIGINT or SIGTERM no further job is started and every process gets SIGTERM, upon which runs save
+    and stop; a second SIGINT kills them. Processes are sessions of their own, so that a terminal's Ctrl-C reaches the
+    pool alone.
+
+    Args:
+        size: number of processes at a time.
+
+    Attributes:
+        stopped: number of the signal that stopped the pool, None if none did.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.stopped: int | None = None
+        self._interrupted = False
+        self._running: list[_Running] = []
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Pool:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Only after an exception is there anything left.
+        self._terminate()
+        for running in self._running:
+            running.process.wait()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Finished]:
+        """Yields each job as its process ends. A job is taken from `jobs` when there is a process free for it."""
+        waiting = iter(jobs)
+        exhausted = False
+        while True:
+            while not exhausted and self.stopped is None and len(self._running) < self.size:
+                job = next(waiting, None)
+                if job is None:
+                    exhausted = True
+                else:
+                    self._start(job)
+            if not self._running:
+                return
+            ended = [running for running in self._running if running.process.poll() is not None]
+            for running in ended:
+                self._running.remove(running)
+                yield Finished(running.job, running.process.returncode, time.monotonic() - running.started)
+            if not ended:
+                time.sleep(_POLL_SECONDS)
+
+    def _start(self, job: Job) -> None:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            log.write(f"$ {shlex.join(job.command)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=job.environment,
+                start_new_session=True,
+            )
+        self._running.append(_Running(job, process, time.monotonic()))
+        if self.stopped is not None:  # the signal came before this process was on the list
+            process.terminate()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped is None:
+            self.stopped = number
+            self._terminate()
+        elif number == signal.SIGINT and self._interrupted:
+            for running in self._running:
+                _kill_group(running.process)
+        self._interrupted = self._interrupted or number == signal.SIGINT
+
+    def _terminate(self) -> None:
+        for running in self._running:
+            running.process.terminate()
+
+
+def _kill_group(process: subprocess.Popen) -> None:
+    """Kills a process with those that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
