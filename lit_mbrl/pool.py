@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1
 
 
@@ -54,9 +54,9 @@ class _Running:
 class Pool:
     """Runs jobs in a few processes at a time; to be used as a context manager.
 
-    After the first SIGINT or SIGTERM no further job is started and every process gets SIGTERM, upon which runs save
-    and stop; a second SIGINT kills them. Processes are sessions of their own, so that a terminal's Ctrl-C reaches the
-    pool alone.
+    After the first SIGINT, SIGTERM or SIGHUP no further job is started and every process gets SIGTERM, upon which runs
+    save and stop; a second SIGINT kills them. Processes are sessions of their own, so that a terminal's Ctrl-C reaches
+    the pool alone.
 
     Args:
         size: number of processes at a time.
@@ -74,7 +74,9 @@ class Pool:
 
     def __enter__(self) -> Pool:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            # One that is ignored (SIGHUP under nohup) stays ignored.
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(

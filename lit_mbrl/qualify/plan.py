@@ -36,13 +36,15 @@ class PlannedRun:
         seed: `seed_everything`.
         folder: the run folder; log and record are beside it.
         overrides: further options of `fit`.
+        fingerprint: `fingerprint` of these when the command began.
     """
 
     goal: Threshold
     path: FloatPath
     seed: int
     folder: Path
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...]
+    fingerprint: str
 
     @property
     def name(self) -> str:
@@ -59,39 +61,36 @@ class PlannedRun:
         """What the run was made with."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that makes the run another one, but for the sources: configs, options and path."""
-        configs = [yaml.safe_load(file.read_text()) for file in (CONF / "base.yaml", self.goal.file)]
-        content = [configs, self.overrides, dict(self.path.variables), self.path.options]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    def unchanged(self) -> bool:
+        """Whether the config is still that of the fingerprint."""
+        return fingerprint(self.goal.file, self.path, self.overrides) == self.fingerprint
 
     @property
     def resumable(self) -> bool:
         """Whether the run has a checkpoint."""
         return any((self.folder / "checkpoints").glob("*.ckpt"))
 
-    def command(self) -> list[str]:
-        """The arguments of `python`."""
+    def command(self, resume: bool) -> list[str]:
+        """The arguments of `python` that begin the run, or go on with it."""
         words = ["-m", "lit_mbrl", "fit", "--config", _short(self.goal.file), f"--seed_everything={self.seed}"]
         words += [f"--trainer.default_root_dir={self.folder}", "--trainer.logger=false"]
         words += [*self.path.options, *self.overrides]
-        return [*words, "--ckpt_path=last"] if self.resumable else words
+        return [*words, "--ckpt_path=last"] if resume else words
 
-    def command_line(self) -> str:
+    def command_line(self, resume: bool) -> str:
         """The command as it is typed."""
         variables = [f"{name}={value}" for name, value in self.path.variables.items()]
-        return " ".join([*variables, "python", shlex.join(self.command())])
+        return " ".join([*variables, "python", shlex.join(self.command(resume))])
 
     def job(self) -> Job:
         """The process that runs it, or goes on with it; writes down what it is made with."""
-        self.record.parent.mkdir(parents=True, exist_ok=True)
+        resume = self.resumable
         # A run that is resumed is also of the sources of its first part.
-        earlier = (self.read_record() or {}).get("commits", []) if self.resumable else []
+        earlier = (self.read_record() or {}).get("commits", []) if resume else []
         content = {
             "fingerprint": self.fingerprint,
             "commits": list(dict.fromkeys([*earlier, sources.commit()])),
-            "command": self.command_line(),
+            "command": self.command_line(resume),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         temporary = self.record.with_suffix(".tmp")
@@ -101,16 +100,19 @@ class PlannedRun:
         # The runs are those of this package, whatever else is installed.
         others = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
         environment["PYTHONPATH"] = os.pathsep.join([str(sources.ROOT), *others])
-        return Job(self.name, (sys.executable, *self.command()), self.log, environment)
+        return Job(self.name, (sys.executable, *self.command(resume)), self.log, environment)
 
     def read_record(self) -> dict[str, Any] | None:
         """What the run that is in the folder was made with, None if there is none."""
         try:
-            return json.loads(self.record.read_text())
+            record = json.loads(self.record.read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise OneLine(f"{self.record}: expected the record of a run") from error
+        except (OSError, ValueError):
+            record = None
+        if not isinstance(record, dict) or not {"fingerprint", "commits"} <= record.keys():
+            raise OneLine(f"{self.record}: expected the record of a run of qualify")
+        return record
 
     def put_aside(self, out: Path) -> None:
         """Moves the run in the folder to `superseded`, so that it can begin anew."""
@@ -124,6 +126,13 @@ class PlannedRun:
         for source in (self.folder, self.log, self.record):
             if source.exists():
                 os.replace(source, target.with_name(source.name))
+
+
+def fingerprint(config: Path, path: FloatPath, overrides: Sequence[str]) -> str:
+    """SHA-256 of all that makes a run another one, but for the sources: contents of the configs, path and options."""
+    configs = [yaml.safe_load(file.read_text()) for file in (CONF / "base.yaml", config)]
+    content = [configs, list(overrides), dict(path.variables), list(path.options)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _short(path: Path) -> str:
@@ -150,13 +159,13 @@ def plan(
         if used:
             raise OneLine(
                 f"--seeds: expected seeds on which the options of {goal.config} were not chosen; "
-                f"{', '.join(map(str, used))} {'was' if len(used) == 1 else 'were'} (conf/qualification.yaml)"
+                f"{', '.join(map(str, used))} {'was' if len(used) == 1 else 'were'} (seeds_used_for_options)"
             )
+    kinds = [(goal, path, fingerprint(goal.file, path, overrides)) for goal in goals for path in paths]
     return [
-        PlannedRun(goal, path, seed, out / goal.config / path.name / f"seed_{seed}", tuple(overrides))
+        PlannedRun(goal, path, seed, out / goal.config / path.name / f"seed_{seed}", tuple(overrides), mark)
         for seed in seeds
-        for goal in goals
-        for path in paths
+        for goal, path, mark in kinds
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_mbrl.errors import UserError
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.user_errors import OneLine
 
@@ -28,10 +29,17 @@ def results_file(folder: Path, config: str) -> Path:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
-    """Writes the results of a config; numbers that JSON does not have become null."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the results of a config with seven digits; numbers that JSON does not have become null.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
     path = results_file(folder, results["config"])
-    path.write_text(_dump(_plain(results)) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(_dump(_plain(results)) + "\n")
+    except OSError as error:
+        raise UserError("results", folder, f"a folder that can be written to ({error.strerror})") from error
     return path
 
 
@@ -40,7 +48,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
 
 
 def _dump(value: Any, indent: str = "") -> str:
@@ -94,6 +104,18 @@ def markdown(results: Iterable[dict[str, Any]]) -> str:
             cells = (each["config"], task, f"{threshold} ({random})", seeds, name, *_cells(path["summary"]))
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """`sac: 19 of 20`, and what is wrong with it."""
+    found = results["verdict"]
+    line = f"{results['config']}: {found['reached']} of {found['runs']}"
+    if found["qualified"]:
+        return line
+    short = [name for name, path in results["paths"].items() if not path["summary"]["qualified"]]
+    below = sum(path["summary"]["below_floor"] for path in results["paths"].values())
+    floor = f", {below} below the floor of {results['floor']:g}" if below else ""
+    return f"{line}{floor}: does not qualify on {', '.join(short)}"
 
 
 def _cells(summary: dict[str, Any]) -> tuple[str, ...]:

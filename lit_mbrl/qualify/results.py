@@ -15,7 +15,7 @@ from lit_mbrl.reports.runs import read_run
 from lit_mbrl.reports.statistics import ESTIMATES, estimate, interval
 from lit_mbrl.user_errors import OneLine
 
-SHARE = 0.9  # of the seeds that have to reach the threshold
+_NINE_OF_TEN = (9, 10)  # seeds that have to reach the threshold
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Evaluations:
             "first_reached_at": self.first_reached_at,
             "fall_backs": len(self.fall_backs),
             "worst_fall_back": min(self.fall_backs, default=None),
-            "seconds": round(self.seconds, 1),
+            "seconds": self.seconds,
             "env_steps": list(self.env_steps),
-            "returns": [round(value, 3) for value in self.returns],
+            "returns": list(self.returns),
         }
 
 
@@ -137,7 +137,7 @@ def summarize(
         "reached": reached,
         "share": reached / planned,
         "below_floor": below,
-        "qualified": reached >= math.ceil(SHARE * planned) and below == 0,
+        "qualified": reached * _NINE_OF_TEN[1] >= planned * _NINE_OF_TEN[0] and below == 0,
         "deep_fall_backs": sum(min(run.fall_backs, default=math.inf) < deep for run in runs),
     }
     if not len(final):

@@ -22,10 +22,18 @@ _NOT_TRAINING = ("lit_mbrl/qualify", "lit_mbrl/reports", "lit_mbrl/pool.py")
 _VERSIONS = ("torch", "lightning", "torchrl", "tensordict", "gymnasium", "numpy")
 # The instruction sets by which torch and MKL choose their kernels.
 _FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile", "asimd", "sve")
-_PROBE = (
-    "import json, torch; print(json.dumps({"
-    "'cpu_capability': torch.backends.cpu.get_cpu_capability(), 'mkl': torch.backends.mkl.is_available()}))"
-)
+# Products and functions of the sizes of a laptop config's networks: their bytes tell whether two paths round alike.
+_PROBE = """
+import hashlib, json, torch
+torch.set_num_threads(1)
+x, digest = torch.randn(128, 4, generator=torch.Generator().manual_seed(0)), hashlib.sha256()
+for size in (64, 64, 256, 256, 1):
+    w = torch.randn(x.shape[1], size, generator=torch.Generator().manual_seed(size)) / x.shape[1] ** 0.5
+    x = torch.tanh(x @ w) + torch.exp(-x.square().sum(1, keepdim=True))
+    digest.update(x.numpy().tobytes())
+found = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "mkl": torch.backends.mkl.is_available()}
+print(json.dumps(found | {"rounding": digest.hexdigest()[:8]}))
+"""
 
 
 def commit() -> str:
@@ -43,6 +51,12 @@ def commit() -> str:
         if not name_of_file.startswith(_NOT_TRAINING):
             digest.update(name_of_file.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{name}+{digest.hexdigest()[:8]}"
+
+
+def short(commit: str) -> str:
+    """A commit in seven digits."""
+    name, plus, changed = commit.partition("+")
+    return f"{name[:7]}{plus}{changed}"
 
 
 def _git(*arguments: str) -> str:
@@ -82,7 +96,7 @@ def cores() -> int:
 
 
 def probe(path: FloatPath) -> dict[str, Any]:
-    """The kernels that torch chooses on a path (`cpu_capability`), from a process on it.
+    """Which kernels torch chooses on a path (`cpu_capability`), and a checksum of how they round, from a process on it.
 
     Raises:
         OneLine: if torch cannot be imported there.
