@@ -211,6 +211,23 @@ def test_picture_has_every_curve_and_its_band(tmp_path: Path) -> None:
     assert same.get_color() == zero.get_color() != two.get_color()
 
 
+def test_each_seed_is_a_thin_line(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"svg{i}", evaluations(1 + i, 2 + i, 3 - i), i, horizon=2) for i in range(3)]
+    folders.append(make_run(tmp_path / "one", evaluations(0, 0, 0), 0, horizon=0))
+    drawn = {"step": curves(*folders)}
+    (panel,) = draw(drawn, "eval/return", "mean", each=True).axes
+    one, mean, *each = panel.get_lines()  # a single seed is its own mean
+    np.testing.assert_array_equal(one.get_ydata(), [0, 0, 0])
+    np.testing.assert_array_equal(mean.get_ydata(), [2, 3, 2])
+    assert [list(line.get_ydata()) for line in each] == [[1, 2, 3], [2, 3, 2], [3, 4, 1]]
+    assert all(line.get_linewidth() < mean.get_linewidth() and line.get_color() == mean.get_color() for line in each)
+    assert len(panel.get_legend().get_texts()) == 2
+    (plain,) = draw(drawn, "eval/return", "mean").axes
+    assert len(plain.get_lines()) == 2
+    notes = [draw(drawn, "eval/return", "mean", each=each).texts[0].get_text() for each in (False, True)]
+    assert notes[1] == f"{notes[0]}; thin lines: the seeds"
+
+
 def clocks(*values: float, updates: int, rollouts: int | None = None) -> str:
     """A table with an evaluation every 100 steps, and the clocks of MEMR's figure 2."""
     rows = [
@@ -336,6 +353,7 @@ def test_plot_needs_no_torch(tmp_path: Path) -> None:
             ["run", "--metric=loss/critic", "--x=eval/return"],
             "run: its rows with loss/critic lie outside of those",
         ),
+        (["run", "--each", "--at=100"], "--each: expected curves, not bars (--at)"),
         (["run", "--estimate=median"], "--estimate=median: expected mean or iqm"),
         (["run", "--metrics=a"], "--metrics=a: no such option (did you mean '--metric'?)"),
         (["run", "--out"], "--out: expected a value"),

@@ -90,7 +90,8 @@ class Status:
     def describe(self) -> str:
         """The number of runs, and what is to be done with them."""
         total, resumed = len(self.finished) + len(self.todo), sum(map(self._resumed, self.todo))
-        return f"{total} runs: {len(self.finished)} finished, {len(self.todo)} to run, {resumed} of them to resume"
+        runs = "run" if total == 1 else "runs"
+        return f"{total} {runs}: {len(self.finished)} finished, {len(self.todo)} to run, {resumed} of them to resume"
 
     def command_lines(self) -> list[str]:
         """The commands of the runs that are not finished."""

@@ -47,6 +47,7 @@ class Curve:
         seeds: number of runs.
         x: points `[T]`, increasing.
         y: the estimate at these points `[T]`.
+        each: of every run `[n, T]`.
         env_steps: environment steps that all runs have reached.
         final: the estimate `[]` of each run's mean over the last tenth of these environment steps, of its last
             evaluation at least.
@@ -57,6 +58,7 @@ class Curve:
     seeds: int
     x: np.ndarray
     y: Estimate
+    each: np.ndarray
     env_steps: int
     final: Estimate
 
@@ -110,7 +112,7 @@ def make_curve(group: Group, metric: str, axis: str, kind: str, band: str = "see
         stds = np.stack([np.interp(points, x, std) for x, std in spread])
         y = Estimate(y.value, episodes_interval(values, stds, episodes))
         last = Estimate(last.value, _final_interval(group.runs, metric, reached, episodes))
-    return Curve(group.label, group.task, len(group.runs), points, y, int(reached), last)
+    return Curve(group.label, group.task, len(group.runs), points, y, values, int(reached), last)
 
 
 def _final_interval(

@@ -42,7 +42,9 @@ RC = {
 }
 
 
-def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str, band: str = "seeds") -> Figure:
+def draw(
+    curves: Mapping[str, Sequence[Curve]], metric: str, kind: str, band: str = "seeds", each: bool = False
+) -> Figure:
     """Draws the same runs against several axes, as MEMR's figure 2 (arXiv 2006.04802) does.
 
     One axis: a panel per task. Several: the axes side by side for a single task, otherwise a row per axis and a column
@@ -53,6 +55,7 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str, band: st
         metric: column on the y-axes.
         kind: the estimate, for the note below the picture.
         band: what the intervals are over, for the same.
+        each: draw every seed, too, as a thin line.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -72,18 +75,20 @@ def draw(curves: Mapping[str, Sequence[Curve]], metric: str, kind: str, band: st
             panel.remove()
         for i, (panel, (axis, task)) in enumerate(zip(panels, places, strict=False)):
             shown = [curve for curve in curves[axis] if curve.task == task]
-            _panel(panel, shown, axis, [labels.index(curve.label) for curve in shown])
+            _panel(panel, shown, axis, [labels.index(curve.label) for curve in shown], each)
             if len(curves) == 1 or i < columns:
                 panel.set_title(task, fontsize=10)
             if i % columns == 0:
                 panel.set_ylabel(NAMES.get(metric, metric))
-        figure.text(0.995, 0.005, _caption(everything, kind, band), fontsize=7, color="0.4", ha="right", va="bottom")
+        figure.text(
+            0.995, 0.005, _caption(everything, kind, band, each), fontsize=7, color="0.4", ha="right", va="bottom"
+        )
         # Room for the note, which constrained layout does not know of.
         figure.get_layout_engine().set(rect=(0, 0.16 / (height * rows), 1, 1 - 0.16 / (height * rows)))
     return figure
 
 
-def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[int]) -> None:
+def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[int], each: bool) -> None:
     """Curves and their legend; a panel without any says so."""
     divisor, name = _axis(axis, max((float(curve.x[-1]) for curve in curves), default=1.0))
     panel.set_xlabel(name)
@@ -91,7 +96,7 @@ def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[in
         panel.text(0.5, 0.5, "no run has this axis", transform=panel.transAxes, ha="center", color="0.4", fontsize=8)
         return
     for curve, index in zip(curves, indices, strict=True):
-        _line(panel, curve, divisor, index)
+        _line(panel, curve, divisor, index, each)
     _ticks(panel, divisor)
     panel.legend(framealpha=0.75, edgecolor="none", fontsize=8, loc="best", handlelength=1.6)
 
@@ -109,13 +114,15 @@ def save(figure: Figure, out: Path) -> list[Path]:
     return written
 
 
-def _line(panel: Axes, curve: Curve, divisor: float, index: int) -> None:
+def _line(panel: Axes, curve: Curve, divisor: float, index: int, each: bool) -> None:
     x = curve.x / divisor
     style = {"color": COLOURS[index % len(COLOURS)]}
     label = "\n".join(textwrap.wrap(f"{curve.label} (n={curve.seeds})", 38))
     dashes = _STYLES[index // len(COLOURS) % len(_STYLES)]
     marker = {"marker": "o", "markersize": 3} if len(x) <= 30 else {}
     panel.plot(x, curve.y.value, dashes, label=label, linewidth=1.5, **marker, **style)
+    if each and curve.seeds > 1:
+        panel.plot(x, curve.each.T, dashes, linewidth=0.5, alpha=0.5, **style)
     if curve.y.interval is not None:
         panel.fill_between(x, *curve.y.interval, alpha=0.2, linewidth=0, **style)
         if len(x) == 1:  # a band without width
@@ -139,12 +146,13 @@ def _ticks(panel: Axes, divisor: float) -> None:
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _caption(curves: Sequence[Curve], kind: str, band: str) -> str:
+def _caption(curves: Sequence[Curve], kind: str, band: str, each: bool) -> str:
+    single = all(curve.seeds == 1 for curve in curves)
+    thin = "; thin lines: the seeds" if each and not single else ""
     if band == "episodes":
-        return (
-            "line: mean over the episodes of an evaluation, and over n seeds; band: 95 % interval of all these episodes"
-        )
-    if all(curve.seeds == 1 for curve in curves):
+        mean = "line: mean over the episodes of an evaluation, and over n seeds"
+        return f"{mean}; band: 95 % interval of all these episodes{thin}"
+    if single:
         return "a single seed"
     name = {"mean": "mean", "iqm": "interquartile mean"}[kind]
-    return f"line: {name} over n seeds; band: its 95 % bootstrap interval"
+    return f"line: {name} over n seeds; band: its 95 % bootstrap interval{thin}"

@@ -57,11 +57,13 @@ def plot(argv: Sequence[str]) -> None:
         _require_column(runs, "band", options.band, SPREAD)
     if options.at is not None:
         require(options.band == "seeds", "band", options.band, "seeds with --at")
+        if options.each:
+            raise OneLine("--each: expected curves, not bars (--at)")
         _plot_bars(runs, options)
         return
     curves = {axis: _curves(runs, options, axis, len(axes) > 1) for axis in axes}
     out = _output(options.out)
-    written = save(draw(curves, options.metric, options.estimate, options.band), out)
+    written = save(draw(curves, options.metric, options.estimate, options.band, options.each), out)
     longest = max(curves.values(), key=len)
     print(_table(longest, options.metric, options.estimate))
     print(f"\nwritten: {', '.join(map(str, written))}")
@@ -129,6 +131,7 @@ def _parser() -> OptionParser:
     parser.add_argument(
         "--at", metavar="STEPS", help="bars at these environment steps, with commas in between, in the place of curves"
     )
+    parser.add_argument("--each", action="store_true", help="draw every seed, too, as a thin line")
     parser.add_argument("--out", default="curves", help="name of the pictures, without ending (default: %(default)s)")
     return parser
 
