@@ -20,8 +20,9 @@ do here. With `E_t` the entropy in them, `A(beta) = A(0) + beta E`, `R(beta) = A
   is cut off, with the cut ratio.
 - Its value part, `-alpha <(V - R(beta))^2>` (`alpha`: `value_coeff`), has `2 alpha beta <(V - R(beta)) grad E>` beside
   the value's own gradient: where `V = V_old`, `-2 alpha beta <A(beta) grad E>`. At `r = 1` the two raise `E_t` with the
-  weight `beta (1 - 2 alpha A_t(beta))`, less after an action that has turned out well. `differentiate_returns: false`
-  takes the return for a constant, as PPO's value loss does.
+  weight `beta (1 - 2 alpha A_t(beta))`, less after an action that has turned out well, and with the other sign where
+  the return is far above the value: rewards should be of a size that keeps `2 alpha A` near 1 (`scale_rewards`).
+  `differentiate_returns: false` takes the return for a constant, as PPO's value loss does.
 
 The report's equations have no standardisation of advantages; its code, made from OpenAI's baselines, must have one.
 Of these `standardization` chooses, with the mean `m` and the standard deviation `s` of the minibatch:
