@@ -31,6 +31,8 @@ class Imagined(NamedTuple):
     | `log_prob` | `[B, H+1, 1]` | `log pi(u_t given x_t)` |
     | `reward` | `[B, H, 1]` | `r(x_t, u_t)` |
     | `termination_prob` | `[B, H, 1]` | `d(x_t, u_t)`, the probability of terminating after `(x_t, u_t)` |
+
+    With `last_termination` there is `d(x_H, u_H)`, too, and `termination_prob` is `[B, H+1, 1]`.
     """
 
     observation: Tensor
@@ -45,12 +47,13 @@ def imagine(
     model: WorldModel[S] | None,
     observation: Float[Tensor, "B O"],
     noise: Float[Tensor, "B steps A"],
+    last_termination: bool = False,
 ) -> Imagined:
     """Rolls `policy` out in `model` for `H = noise.shape[1] - 1` steps: the rollout inside SVG eq. 3 and 9.
 
         x_0 --policy(noise_0)--> u_0,  (x_1, r_0, d_0) = model(x_0, u_0)
         ...
-        x_H --policy(noise_H)--> u_H   nothing more of the model
+        x_H --policy(noise_H)--> u_H   nothing more of the model, or d_H alone
 
     Gradient flows through policy, dynamics, reward and termination; none is stopped. `H = 0` never calls the model.
 
@@ -59,8 +62,10 @@ def imagine(
         model: any `WorldModel`; may be None where H = 0.
         observation: `x_0`.
         noise: standard normal, `noise[:, t]` is used for `u_t`.
+        last_termination: ask the model for `d(x_H, u_H)` as well; H >= 1.
     """
     first, *later = noise.unbind(1)
+    assert later or not last_termination, "a rollout of H = 0 steps asks nothing of the model"
     action, log_prob = policy(observation, first)
     if not later:
         empty = observation.new_zeros(observation.shape[0], 0, 1)
@@ -79,6 +84,8 @@ def imagine(
         observations.append(observation)
         actions.append(action)
         log_probs.append(log_prob)
+    if last_termination:
+        logits.append(model.termination_logit(state, action))
     return Imagined(
         torch.stack(observations, dim=1),
         torch.stack(actions, dim=1),

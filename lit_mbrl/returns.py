@@ -3,8 +3,9 @@ lambda-returns (Dreamer, Hafner et al. arXiv 1912.01603v3).
 
 And of real ones: generalised advantages (Schulman et al. arXiv 1506.02438v6), `N` environments, `T` steps.
 
-`B` batch, `H` imagined steps; `r_t` and `d_t` (termination probability) for `t < H`, `log pi_t` for `t <= H`. All is
-differentiable in every tensor but the temperature `alpha`, which is a constant here and detached.
+`B` batch, `H` imagined steps; `r_t` and `d_t` (termination probability) for `t < H`, `log pi_t` for `t <= H`, unless a
+function says otherwise. All is differentiable in every tensor but the temperature `alpha`, which is a constant here and
+detached.
 """
 
 from __future__ import annotations
@@ -59,20 +60,23 @@ def value_expansion_code(
     terminal_q: Float[Tensor, "B 1"] | None,
     alpha: float | Float[Tensor, ""],
     gamma: float,
-    termination_prob: Float[Tensor, "B H 1"],
+    termination_prob: Float[Tensor, "B ends 1"],
 ) -> Float[Tensor, "B 1"]:
     """The same value as SVG's public code computes it, `c_t = prod_{i<=t} (1 - d_i)`.
 
-    `(sum_{t<H} gamma^t (c_t r_t - alpha log pi_t) + gamma^H (c_{H-1} Q - alpha log pi_H)) / (H + 1)`, `c_{-1} = 1`: the
-    mask includes the current step, so a step predicted to terminate loses its own reward; entropies are not masked; the
-    sum is divided by the number of terms, `H + 1` here and called the horizon there. Arguments as in `value_expansion`,
-    with `termination_prob` in place of `survival`; without `terminal_q` the divisor stays. Stop-gradient: `alpha`.
+    `(sum_{t<H} gamma^t (c_t r_t - alpha log pi_t) + gamma^H (c_H Q - alpha log pi_H)) / (H + 1)`: the mask includes the
+    current step, so a step predicted to terminate loses its own reward, and the last one its Q; entropies are not
+    masked; the sum is divided by the number of terms, `H + 1` here and called the horizon there. Arguments as in
+    `value_expansion`, but for the last; without `terminal_q` the divisor stays. Stop-gradient: `alpha`.
+
+    Args:
+        termination_prob: `d_t` for `t <= H`; for `t < H` without `terminal_q`, which alone reads `d_H`.
     """
     horizon = reward.shape[1]
     alpha = alpha.detach() if isinstance(alpha, Tensor) else alpha
     discount = _discounts(gamma, reward)
-    alive = survival(termination_prob)
-    value = (discount[:horizon] * (alive[:, 1:] * reward - alpha * log_prob[:, :horizon])).sum(1)
+    alive = survival(termination_prob)[:, 1:]
+    value = (discount[:horizon] * (alive[:, :horizon] * reward - alpha * log_prob[:, :horizon])).sum(1)
     if terminal_q is not None:
         value = value + discount[horizon] * (alive[:, horizon] * terminal_q - alpha * log_prob[:, horizon])
     return value / (horizon + 1)

@@ -30,6 +30,10 @@ class Counter:
         self.calls.append("step")
         return Step(state + action, 1000.0 * state + action, state - 2.0 * action)
 
+    def termination_logit(self, state: Tensor, action: Tensor) -> Tensor:
+        self.calls.append("termination_logit")
+        return state - 2.0 * action
+
     def observation(self, state: Tensor) -> Tensor:
         self.calls.append("observation")
         return state
@@ -52,6 +56,18 @@ def test_order_of_steps_and_noise() -> None:
     assert torch.equal(imagined.reward.squeeze(-1), 1000.0 * x[:, :3] + u[:, :3])
     assert torch.equal(imagined.termination_prob.squeeze(-1), torch.sigmoid(x[:, :3] - 2.0 * u[:, :3]))
     assert model.calls == ["initial"] + 3 * ["step", "observation"]
+
+
+def test_the_last_termination_is_one_call_more_and_changes_nothing_else() -> None:
+    model, noise, start = Counter(), torch.randn(2, 3, 1), torch.randn(2, 1)
+    without = imagine(policy, model, start, noise)
+    model.calls.clear()
+    imagined = imagine(policy, model, start, noise, last_termination=True)
+    assert model.calls == ["initial"] + 2 * ["step", "observation"] + ["termination_logit"]
+    assert all(torch.equal(a, b) for a, b in zip(imagined[:4], without[:4], strict=True))
+    x, u = imagined.observation, imagined.action
+    assert torch.equal(imagined.termination_prob, torch.sigmoid(x - 2.0 * u))  # [B, H+1, 1]
+    assert torch.equal(imagined.termination_prob[:, :2], without.termination_prob)
 
 
 def test_horizon_zero_never_calls_the_model() -> None:

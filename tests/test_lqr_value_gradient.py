@@ -44,6 +44,9 @@ class LQR:
         reward = -quadratic(state, Q) - quadratic(action, R)
         return Step(state @ A.T + action @ B.T, reward, torch.full_like(state[:, :1], self.logit))
 
+    def termination_logit(self, state: Tensor, action: Tensor) -> Tensor:
+        return torch.full_like(state[:, :1], self.logit)
+
     def observation(self, state: Tensor) -> Tensor:
         return state
 

@@ -20,13 +20,13 @@ from lit_mbrl.returns import (
 B, H, ALPHA, GAMMA = 4, 3, 0.3, 0.9
 
 
-def rollout(horizon: int = H, grad: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Reward, log-probability, terminal Q and termination probability of a random rollout."""
+def rollout(horizon: int = H, grad: bool = False, ends: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Reward, log-probability, terminal Q and termination probability (`ends` of them) of a random rollout."""
     tensors = (
         torch.randn(B, horizon, 1, dtype=torch.float64),
         torch.randn(B, horizon + 1, 1, dtype=torch.float64),
         torch.randn(B, 1, dtype=torch.float64),
-        torch.rand(B, horizon, 1, dtype=torch.float64),
+        torch.rand(B, horizon if ends is None else ends, 1, dtype=torch.float64),
     )
     for tensor in tensors:
         tensor.requires_grad_(grad)
@@ -64,22 +64,39 @@ def test_value_expansion_against_a_loop(horizon: int, terminal: bool) -> None:
 @pytest.mark.parametrize("horizon", [0, 1, 3])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_value_expansion_code_against_a_loop(horizon: int, terminal: bool) -> None:
-    reward, log_prob, q, d = rollout(horizon)
+    inputs = rollout(horizon, grad=True, ends=horizon + 1 if terminal else horizon)
+    reward, log_prob, q, d = inputs
     value = value_expansion_code(reward, log_prob, q if terminal else None, ALPHA, GAMMA, d)
+    expected = []
     for b in range(B):
-        expected, mask = 0.0, 1.0
+        total, mask = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
         for t in range(horizon):
-            mask *= 1.0 - d[b, t].item()  # before the reward: the step's own termination masks it
-            expected += GAMMA**t * (mask * reward[b, t].item() - ALPHA * log_prob[b, t].item())
+            mask = mask * (1.0 - d[b, t])  # before the reward: the step's own termination masks it
+            total = total + GAMMA**t * (mask * reward[b, t] - ALPHA * log_prob[b, t])
         if terminal:
-            expected += GAMMA**horizon * (mask * q[b].item() - ALPHA * log_prob[b, horizon].item())
-        assert value[b].item() == pytest.approx(expected / (horizon + 1), rel=1e-12)
+            mask = mask * (1.0 - d[b, horizon])  # and that of (x_H, u_H) the terminal value
+            total = total + GAMMA**horizon * (mask * q[b] - ALPHA * log_prob[b, horizon])
+        expected.append(total / (horizon + 1))
+    torch.testing.assert_close(value, torch.stack(expected), atol=1e-12, rtol=0)
+    if horizon or terminal:
+        gradients = (
+            torch.autograd.grad(v.sum(), inputs, allow_unused=True, materialize_grads=True)
+            for v in (value, torch.stack(expected))
+        )
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_value_expansion_code_masks_the_terminal_value_by_the_last_termination() -> None:
+    """`H = 1`, `r = Q = 1`, both `d = 1/2`, no entropy: `(1/2 + 1/4) / 2`."""
+    one, half = torch.ones(1, 1, 1), torch.full((1, 2, 1), 0.5)
+    assert value_expansion_code(one, torch.zeros(1, 2, 1), one[0], 0.0, 1.0, half).item() == 0.375
 
 
 def test_the_two_variants_agree_up_to_the_divisor_where_nothing_terminates() -> None:
     reward, log_prob, q, _ = rollout()
-    never = torch.zeros(B, H, 1, dtype=torch.float64)
-    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(never))
+    never = torch.zeros(B, H + 1, 1, dtype=torch.float64)
+    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(never[:, :H]))
     code = value_expansion_code(reward, log_prob, q, ALPHA, GAMMA, never)
     torch.testing.assert_close(code * (H + 1), value, atol=1e-14, rtol=0)
 
@@ -97,8 +114,6 @@ def test_horizon_zero_is_the_soft_value_bit_for_bit() -> None:
     svg = torch.autograd.grad(value_gradient_loss(value).sum(), (q, log_prob, alpha), allow_unused=True)
     sac = torch.autograd.grad(loss.sum(), (q, log_prob, alpha), allow_unused=True)
     assert torch.equal(svg[0], sac[0]) and torch.equal(svg[1], sac[1]) and svg[2] is sac[2] is None
-    code = value_expansion_code(empty, log_prob.unsqueeze(1), q.amin(0), alpha, GAMMA, empty)
-    assert torch.equal(code, value)
 
 
 def test_without_a_terminal_value_the_last_action_does_not_matter() -> None:
@@ -109,10 +124,10 @@ def test_without_a_terminal_value_the_last_action_does_not_matter() -> None:
 
 
 def test_after_a_certain_termination_nothing_counts() -> None:
-    reward, log_prob, q, d = rollout(grad=True)
+    reward, log_prob, q, d = rollout(grad=True, ends=H + 1)
     with torch.no_grad():
         d[:, 1] = 1.0
-    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(d))
+    value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(d[:, :H]))
     g_reward, g_log_prob, g_q = torch.autograd.grad(value.sum(), (reward, log_prob, q))
     # The reward of the terminating step itself counts; the public code drops it.
     assert (g_reward[:, :2] != 0).all() and (g_reward[:, 2:] == 0).all()
@@ -153,15 +168,16 @@ def test_gradchecks() -> None:
     alpha = torch.tensor(ALPHA, dtype=torch.float64)
     assert gradcheck(lambda r, p, q, d: value_expansion(r, p, q, alpha, GAMMA, survival(d)), inputs)
     assert gradcheck(lambda r, p, q, d: value_expansion(r, p, None, alpha, GAMMA, survival(d)), inputs)
-    assert gradcheck(lambda r, p, q, d: value_expansion_code(r, p, q, alpha, GAMMA, d), inputs)
+    with_last = rollout(grad=True, ends=H + 1)
+    assert gradcheck(lambda r, p, q, d: value_expansion_code(r, p, q, alpha, GAMMA, d), with_last)
     assert gradcheck(lambda r, p, q, d: td_k_targets(r, q, GAMMA, d, -ALPHA * p[:, 1:]), inputs)
 
 
 def test_temperature_is_a_constant() -> None:
-    reward, log_prob, q, d = rollout(grad=True)
+    reward, log_prob, q, d = rollout(grad=True, ends=H + 1)
     alpha = torch.tensor(ALPHA, dtype=torch.float64, requires_grad=True)
     for value in (
-        value_expansion(reward, log_prob, q, alpha, GAMMA, survival(d)),
+        value_expansion(reward, log_prob, q, alpha, GAMMA, survival(d[:, :H])),
         value_expansion_code(reward, log_prob, q, alpha, GAMMA, d),
     ):
         assert torch.autograd.grad(value.sum(), alpha, allow_unused=True) == (None,)

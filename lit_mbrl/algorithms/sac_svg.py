@@ -12,8 +12,8 @@ Readings and departures (`objective="code"` and the other options named here giv
   public code count the actions, one more (table 4's best horizon is always table 2's plus one; section 5's "H = 2" for
   the MBPO tasks is 3 in the code).
 - Eq. 3 is undiscounted and has no terminations. We discount, and weigh the reward, the entropy and the terminal value
-  of step t by the probability of being alive before it. The code masks a reward by the step's own termination too,
-  does not mask entropies, and divides by the number of actions.
+  of step t by the probability of being alive before it. The code masks a reward by the step's own termination too, and
+  the terminal value by that of `(x_H, u_H)`, does not mask entropies, and divides by the number of actions.
 - Eq. 10 lets the gradient run through the whole unrolled prediction. The code stops it at each predicted observation,
   but not in the hidden state (`detach_model_state`), and clips the norm of the gradient to 1 (`model_max_grad_norm`).
   Its loss is the mean over steps and features where eq. 10 has their sum: a bound of 1 there is H times O here.
@@ -200,24 +200,25 @@ class SACSVG(SAC):
     def phase(self) -> Hashable:
         return ("warming up", self.warming_up)
 
-    def imagine(self, observation: Tensor, horizon: int) -> Imagined:
-        """Rolls the policy out in the world model for `horizon` steps from `[B, O]`."""
-        model = self.world_model if horizon > 0 else None
-        return imagine(self.actor.sample, model, observation, self.noise(observation.shape[0], horizon + 1))
+    def imagine(self, observation: Tensor, horizon: int, last_termination: bool = False) -> Imagined:
+        """Rolls the policy out in the world model for `horizon` steps from `[B, O]`: see `imagination.imagine`."""
+        noise = self.noise(observation.shape[0], horizon + 1)
+        return imagine(self.actor.sample, self.world_model, observation, noise, last_termination)
 
     def actor_loss(self, batch: TensorDictBase) -> Tensor:
         """Minus the H-step soft value (SVG eq. 9), differentiated through policy, model and critic."""
-        if self.warming_up:
+        if self.warming_up or self.horizon == 0:
             return super().actor_loss(batch)
-        imagined = self.imagine(batch["observation"], self.horizon)
+        code = self.objective == "code"
+        imagined = self.imagine(batch["observation"], self.horizon, last_termination=code and self.terminal_value)
         self.keep_log_prob(batch, imagined.log_prob[:, 0])  # eq. 8 is about the policy at replayed states
         q = None
         if self.terminal_value:
             q = self.critic(imagined.observation[:, -1], imagined.action[:, -1]).amin(0)
-        if self.objective == "paper":
-            expand, ends = value_expansion, survival(imagined.termination_prob)
-        else:
+        if code:
             expand, ends = value_expansion_code, imagined.termination_prob
+        else:
+            expand, ends = value_expansion, survival(imagined.termination_prob)
         value = expand(imagined.reward, imagined.log_prob, q, self.alpha, self.gamma, ends)
         return value_gradient_loss(value).mean()
 

@@ -43,12 +43,15 @@ class WorldModel(Protocol[S]):
     |---|---|---|
     | `initial` | observation `[B, O]` | state `S` |
     | `step` | state `S`, action `[B, A]` | `Step`: state `S`, reward and termination logit `[B, 1]` |
+    | `termination_logit` | state `S`, action `[B, A]` | the `Step`'s termination logit alone, `[B, 1]` |
     | `observation` | state `S` | observation `[B, O]`, what the policy sees |
     """
 
     def initial(self, observation: Tensor) -> S: ...
 
     def step(self, state: S, action: Tensor) -> Step[S]: ...
+
+    def termination_logit(self, state: S, action: Tensor) -> Tensor: ...
 
     def observation(self, state: S) -> Tensor: ...
 

@@ -203,16 +203,18 @@ class EnsembleWorldModel(nn.Module):
         if log_var is not None and self.propagation == "sample":
             mean = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
         observation, reward = state + mean[:, :-1], mean[:, -1:]
-        return Step(observation, reward, self.termination_logit(state, action, observation))
-
-    def termination_logit(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """`[B, 1]`: inf or -inf by the rule, a constant, or the learned logit."""
         if self.termination_model is not None:
-            return self.termination_model(observation, action)
+            return Step(observation, reward, self.termination_model(state, action))
         assert self.rule is not None
         with torch.no_grad():
-            over = self.rule(observation, action, following)
-            return torch.where(over, torch.inf, -torch.inf).to(observation.dtype)
+            over = self.rule(state, action, observation)
+            return Step(observation, reward, torch.where(over, torch.inf, -torch.inf).to(observation.dtype))
+
+    def termination_logit(self, state: Tensor, action: Tensor) -> Tensor:
+        """`[B, 1]`: the learned logit, or inf or -inf by the rule, a constant, about a step that is drawn for it."""
+        if self.termination_model is not None:
+            return self.termination_model(state, action)
+        return self.step(state, action).termination_logit
 
     def unroll(self, observation: Tensor, actions: Tensor) -> Tensor:
         """Open-loop prediction from `[B, O]` with actions `[B, T, A]`: `[B, T, O]`; a step is the elites' mean."""

@@ -136,8 +136,11 @@ class RecurrentWorldModel(nn.Module):
     def step(self, state: State, action: Tensor) -> Step[State]:
         """The transition that `action [B, A]` makes."""
         reward = self.reward_model(state.observation, action)
-        logit = self.termination_model(state.observation, action)
-        return Step(self.dynamics.step(state, action), reward, logit)
+        return Step(self.dynamics.step(state, action), reward, self.termination_logit(state, action))
+
+    def termination_logit(self, state: State, action: Tensor) -> Tensor:
+        """`[B, 1]` of the termination after `action [B, A]`."""
+        return self.termination_model(state.observation, action)
 
     def observation(self, state: State) -> Tensor:
         """`[B, O]`."""

@@ -95,6 +95,38 @@ def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
         torch.testing.assert_close(loss, -value.mean())
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None:
+    """Value and gradient, step by step; without a terminal value nobody asks for the last termination."""
+    svg = SACSVG(horizon=2, objective="code", terminal_value=terminal, gamma=0.9, init_alpha=0.5, **SMALL)
+    svg.setup_networks(3, 2)
+    svg.double()
+    frames = make_frames(5).double()
+    world, calls = svg.world_model, []
+    world.termination_model.register_forward_hook(lambda *args: calls.append(1))
+    torch.manual_seed(3)
+    loss = svg.actor_loss(frames)
+    assert len(calls) == (3 if terminal else 2)
+    torch.manual_seed(3)
+    noise = svg.noise(5, 3)
+    state, value, mask = world.initial(frames["observation"]), 0.0, 1.0
+    for t in range(3):
+        x = world.observation(state)
+        u, log_prob = svg.actor.sample(x, noise[:, t])
+        if t == 2 and not terminal:
+            break
+        mask = mask * (1.0 - world.termination_model(x, u).sigmoid())
+        gain = world.reward_model(x, u) if t < 2 else svg.critic(x, u).amin(0)
+        value = value + 0.9**t * (mask * gain - svg.alpha.detach() * log_prob)
+        state, _, _ = world.step(state, u)
+    expected = -value.mean() / 3
+    torch.testing.assert_close(loss, expected, atol=1e-9, rtol=0)
+    parameters = list(svg.actor.parameters())
+    found, plain = (torch.autograd.grad(x, parameters) for x in (loss, expected))
+    for ours, theirs in zip(found, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

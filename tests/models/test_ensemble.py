@@ -39,6 +39,7 @@ def test_models_speak_the_same_verbs(factory: Ensemble | Recurrent) -> None:
     state, reward, logit = model.step(model.initial(x), u)
     assert model.observation(state).shape == (B, O)
     assert reward.shape == logit.shape == (B, 1)
+    assert torch.equal(model.termination_logit(model.initial(x), u), logit)
     assert model.unroll(x, torch.randn(B, T, A)).shape == (B, T, O)
     trained = [id(p) for objective in factory.objectives(model) for p in objective.parameters()]
     assert sorted(trained) == sorted(map(id, model.parameters()))  # every parameter, once
