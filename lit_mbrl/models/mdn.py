@@ -30,21 +30,18 @@ class Mixture(NamedTuple):
         """`log P(s)` of states `[N, n, F]`: `[N, n, 1]`.
 
         The quadratic form is expanded, so that it is two matrix products over F instead of a tensor `[N, n, K, F]`,
-        which would hold a hundred million numbers at the paper's sizes. Distances are taken from the centre of the
-        component means, which keeps the cancellation of the expansion small.
+        which would hold a hundred million numbers at the paper's sizes. The expansion is in float64: its terms grow
+        with `(s / std)^2` and cancel where a state is near a component, which in float32 would cost tenths of a nat.
         """
         with torch.autocast(state.device.type, enabled=False):
-            centre = self.mean.mean(1, keepdim=True).detach()  # [N, 1, F]
-            x, mean = state.float() - centre if state.dtype.itemsize < 4 else state - centre, self.mean - centre
-            precision = self.std.square().reciprocal()
-            quadratic = torch.baddbmm(
-                (mean.square() * precision).sum(-1).unsqueeze(1),  # [N, 1, K]
-                torch.cat([x.square(), x], dim=-1),
-                torch.cat([precision, -2.0 * mean * precision], dim=-1).transpose(1, 2),
-            )  # [N, n, K]
-            constant = self.std.log().sum(-1) + 0.5 * math.log(2.0 * math.pi) * state.shape[-1]  # [N, K]
+            x, mean, std = (value.double() for value in (state, self.mean, self.std))
+            precision = std.square().reciprocal()
+            scaled = mean * precision
+            quadratic = torch.baddbmm((mean * scaled).sum(-1).unsqueeze(1), x.square(), precision.transpose(1, 2))
+            quadratic = torch.baddbmm(quadratic, x, scaled.transpose(1, 2), alpha=-2.0)  # [N, n, K]
+            constant = self.std.log().sum(-1, dtype=x.dtype) + 0.5 * math.log(2.0 * math.pi) * state.shape[-1]  # [N, K]
             log_prob = (self.log_weight - constant).unsqueeze(1) - 0.5 * quadratic
-            return log_prob.logsumexp(-1, keepdim=True)
+            return log_prob.logsumexp(-1, keepdim=True).to(self.mean.dtype)
 
     def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
         """States `[N, F]`: the component by `uniform [N, 1]` in [0, 1), then the Gaussian by standard normal `noise`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
@@ -16,12 +17,35 @@ def theirs(mixture: Mixture) -> MixtureSameFamily:
 def test_log_likelihood_is_torch_s() -> None:
     net = MixtureDensityNetwork(40, heads=8, hidden=(32,))
     mixture = net(torch.randn(6, 40))
-    state = 3.0 + 2.0 * torch.randn(6, 5, 40)  # far from the centre, where the expansion cancels
+    state = 3.0 + 2.0 * torch.randn(6, 5, 40)
     expected = theirs(mixture).log_prob(state.transpose(0, 1)).transpose(0, 1).unsqueeze(-1)
-    torch.testing.assert_close(mixture.log_prob(state), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(mixture.log_prob(state), expected, rtol=1e-6, atol=2e-4)
     doubles = Mixture(*(value.double() for value in mixture))
     expected = theirs(doubles).log_prob(state.double().transpose(0, 1)).transpose(0, 1).unsqueeze(-1)
     torch.testing.assert_close(doubles.log_prob(state.double()), expected)
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_float32_is_float64_where_narrow_components_lie_far_apart(spread: float) -> None:
+    """At the paper's 328 features: value and gradient at states of a component, between two, and far from all."""
+    num, heads, features = 8, 8, 328
+    weight, mean = torch.randn(num, heads).log_softmax(-1), spread * torch.randn(num, heads, features)
+    mean[:, 1] = mean[:, 0] + 0.05 * torch.randn(num, features)  # two that compete for the same states
+    std = 0.1 + 0.1 * torch.rand(num, heads, features)
+    near = mean + std * torch.randn(num, heads, features)
+    state = torch.cat([near, mean.mean(1, keepdim=True), spread * torch.randn(num, 2, features)], 1)
+    single = [value.requires_grad_() for value in (weight, mean, std, state)]
+    double = [value.detach().double().requires_grad_() for value in single]
+    found = Mixture(*single[:3]).log_prob(single[3])
+    parts = Normal(double[1].unsqueeze(1), double[2].unsqueeze(1)).log_prob(double[3].unsqueeze(2)).sum(-1)  # [N, n, K]
+    expected = (double[0].unsqueeze(1) + parts).logsumexp(-1, keepdim=True)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=2e-7)
+    upstream = torch.randn_like(found)
+    gradients = torch.autograd.grad(found, single, upstream)
+    exact = torch.autograd.grad(expected, double, upstream.double())
+    for ours, plain in zip(gradients, exact, strict=True):
+        torch.testing.assert_close(ours.double(), plain, atol=1e-3, rtol=1e-5)
 
 
 def test_gradients_of_the_log_likelihood() -> None:
