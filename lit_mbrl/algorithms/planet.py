@@ -8,7 +8,7 @@ scratch at every step. The numbers that the paper leaves out are the public code
 Readings and departures:
 
 - No latent overshooting: the public code's weight for it is 0.
-- The free nats are cut off every element before the mean (the public code), unlike in Dreamer.
+- The free nats are taken off the divergence of every step before the mean (the public code), unlike in Dreamer.
 - Images keep 5 bits of colour with noise as wide as a bin, also while acting. An evaluation takes the middle of the
   bin, the posterior's mean and, for the planner, random numbers of a fixed seed, so that it is deterministic.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lit_mbrl.algorithms.exploration import GaussianNoise
 from lit_mbrl.algorithms.latent import LatentAlgorithm
 from lit_mbrl.errors import require
-from lit_mbrl.losses import gaussian_kl
+from lit_mbrl.losses import free_nats_of_steps, gaussian_kl
 from lit_mbrl.models import Latent, Observed
 from lit_mbrl.planners import CEM
 
@@ -76,10 +76,10 @@ class PlaNet(LatentAlgorithm):
         self.exploration_noise = GaussianNoise(exploration_sigma)
 
     def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
-        """`max(D_KL - free nats, 0)` of every element, then the mean."""
+        """`max(D_KL - free nats, 0)` of every step, then the mean."""
         kl = gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std)
         self.record("model/kl", mean(kl))
-        return self.kl_scale * mean((kl - self.free_nats).clamp(min=0.0))
+        return self.kl_scale * mean(free_nats_of_steps(kl, self.free_nats))
 
     def plan(self, latent: Latent) -> Tensor:
         """The first action `[N, A]` of the best plan from each of `N` states, all planned side by side."""

@@ -14,6 +14,7 @@ from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
 from lit_mbrl.losses.elbo import (
     discounted_weights,
     free_nats,
+    free_nats_of_steps,
     gaussian_kl,
     jeffreys,
     pixel_loss,
@@ -53,6 +54,7 @@ __all__ = [
     "ensemble_squared_error",
     "entropy_priority",
     "free_nats",
+    "free_nats_of_steps",
     "future_mean",
     "future_weights",
     "gaussian_kl",

@@ -40,12 +40,17 @@ def jeffreys(
 
 
 def free_nats(divergence: Float[Tensor, ""], nats: float) -> Float[Tensor, ""]:
-    """`max(divergence, nats)` of the mean over batch and time: below it there is no gradient at all (Dreamer).
-
-    The order matters: Dreamer's public code takes the mean first, PlaNet's cuts every element off and then takes the
-    mean, which is `divergence.clamp(min=nats).mean()`.
-    """
+    """`max(D, nats)` of the mean over batch and time: below it there is no gradient at all (Dreamer's public code)."""
     return divergence.clamp(min=nats)
+
+
+def free_nats_of_steps(divergence: Float[Tensor, "*B 1"], nats: float) -> Float[Tensor, "*B 1"]:
+    """`max(D_t - nats, 0)` of every step, whose mean comes after it (PlaNet's public code).
+
+    Steps below it have no gradient, whatever the others have; and what is free is not part of the loss, as it is in
+    Dreamer's.
+    """
+    return (divergence - nats).clamp(min=0.0)
 
 
 def unit_gaussian_loss(predicted: Float[Tensor, "*B X"], target: Float[Tensor, "*B X"]) -> Float[Tensor, "*B 1"]:

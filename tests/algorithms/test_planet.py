@@ -14,7 +14,7 @@ from tests.algorithms.latents import build, sequences
 SMALL_PLANNER = CEM(3, num_candidates=64, num_elites=8, iterations=4)
 
 
-def test_free_nats_are_cut_off_every_element() -> None:
+def test_free_nats_are_taken_off_every_step() -> None:
     algorithm, batch = build(PlaNet, free_nats=0.1), sequences()
     model = algorithm.world_model
     observed = model.observe(model.encode(batch["observation"]), batch["action"])

@@ -9,6 +9,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from lit_mbrl.losses import (
     discounted_weights,
     free_nats,
+    free_nats_of_steps,
     gaussian_kl,
     jeffreys,
     pixel_loss,
@@ -63,10 +64,19 @@ def test_gradients_of_divergences(divergence: object) -> None:
 
 def test_free_nats_are_those_of_the_mean() -> None:
     kl = torch.tensor([1.0, 9.0], requires_grad=True)
-    assert free_nats(kl.mean(), 3.0) == 5.0  # PlaNet's cut of each element would give 6
+    assert free_nats(kl.mean(), 3.0) == 5.0
     assert free_nats(kl.mean(), 6.0) == 6.0
     (gradient,) = torch.autograd.grad(free_nats(kl.mean(), 6.0), kl)
     assert gradient.tolist() == [0.0, 0.0]
+
+
+def test_planet_s_free_nats_are_those_of_every_step() -> None:
+    """They are subtracted, and a step below them has no gradient even where the mean is above."""
+    kl = torch.tensor([[[1.0], [9.0]], [[3.5], [2.9]]], requires_grad=True)
+    loss = free_nats_of_steps(kl, 3.0)
+    assert loss.flatten().tolist() == [0.0, 6.0, 0.5, 0.0]
+    (gradient,) = torch.autograd.grad(loss.mean(), kl)
+    assert gradient.flatten().tolist() == [0.0, 0.25, 0.25, 0.0]
 
 
 def test_likelihoods_are_torch_s_up_to_their_constant() -> None:
