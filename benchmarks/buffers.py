@@ -13,7 +13,7 @@ from benchmarks.checkpoint_cost import ACTION, OBSERVATION, frames
 from benchmarks.pairs import calls, interleave, ratios, spread
 from benchmarks.report import Table
 from benchmarks.settings import SB3, Settings
-from lit_mbrl.data.replay import Replay
+from lit_mbrl.data.buffers.transitions import Replay
 
 CAPACITY, EPISODE = 100_000, 1000
 _ROW = 2 * OBSERVATION + ACTION + 2

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.data.replay import Replay
-from lit_mbrl.data.replay_files import ReplayFiles, damaged
+from lit_mbrl.data.buffers.files import ReplayFiles, damaged
+from lit_mbrl.data.buffers.transitions import Replay
 
 OBSERVATION, ACTION, NEW, REPEATS = 17, 6, 5_000, 5
 SIZES = (10_000, 100_000, 1_000_000)

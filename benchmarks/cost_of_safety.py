@@ -37,11 +37,11 @@ from scipy.stats import bootstrap
 import callbacks.progress
 from callbacks import Checkpoint, GracefulStop, Progress, SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
+from lit_mbrl.app.loggers import CsvLogger, WandbLogger
+from lit_mbrl.app.output import quiet
+from lit_mbrl.app.watchdog import Watchdog
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.loggers import CsvLogger, WandbLogger
-from lit_mbrl.output import quiet
-from lit_mbrl.watchdog import Watchdog
 
 STRETCH, REHEARSAL, WARM_UP = 200, 400, 1_000
 PARTS = ("all", "finite", "callbacks", "loggers")

@@ -31,12 +31,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.compiled_loss import CompiledLoss
-from lit_mbrl.envs.terminations import never
+from lit_mbrl.envs.tasks.terminations import never
 from lit_mbrl.losses import bound_penalty, bounded_log_variance, gaussian_nll
 from lit_mbrl.models import Ensemble, EnsembleDynamics
 from lit_mbrl.models.ensemble import targets
-from lit_mbrl.optim import Adam
+from lit_mbrl.training.compiled_loss import CompiledLoss
+from lit_mbrl.training.optim import Adam
 
 SIZES = {"Hopper": (11, 3), "HalfCheetah": (17, 6)}
 ROLLOUTS = 100_000

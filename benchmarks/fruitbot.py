@@ -75,7 +75,7 @@ def train_sb3(work: Work, meter: Meter) -> None:
     from stable_baselines3.common.vec_env import VecEnv
 
     from lit_mbrl.envs import EnvConfig
-    from lit_mbrl.envs.procgen_games import ProcgenPool
+    from lit_mbrl.envs.tasks.procgen_games import ProcgenPool
     from lit_mbrl.networks import Impala
 
     torch.set_num_threads(work.threads)
@@ -162,8 +162,8 @@ def train_sb3(work: Work, meter: Meter) -> None:
 
 def network(frames: int = 512, repeats: int = 3) -> Table:
     """Forward and backward passes of the network, in several formats; at last with freed memory kept."""
-    from lit_mbrl.data.allocator import keep_freed_memory
     from lit_mbrl.networks import Impala
+    from lit_mbrl.utils.malloc import keep_freed_memory
 
     torch.set_num_threads(1)
     pictures = torch.randint(0, 256, (frames, 3, 64, 64), dtype=torch.uint8)

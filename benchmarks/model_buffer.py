@@ -13,7 +13,7 @@ import time
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.data.model_buffer import ModelBuffer, SegmentedBuffer
+from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer
 
 CAPACITIES = (1_000, 10_000, 100_000, 1_000_000)
 SEGMENT, BATCH, TURNS, DRAWS = 1_000, 244, 100, 20

@@ -18,8 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from benchmarks.work import ROOT, Work
 from benchmarks.worker import Finished, Meter
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.application import Application
-from lit_mbrl.output import quiet
+from lit_mbrl.app.application import Application
+from lit_mbrl.app.output import quiet
 
 
 class Ticks(Callback):

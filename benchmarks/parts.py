@@ -25,10 +25,10 @@ from benchmarks.ours import fit
 from benchmarks.report import Table
 from benchmarks.worker import Finished
 from callbacks import Checkpoint, SoftTargetUpdate
-from lit_mbrl.application import guarded
+from lit_mbrl.app.application import guarded
 from lit_mbrl.data.loaders import ExploringPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 REST, EVALUATION, CHECKPOINT = "Lightning: the rest", "evaluation", "checkpoint"
 ROUND, FINITE = "updates: the rest", "updates: are they finite"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from lit_mbrl.data.episode_replay import EpisodeReplay, frame_bytes
+from lit_mbrl.data.buffers.episodes import EpisodeReplay, frame_bytes
 from lit_mbrl.envs import Spec
 from lit_mbrl.reports.table import table
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import PPO, TD3
 from lit_mbrl.envs import EnvConfig, describe
-from lit_mbrl.optim import clip_
+from lit_mbrl.training.optim import clip_
 
 SIZE, ROUNDS = 256, 40
 

@@ -12,8 +12,8 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.errors import RunFailed, require
-from lit_mbrl.files import flush
+from lit_mbrl.utils.errors import RunFailed, require
+from lit_mbrl.utils.files import flush
 
 
 class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):

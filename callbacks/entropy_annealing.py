@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_mbrl.errors import UserError, require
+from lit_mbrl.utils.errors import UserError, require
 
 
 class EntropyAnnealing(Callback):

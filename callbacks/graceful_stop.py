@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl import ranks
+from lit_mbrl.utils import distributed
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,7 +70,7 @@ class GracefulStop(NothingInsideARound, Callback):
                 raise Aborted
             self._interrupted = True
         known, self.requested = self.requested, True
-        if known or ranks.rank() > 0:
+        if known or distributed.rank() > 0:
             return  # said once, by one of the ranks that a terminal's Ctrl-C reaches
         # Not print(): the signal may have come while the stream's lock was held.
         os.write(2, b"\nStopping after this round, with a checkpoint. Ctrl-C once more: at once, without.\n")
@@ -103,5 +103,5 @@ class GracefulStop(NothingInsideARound, Callback):
 
     def _agreed(self) -> bool:
         """Whether any process was asked to stop: all have to stop in the same round."""
-        self.requested = ranks.any_of(self.requested)
+        self.requested = distributed.any_of(self.requested)
         return self.requested

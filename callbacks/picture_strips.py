@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 _COLUMNS = 18  # pictures side by side at most
 

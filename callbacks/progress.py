@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 _SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 
 class SoftTargetUpdate(NothingInsideARound, Callback):

@@ -13,7 +13,7 @@ import lightning.pytorch.loggers
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
-from lit_mbrl.errors import UserError, require
+from lit_mbrl.utils.errors import UserError, require
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "gymnasium", "mujoco")
 COLUMNS = ("env_steps", "return", "return_std", "length")
@@ -21,7 +21,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class WandbRun(Callback):
-    """Records in the run of `lit_mbrl.loggers.WandbLogger` what is needed to understand it later, and to repeat it.
+    """Records in the run of `lit_mbrl.app.loggers.WandbLogger` what is needed to understand it later, and to repeat it.
 
     | what | where in the run |
     |---|---|
@@ -173,7 +173,7 @@ def _logger(trainer: Trainer) -> lightning.pytorch.loggers.WandbLogger:
             return logger
     names = [type(logger).__name__ for logger in trainer.loggers]
     raise UserError(
-        "trainer.logger", names, "a list with lit_mbrl.loggers.WandbLogger, where callbacks.WandbRun records"
+        "trainer.logger", names, "a list with lit_mbrl.app.loggers.WandbLogger, where callbacks.WandbRun records"
     )
 
 

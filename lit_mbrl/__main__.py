@@ -2,7 +2,7 @@
 
 import sys
 
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_mbrl.cli import CONF
+from lit_mbrl.app.cli import CONF
 
 TINY = [
     "--data.total_frames=60",

@@ -31,7 +31,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of SAC. Copy it before changing it."""
-    from lit_mbrl.cli import main
+    from lit_mbrl.app.cli import main
     from tests.command_line import SAC
 
     folder = tmp_path_factory.mktemp("runs") / "finished"

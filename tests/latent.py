@@ -10,9 +10,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.algorithms.update import Update
 from lit_mbrl.data import Sequences
 from lit_mbrl.envs import EnvConfig, PixelConfig
+from lit_mbrl.training.update import Update
 from tests.envs.toys import PICTURE
 
 LIGHT = "InvertedPendulumSwingupBulletEnv-v0"

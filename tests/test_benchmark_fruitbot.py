@@ -13,7 +13,7 @@ from benchmarks.worker import Contender
 
 def test_network_fills_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[bool] = []
-    monkeypatch.setattr("lit_mbrl.data.allocator.keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr("lit_mbrl.utils.malloc.keep_freed_memory", lambda: kept.append(True))
     table = fruitbot.network(frames=4, repeats=1)
     assert len(table.rows) == 6 and all(int(speed.replace(",", "")) > 0 for _, speed in table.rows)
     assert kept == [True]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lit_mbrl import algorithms
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.networks import ImpalaEncoder

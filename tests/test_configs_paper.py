@@ -14,7 +14,7 @@ import yaml
 from callbacks.entropy_annealing import EntropyAnnealing
 from callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig, registered_variants
 

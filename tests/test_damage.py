@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from callbacks import Checkpoint
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from tests.command_line import SAC, load, rows, same
 
 GO_ON = [*SAC, "--trainer.default_root_dir=run", "--ckpt_path=last"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from tests.command_line import NO_WANDB, SAC, load, rows
 
 # 240 rounds; the ranks share batches of 8.

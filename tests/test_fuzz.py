@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from tests.command_line import NO_WANDB, tiny
 
 SAMPLE = 60

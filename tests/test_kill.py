@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from tests.command_line import LATENT, NO_WANDB, comparable, load, rows, same, tiny
 
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("base", "qualification"))
@@ -25,7 +25,7 @@ LAST = Path("checkpoints") / "last.ckpt"
 # What a child kills itself in, at the `nth` call: every step of a checkpoint's way to the disk.
 SUICIDE = """
 import os, signal, sys
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 name, nth = sys.argv[1], int(sys.argv[2])
 original, calls = getattr(os, name), []
 def deadly(*args, **kwargs):

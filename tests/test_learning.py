@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from tests.command_line import SAC, TINY
 
 FILES = {

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.networks import MLP
 from tests.algorithms.frames import ALGORITHMS
 from tests.command_line import LATENT, NO_WANDB, load, rows, tiny

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.arguments import resume_command
-from lit_mbrl.cli import main
+from lit_mbrl.app.arguments import resume_command
+from lit_mbrl.app.cli import main
 from tests.command_line import NO_WANDB, SAC, TINY, load, rows, run_folders, same
 
 pytestmark = pytest.mark.usefixtures("work")

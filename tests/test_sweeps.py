@@ -23,7 +23,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.cli import CONF, main
 from tests.wandb_server import Run, WandbServer, trials
 
 ROOT = Path(__file__).parents[1]

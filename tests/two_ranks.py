@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_mbrl import ranks
 from lit_mbrl.algorithms import DDPG, Algorithm, MaxEntPPO
 from lit_mbrl.data import OffPolicy, OnPolicy
-from lit_mbrl.errors import RunFailed
-from lit_mbrl.strategies import AveragedGradients
+from lit_mbrl.training.ddp import AveragedGradients
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import ALGORITHMS, make_frames
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
@@ -62,7 +62,7 @@ class GradientsOfAll(Callback):
         with torch.random.fork_rng():
             torch.manual_seed(3)
             whole = make_frames(16, action_dim=1)
-        own = whole[:8] if ranks.rank() == 0 else whole[8:]
+        own = whole[:8] if distributed.rank() == 0 else whole[8:]
         parameters = list(pl_module.critic.parameters())
         expected = torch.autograd.grad(pl_module.critic_loss(whole), parameters)
         pl_module.manual_backward(pl_module.critic_loss(own), inputs=parameters)
@@ -76,7 +76,7 @@ class GradientsOfAll(Callback):
 
 def same_everywhere(tensor: torch.Tensor) -> bool:
     """Whether all ranks have the same bits."""
-    return all(torch.equal(tensor, other) for other in ranks.gather(tensor.detach()))
+    return all(torch.equal(tensor, other) for other in distributed.gather(tensor.detach()))
 
 
 def two(
@@ -90,14 +90,14 @@ def two(
 
 def check_messages() -> None:
     """The messages between ranks say what their names say."""
-    rank = ranks.rank()
-    assert ranks.gather(("a", rank)) == [("a", 0), ("a", 1)]
-    assert ranks.gather_on_zero(rank) == ([0, 1] if rank == 0 else None)
-    assert ranks.broadcast(rank if rank == 0 else None) == 0
-    assert ranks.any_of(rank == 1) and not ranks.any_of(False)
-    assert ranks.gather_rows(torch.full((2, 3), float(rank)))[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
+    rank = distributed.rank()
+    assert distributed.gather(("a", rank)) == [("a", 0), ("a", 1)]
+    assert distributed.gather_on_zero(rank) == ([0, 1] if rank == 0 else None)
+    assert distributed.broadcast(rank if rank == 0 else None) == 0
+    assert distributed.any_of(rank == 1) and not distributed.any_of(False)
+    assert distributed.gather_rows(torch.full((2, 3), float(rank)))[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
     first, second = torch.tensor([[1.0 + rank]]), torch.tensor(4.0 * rank)
-    ranks.average_([first, second])
+    distributed.average_([first, second])
     assert (first.item(), second.item()) == (1.5, 2.0)
 
 
@@ -123,7 +123,7 @@ def check_resume(name: str, folder: Path) -> None:
     if algorithm.normalizer is not None:
         assert algorithm.normalizer.count == 60
         own = whole["replay.observation"].double()
-        mean = torch.cat(ranks.gather(own)).mean(0)
+        mean = torch.cat(distributed.gather(own)).mean(0)
         torch.testing.assert_close(algorithm.normalizer.mean, mean)
     path = folder / f"{name}.ckpt"
     try:
@@ -173,4 +173,4 @@ if __name__ == "__main__":
     check_messages()
     check_resume("sac_svg_code", Path(sys.argv[1]))  # sequences, repeated updates, clipping
     check_rollouts(Path(sys.argv[1]))
-    print(f"rank {ranks.rank()} agrees")
+    print(f"rank {distributed.rank()} agrees")

@@ -1,6 +1,5 @@
 """Algorithms: one file per paper, each a LightningModule."""
 
-from lit_mbrl.algorithms.base import Algorithm
 from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
@@ -14,6 +13,7 @@ from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.td3 import TD3
+from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
     "DDPG",

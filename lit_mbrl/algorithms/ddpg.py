@@ -17,11 +17,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Algorithm, Compile, Update
-from lit_mbrl.algorithms.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
-from lit_mbrl.errors import in_unit_interval, positive, positive_sizes, require
 from lit_mbrl.losses import dpg_loss, q_loss, td_target
 from lit_mbrl.networks import DeterministicActor, QEnsemble
+from lit_mbrl.networks.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
+from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
 
 class DDPG(Algorithm):

@@ -30,15 +30,15 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Update
-from lit_mbrl.algorithms.exploration import GaussianNoise
-from lit_mbrl.algorithms.latent import LatentAlgorithm
-from lit_mbrl.errors import in_unit_interval, positive, require
 from lit_mbrl.imagination import Dream, dream
 from lit_mbrl.losses import discounted_weights, unit_gaussian_loss
 from lit_mbrl.models import Latent
 from lit_mbrl.networks import MLP, DreamerActor, glorot_
+from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.returns import lambda_returns
+from lit_mbrl.training.algorithm import Update
+from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
 class Lesson(NamedTuple):

@@ -32,14 +32,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Update
 from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
-from lit_mbrl.errors import in_unit_interval, positive, require
 from lit_mbrl.imagination import Dream
 from lit_mbrl.losses import future_mean, future_weights
 from lit_mbrl.models import Latent, MixtureDensityNetwork
 from lit_mbrl.networks import DreamerGreedyActor, glorot_
+from lit_mbrl.training.algorithm import Update
+from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
 class MaxEntExploration(Dreamer):

@@ -55,9 +55,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.algorithms.ppo import PPO
-from lit_mbrl.errors import require
 from lit_mbrl.losses import max_entropy_advantage, standardized
 from lit_mbrl.returns import discounted_sums
+from lit_mbrl.utils.errors import require
 
 Standardization = Literal["before", "after_constant", "after_differentiated"]
 

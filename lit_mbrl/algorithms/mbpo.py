@@ -25,12 +25,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.compiled import CannotCompile
-from lit_mbrl.algorithms.compiled_loss import CompiledLoss
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.errors import require
 from lit_mbrl.models import Descend, Ensemble, Objective, WorldModelFactory, fit
-from lit_mbrl.optim import Adam
+from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.training.compiled_loss import CompiledLoss
+from lit_mbrl.training.optim import Adam
+from lit_mbrl.utils.errors import require
 
 
 class MBPO(SAC):
@@ -109,7 +109,7 @@ class MBPO(SAC):
             length: steps `k`.
 
         Yields:
-            The transitions of each step, `[n]` with n <= N, keys as in `data.model_buffer`: those of the samples that
+            The transitions of each step, `[n]` with n <= N, keys as in `data.buffers.imagined`: those of the samples that
             had not terminated before it.
         """
         state = self.world_model.initial(observation)

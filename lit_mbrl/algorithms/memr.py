@@ -28,7 +28,6 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.algorithms.mbpo import MBPO
-from lit_mbrl.errors import positive, positive_sizes, require
 from lit_mbrl.losses import (
     behaviour_loss,
     entropy_priority,
@@ -40,6 +39,7 @@ from lit_mbrl.losses import (
     weighted,
 )
 from lit_mbrl.networks import DiagonalGaussian
+from lit_mbrl.utils.errors import positive, positive_sizes, require
 
 _LEAST = 1e-6
 _CODE_BOUNDS = (1e-4, 50.0)

@@ -24,9 +24,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.algorithms.sac_svg import SACSVG
-from lit_mbrl.errors import require
 from lit_mbrl.losses import q_loss, soft_q_target, soft_value
 from lit_mbrl.returns import survival, td_k_targets
+from lit_mbrl.utils.errors import require
 
 
 class MVE(SACSVG):

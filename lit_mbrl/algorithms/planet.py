@@ -21,12 +21,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.exploration import GaussianNoise
-from lit_mbrl.algorithms.latent import LatentAlgorithm
-from lit_mbrl.errors import require
 from lit_mbrl.losses import free_nats_of_steps, gaussian_kl
 from lit_mbrl.models import Latent, Observed
+from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.planners import CEM
+from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.utils.errors import require
 
 _PLAYER_SEED = 0
 

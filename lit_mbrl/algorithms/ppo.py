@@ -27,13 +27,13 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl import ranks
-from lit_mbrl.algorithms.base import Algorithm, Compile, Update
-from lit_mbrl.errors import in_unit_interval, positive, positive_sizes, require
 from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
 from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
-from lit_mbrl.optim import Adam
 from lit_mbrl.returns import generalized_advantages
+from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.training.optim import Adam
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
 _ROWS = 1024  # frames that are evaluated at a time after a rollout
 
@@ -247,7 +247,7 @@ class PPO(Algorithm):
     def watch(self, recorded: dict[str, Tensor]) -> None:
         """Looks how far the policy has moved."""
         moved = recorded["policy/kl"].clone()
-        ranks.average_([moved])
+        distributed.average_([moved])
         if self.target_kl is not None and moved.item() > 1.5 * self.target_kl:
             self._stopped = dict(recorded)
 

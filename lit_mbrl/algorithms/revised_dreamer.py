@@ -39,12 +39,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
-from lit_mbrl.errors import in_unit_interval, require
 from lit_mbrl.imagination import Dream
 from lit_mbrl.losses import free_nats, jeffreys, smooth_l1, standard_normal_kl
 from lit_mbrl.models import Latent, Observed, Order
 from lit_mbrl.networks import MLP
 from lit_mbrl.returns import lambda_returns
+from lit_mbrl.utils.errors import in_unit_interval, require
 
 
 class RevisedDreamer(Dreamer):

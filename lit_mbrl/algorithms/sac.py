@@ -22,10 +22,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Algorithm, Compile, Update
-from lit_mbrl.errors import in_unit_interval, positive, positive_sizes, require
 from lit_mbrl.losses import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
+from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
 
 class SAC(Algorithm):

@@ -34,13 +34,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.base import Sampling, Update
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.errors import positive, require
 from lit_mbrl.imagination import Imagined, imagine
 from lit_mbrl.losses import value_gradient_loss
 from lit_mbrl.models import Objective, Recurrent, WorldModelFactory
 from lit_mbrl.returns import survival, value_expansion, value_expansion_code
+from lit_mbrl.training.algorithm import Sampling, Update
+from lit_mbrl.utils.errors import positive, require
 
 _ERROR_WINDOWS = 1024
 _RECURRENT_OPTIONS = {

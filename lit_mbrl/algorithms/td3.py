@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_mbrl.algorithms.base import Update
 from lit_mbrl.algorithms.ddpg import DDPG
-from lit_mbrl.errors import require
 from lit_mbrl.losses import smoothed_action
+from lit_mbrl.training.algorithm import Update
+from lit_mbrl.utils.errors import require
 
 
 class TD3(DDPG):

@@ -22,12 +22,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDict, TensorDictBase
 
-from lit_mbrl.data.disk import COPIES
-from lit_mbrl.data.model_buffer import ModelBuffer, bytes_per_row
+from lit_mbrl.data.buffers.disk import COPIES
+from lit_mbrl.data.buffers.imagined import ModelBuffer, bytes_per_row
+from lit_mbrl.data.buffers.transitions import predicted_bytes, require_room
 from lit_mbrl.data.off_policy import OffPolicy
-from lit_mbrl.data.replay import predicted_bytes, require_room
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 # What a loss reads of a frame, real or imagined.
 _READ = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated"))

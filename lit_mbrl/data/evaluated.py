@@ -10,13 +10,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lit_mbrl import ranks
+from lit_mbrl.data.buffers.transitions import STORED
 from lit_mbrl.data.evaluation import run_episodes
-from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import STORED
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
-from lit_mbrl.envs.drawing import require_drawing
-from lit_mbrl.envs.rendering import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.rendering import require_drawing
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 _EVALUATION_MAX_STEPS = 10_000
 
@@ -49,7 +49,7 @@ class Evaluated:
         Args:
             as_trained: in the environment of training, whatever `env.eval_kwargs` says.
         """
-        return ranks.broadcast(self._evaluate(as_trained) if ranks.rank() == 0 else None)
+        return distributed.broadcast(self._evaluate(as_trained) if distributed.rank() == 0 else None)
 
     def _evaluate(self, as_trained: bool) -> TensorDictBase:
         random_state = get_random_state()

@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from lit_mbrl.data.replay import STORED
+from lit_mbrl.data.buffers.transitions import STORED
 
 
 @torch.no_grad()

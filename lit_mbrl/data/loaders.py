@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lit_mbrl.data.collecting import Collecting
+    from lit_mbrl.data.base import Collecting
     from lit_mbrl.envs import VectorEnv
 
 

@@ -21,15 +21,15 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDictBase
 
-from lit_mbrl import ranks
-from lit_mbrl.data.clock import Clock
-from lit_mbrl.data.collecting import Collecting
-from lit_mbrl.data.disk import COPIES, frames_in_files
-from lit_mbrl.data.episode_replay import EpisodeReplay
-from lit_mbrl.data.replay import Replay, Storage, predicted_bytes, require_room
-from lit_mbrl.data.replay_files import ReplayFiles
+from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
+from lit_mbrl.data.buffers.episodes import EpisodeReplay
+from lit_mbrl.data.buffers.files import ReplayFiles
+from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, require_room
+from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import require
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
 
 
 class OffPolicy(Collecting):
@@ -180,7 +180,7 @@ class OffPolicy(Collecting):
 
         `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
         """
-        world_size = ranks.world_size()
+        world_size = distributed.world_size()
         batch = {"transitions": self.replay.sample_transitions(self.batch_size // world_size)}
         wanted = self.trainer.lightning_module.sampling()
         if wanted.sequence_batches:

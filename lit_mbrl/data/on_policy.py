@@ -19,14 +19,14 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lit_mbrl import ranks
-from lit_mbrl.data.allocator import keep_freed_memory
-from lit_mbrl.data.clock import RolloutClock
-from lit_mbrl.data.collecting import Collecting
-from lit_mbrl.data.random_state import get_random_state, set_random_state
-from lit_mbrl.data.replay import require_room
+from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.buffers.transitions import require_room
+from lit_mbrl.data.schedule import RolloutClock
 from lit_mbrl.envs import EnvConfig, VectorEnv
-from lit_mbrl.errors import require
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.malloc import keep_freed_memory
+from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 
 class OnPolicy(Collecting):
@@ -90,7 +90,7 @@ class OnPolicy(Collecting):
     @property
     def minibatches(self) -> int:
         """Minibatches in an epoch over a rollout."""
-        return self.frames_per_batch * ranks.world_size() // self.batch_size
+        return self.frames_per_batch * distributed.world_size() // self.batch_size
 
     @property
     def rollout_start(self) -> int:
@@ -149,7 +149,7 @@ class OnPolicy(Collecting):
         position = (self.rounds - 1) % self.clock.rounds_per_rollout % self.minibatches
         if position == 0:
             self._order = torch.randperm(self.frames_per_batch).to(self._rollout.device or "cpu")
-        size = self.batch_size // ranks.world_size()
+        size = self.batch_size // distributed.world_size()
         index = self._order[position * size : (position + 1) * size]
         return {"transitions": self.trainer.lightning_module.minibatch(self._rollout, index)}
 

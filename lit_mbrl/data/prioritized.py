@@ -15,10 +15,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data.replay_buffers.samplers import PrioritizedSampler
 
+from lit_mbrl.data.buffers.imagined import SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.dyna import Dyna
-from lit_mbrl.data.model_buffer import SegmentedBuffer, bytes_per_row
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 
 class Priorities:

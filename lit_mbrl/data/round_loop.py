@@ -14,7 +14,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from lit_mbrl.hooks import overrides
+from lit_mbrl.utils.hooks import overrides
 
 _TRANSFER = "transfer_batch_to_device"
 _AROUND_TRANSFER = ("on_before_batch_transfer", "on_after_batch_transfer")

@@ -16,12 +16,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from lit_mbrl.envs import mbpo, pixels, poplin, terminations
-from lit_mbrl.envs.images import ChannelFirst, is_channel_first, is_image
-from lit_mbrl.envs.repeat import ActionRepeat
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.state import Restorable
-from lit_mbrl.errors import UserError, did_you_mean
+from lit_mbrl.envs.tasks import mbpo, poplin, terminations
+from lit_mbrl.envs.wrappers import pixels
+from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
+from lit_mbrl.envs.wrappers.repeat import ActionRepeat
+from lit_mbrl.utils.errors import UserError, did_you_mean
 
 
 def registered_variants() -> list[str]:
@@ -67,7 +68,7 @@ def make_configured(config: EnvConfig) -> gym.Env:
         UserError: as `make_gym`; or if pictures are asked for and cannot be drawn.
     """
     if config.name.startswith("procgen/"):
-        from lit_mbrl.envs import procgen_games
+        from lit_mbrl.envs.tasks import procgen_games
 
         procgen_games.check(config)
     kwargs = config.kwargs if config.pixels is None else pixels.arguments(config)
@@ -187,12 +188,12 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
             import dm_control.suite  # noqa: F401
         except ImportError as error:
             raise _missing(name, "dm_control", "dm-control", error) from error
-        from lit_mbrl.envs import dmc
+        from lit_mbrl.envs.tasks import dmc
 
         _log_mujoco_warnings()
         return dmc.make(task, max_episode_steps, **kwargs)
     if family == "procgen":
-        from lit_mbrl.envs.procgen_games import ProcgenGame
+        from lit_mbrl.envs.tasks.procgen_games import ProcgenGame
 
         return ProcgenGame(name, max_episode_steps, **kwargs)
     if "bullet" in name.lower():

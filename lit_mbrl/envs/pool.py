@@ -27,7 +27,7 @@ import numpy as np
 from lit_mbrl.envs.make import describe, make_configured, spec_of
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.state import get_state, set_state
-from lit_mbrl.errors import RunFailed
+from lit_mbrl.utils.errors import RunFailed
 
 MAX_RESTARTS = 3
 _DIED = object()

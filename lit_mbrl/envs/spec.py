@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Spec:
         action_dim: A, length of the action in [-1, 1]; the number of actions if `discrete`.
         discrete: whether an action is an index in 0..A-1 instead of a vector.
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
-        terminated: the termination rule, where it is known (`envs.terminations`).
+        terminated: the termination rule, where it is known (`envs.tasks.terminations`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
     """
 

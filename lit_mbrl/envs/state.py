@@ -31,7 +31,7 @@ from gymnasium.envs.classic_control import (
 )
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RescaleAction, TimeLimit
 
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 _CLASSIC_CONTROL = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
 # Arrays of MjData that grow and shrink with the contacts, or that only index into those; `mj_forward` rebuilds them.

@@ -14,9 +14,9 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from lit_mbrl.envs.pool import LocalPool, Transition, WorkerPool
-from lit_mbrl.envs.procgen_games import ProcgenPool, is_game
 from lit_mbrl.envs.spec import EnvConfig
-from lit_mbrl.errors import UserError
+from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
+from lit_mbrl.utils.errors import UserError
 
 
 class VectorEnv(EnvBase):

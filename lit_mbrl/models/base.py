@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 
 S = TypeVar("S")
 # (observation [B, O], action [B, A], next observation [B, O]) -> whether the episode has terminated, bool [B, 1]
@@ -145,6 +145,6 @@ def require_rule(mode: str, rule: TerminationRule | None) -> TerminationRule | N
         raise UserError(
             "model.world_model.termination",
             mode,
-            "learned or auto: envs/terminations.py knows no rule for this data.env",
+            "learned or auto: envs/tasks/terminations.py knows no rule for this data.env",
         )
     return None if mode == "learned" else rule

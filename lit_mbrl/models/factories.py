@@ -9,13 +9,13 @@ from typing import Literal
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.errors import require
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import Objective, TerminationRule, WorldModelFactory, require_rule
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
 from lit_mbrl.networks.ensemble import ACTIVATIONS, Activation
 from lit_mbrl.networks.mlp import orthogonal_
+from lit_mbrl.utils.errors import require
 
 _OPTION = "model.world_model"
 # Where nothing terminates, the likelihood of a learned termination improves by percents for ever.
@@ -116,7 +116,7 @@ class Ensemble(WorldModelFactory):
         lr: Adam's learning rate.
         propagation: `"sample"` a probabilistic elite's prediction or take its `"mean"`.
         termination: `"known"` by the task's rule, `"learned"` by a head on observation and action, or `"auto"`: known
-            where the task has a rule (`envs/terminations.py`).
+            where the task has a rule (`envs/tasks/terminations.py`).
         balance_terminations: weigh terminations by their rarity in the batch while learning the head.
     """
 

@@ -15,9 +15,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl import ranks
-from lit_mbrl.errors import RunFailed
 from lit_mbrl.models.base import Objective
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import RunFailed
 
 # Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
 Descend = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
@@ -120,7 +120,7 @@ def fit(
     if objective.before_fit is not None:
         objective.before_fit(training)
     samples = bootstrap(objective.members, len(training), device)
-    num_batches = min(ranks.gather(-(-len(training) // batch_size)))
+    num_batches = min(distributed.gather(-(-len(training) // batch_size)))
     best, kept = BestEpochs(objective.members, improvement, patience), _Snapshots(objective)
     while not best.stop and (max_epochs is None or best.epoch < max_epochs):
         for chosen in samples.split(batch_size, dim=1)[:num_batches]:
@@ -153,7 +153,7 @@ def shuffled(samples: Tensor) -> Tensor:
 def holdout_errors(objective: Objective, frames: TensorDictBase) -> Tensor:
     """The members' errors `[E]` on the CPU, means over the ranks."""
     errors = objective.error(frames).float().cpu()
-    ranks.average_([errors])
+    distributed.average_([errors])
     return errors
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_mbrl.errors import require
 from lit_mbrl.networks.mlp import MLP
+from lit_mbrl.utils.errors import require
 
 LogStdSquash = Literal["tanh", "clamp"]
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_mbrl.errors import require
+from lit_mbrl.utils.errors import require
 
 
 class ResidualBlock(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lit_mbrl import ranks
+from lit_mbrl.utils import distributed
 
 
 class ReturnScale(nn.Module):
@@ -52,7 +52,7 @@ class ReturnScale(nn.Module):
             sums.append(total)
             total = total * goes
         self.running = total
-        self._update(ranks.gather_rows(torch.stack(sums).flatten()).to(self.mean))
+        self._update(distributed.gather_rows(torch.stack(sums).flatten()).to(self.mean))
         std = (self.m2 / self.count).sqrt()
         return (rewards / (std + 1e-8)).clamp(-self.clip, self.clip).unsqueeze(-1).to(reward)
 

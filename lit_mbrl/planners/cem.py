@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_mbrl.errors import positive, require
+from lit_mbrl.utils.errors import positive, require
 
 _LEAST_VARIANCE = 1e-6
 

@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 
 from lit_mbrl.algorithms import Dreamer, MaxEntDreamer, MaxEntExploration, RevisedDreamer
-from lit_mbrl.algorithms.latent import LatentAlgorithm
 from lit_mbrl.envs import Spec
+from lit_mbrl.training.latent_agent import LatentAlgorithm
 
 SMALL: dict[str, Any] = {"deter": 6, "stoch": 4, "hidden": 8, "depth": 2, "units": 8}
 A = 2

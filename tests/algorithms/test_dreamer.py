@@ -11,11 +11,11 @@ from torch.distributions import AffineTransform, Independent, Normal, Transforme
 from torch.distributions.transforms import TanhTransform
 
 from lit_mbrl.algorithms import Dreamer, MaxEntDreamer, RevisedDreamer
-from lit_mbrl.errors import UserError
 from lit_mbrl.losses import standard_normal_kl
 from lit_mbrl.models import Latent, Order
 from lit_mbrl.networks import DreamerActor, DreamerGreedyActor
-from lit_mbrl.optim import Adam
+from lit_mbrl.training.optim import Adam
+from lit_mbrl.utils.errors import UserError
 from tests.algorithms.latents import DREAMERS, A, build, sequences
 
 MODEL = {"encoder", "decoder", "rssm", "reward_head"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from tests.command_line import NO_WANDB, SAC, comparable, load, rows, same, tiny
 
 pytestmark = pytest.mark.usefixtures("work")

@@ -18,11 +18,11 @@ from torch import Tensor
 from lit_mbrl import algorithms
 from lit_mbrl.algorithms import PPO, EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.maxent_ppo import Standardization
-from lit_mbrl.cli import CONF
+from lit_mbrl.app.cli import CONF
 from lit_mbrl.envs import Spec
-from lit_mbrl.errors import UserError
 from lit_mbrl.losses import clip_objective
 from lit_mbrl.networks import ImpalaEncoder
+from lit_mbrl.utils.errors import UserError
 
 O, A, T, N = 3, 4, 6, 3  # noqa: E741
 BETA, BONUS, ALPHA = 0.25, 0.0625, 0.75  # beta and bonus are float32 buffers: numbers that have no rounding there

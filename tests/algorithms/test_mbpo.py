@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
-from lit_mbrl.errors import RunFailed
 from lit_mbrl.losses import q_loss, soft_q_target
+from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import make_frames
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
 from tests.dyna import DYNA, IMAGINED, Known, make

@@ -9,10 +9,11 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lit_mbrl.algorithms import PPO, MaxEntPPO, compiled
-from tests.algorithms.test_compiled import assert_same
+from lit_mbrl.algorithms import PPO, MaxEntPPO
+from lit_mbrl.training import compiled
 from tests.algorithms.test_maxent_ppo import COEFFICIENTS, KINDS
 from tests.runs import everything, fit, make_rollouts
+from tests.training.test_compiled import assert_same
 
 # A class and what is not its default.
 VARIANTS: list[tuple[type[PPO], dict[str, Any]]] = [

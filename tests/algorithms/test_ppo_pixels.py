@@ -10,8 +10,8 @@ import torch
 from lit_mbrl.algorithms import PPO, EntropyBonusPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
-from lit_mbrl.errors import UserError
 from lit_mbrl.networks import Impala, ImpalaEncoder
+from lit_mbrl.utils.errors import UserError
 from tests.envs.toys import PICTURE, TOY
 from tests.runs import fit
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.algorithms.base import Update
+from lit_mbrl.training.algorithm import Update
 from tests.algorithms.frames import ALGORITHMS, make_batch
 
 MODEL = {"world_model.dynamics", "world_model.reward_model", "world_model.termination_model"}

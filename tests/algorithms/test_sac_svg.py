@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MVE, SAC, SACSVG
-from lit_mbrl.errors import UserError
 from lit_mbrl.models import Ensemble, Recurrent
+from lit_mbrl.utils.errors import UserError
 from tests.algorithms.frames import SMALL, make_frames
 
 

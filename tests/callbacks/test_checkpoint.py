@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import RunFailed, UserError
 from tests.command_line import load
 from tests.runs import fit, make_data
 

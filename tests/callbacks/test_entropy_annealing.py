@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 from callbacks import EntropyAnnealing
 from lit_mbrl.algorithms import SAC, TD3
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from callbacks import GracefulStop, SoftTargetUpdate
-from lit_mbrl.application import Application
-from lit_mbrl.cli import CONF, main
+from lit_mbrl.app.application import Application
+from lit_mbrl.app.cli import CONF, main
+from lit_mbrl.app.output import quiet
 from lit_mbrl.data import OffPolicy
-from lit_mbrl.output import quiet
 from tests.command_line import SAC, load, rows, run_folders, same
 
 SENDER = "--trainer.callbacks+=tests.command_line.SendSignal"

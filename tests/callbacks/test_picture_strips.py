@@ -12,7 +12,7 @@ from torch import Tensor
 
 from callbacks import PictureStrips
 from callbacks.picture_strips import save_strip
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.latent import LIGHT, Remembers, make_sequences
 from tests.runs import everything, fit
 

@@ -16,7 +16,7 @@ import pytest
 import callbacks.progress
 from callbacks import Progress, duration
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.cli import CONF
+from lit_mbrl.app.cli import CONF
 from tests.dyna import make
 from tests.runs import SaveAndStop, Stop, fit, make_data
 

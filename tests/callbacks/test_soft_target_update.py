@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import DDPG, TD3
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.runs import SHORT, fit, make_data
 
 

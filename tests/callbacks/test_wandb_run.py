@@ -16,7 +16,7 @@ import torch
 import wandb
 
 from callbacks.wandb_run import git_state
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from tests.command_line import TINY, load, rows
 
 WANDB_RUN = ["--trainer.callbacks+=callbacks.WandbRun"]
@@ -194,7 +194,7 @@ def test_filming_changes_nothing_else(runs: list[FakeRun]) -> None:
     [
         (
             ["--trainer.logger=null"],
-            "--trainer.logger=['CsvLogger']: expected a list with lit_mbrl.loggers.WandbLogger, where callbacks",
+            "--trainer.logger=['CsvLogger']: expected a list with lit_mbrl.app.loggers.WandbLogger, where callbacks",
         ),
         (
             ["--trainer.callbacks.upload_best=true", "--trainer.enable_checkpointing=false"],

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from lit_mbrl.algorithms import MBPO, SAC
 from lit_mbrl.data import Dyna, PrioritizedDyna
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.dyna import DYNA, IMAGINED, make, make_dyna
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 

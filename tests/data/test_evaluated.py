@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
+from lit_mbrl.app.loggers import CsvLogger
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import UserError
-from lit_mbrl.loggers import CsvLogger
+from lit_mbrl.utils.errors import UserError
 from tests.command_line import SAC as RUN
 from tests.envs.toys import TOY
 from tests.runs import SHORT, fit

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 

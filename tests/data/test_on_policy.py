@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_mbrl.algorithms import PPO, SAC, Algorithm, EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.data import OnPolicy
-from lit_mbrl.data.collecting import Collecting
+from lit_mbrl.data.base import Collecting
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
 SMALL: dict[str, Any] = {"hidden_sizes": [8]}

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.data import collecting
+from lit_mbrl.data import base
 from lit_mbrl.data.round_loop import RoundLoop
 from tests.runs import everything, fit, make_data
 
@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, lean: bool, **options: Any) -> tuple[li
     other = LambdaCallback(on_train_batch_start=lambda *_: lines.append("set on the instance"))
     with monkeypatch.context() as patch:
         if not lean:
-            patch.setattr(collecting, "use_round_loop", lambda trainer: None)
+            patch.setattr(base, "use_round_loop", lambda trainer: None)
         trainer = fit(algorithm, data, witness, other, **options)
     return witness.heard + lines, everything(algorithm, data), trainer
 

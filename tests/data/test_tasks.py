@@ -12,7 +12,7 @@ import torch
 from lit_mbrl.data import Sequences
 from lit_mbrl.envs import EnvConfig, PixelConfig, VectorEnv, describe
 from lit_mbrl.envs.make import make_configured
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.envs.toys import PICTURE
 from tests.latent import LIGHT, SHORT, Remembers
 from tests.runs import SaveAndStop, Stop, everything, fit

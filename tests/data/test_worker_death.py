@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.cli import main
+from lit_mbrl.app.cli import main
 from lit_mbrl.envs.pool import WorkerPool
 from tests.command_line import SAC as FIT
 from tests.envs.toys import TOY

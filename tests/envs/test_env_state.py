@@ -13,7 +13,7 @@ import torch
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym, registered_variants
 from lit_mbrl.envs.state import get_state, set_state
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.envs.toys import TOY
 
 EXACT = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lit_mbrl.envs import EnvConfig, Spec, describe, make_gym, registered_variants
-from lit_mbrl.errors import UserError
+from lit_mbrl.utils.errors import UserError
 from tests.envs.toys import DICT, TOY
 
 

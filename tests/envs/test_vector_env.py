@@ -13,7 +13,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym
-from lit_mbrl.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import RunFailed, UserError
 from tests.envs.toys import FAULTY, TOY
 
 

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lit_mbrl.envs.terminations import hopper
-from lit_mbrl.errors import UserError
+from lit_mbrl.envs.tasks.terminations import hopper
 from lit_mbrl.imagination import imagine
 from lit_mbrl.losses import bound_penalty, value_gradient_loss
 from lit_mbrl.models import Ensemble, EnsembleDynamics, EnsembleWorldModel, Recurrent, WorldModel
 from lit_mbrl.networks import TanhGaussianActor
 from lit_mbrl.returns import survival, value_expansion
+from lit_mbrl.utils.errors import UserError
 from tests.algorithms.frames import make_frames
 
 E, K, B, T, O, A = 4, 3, 6, 5, 3, 2  # noqa: E741

@@ -9,9 +9,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.errors import RunFailed
 from lit_mbrl.models import Ensemble, Objective, Recurrent, fit
 from lit_mbrl.models.fitting import BestEpochs, bootstrap, shuffled
+from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import make_frames
 
 E, O, A = 4, 3, 2  # noqa: E741

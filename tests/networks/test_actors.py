@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from lit_mbrl.errors import UserError
 from lit_mbrl.networks import DeterministicActor, TanhGaussianActor
+from lit_mbrl.utils.errors import UserError
 
 
 def constant_actor(mean: float, raw_log_std: float, squash: str = "clamp", **kwargs: object) -> TanhGaussianActor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lit_mbrl.errors import UserError
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder, ResidualBlock
+from lit_mbrl.utils.errors import UserError
 
 PROCGEN = (3, 64, 64)
 

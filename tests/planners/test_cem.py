@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mbrl.errors import UserError
 from lit_mbrl.planners import CEM
 from lit_mbrl.planners.cem import shifted
+from lit_mbrl.utils.errors import UserError
 
 
 def _noise(cem: CEM, batch_size: int, action_dim: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,385 @@
+"""The application: Lightning's command line, with run folders, checks before anything is created, and plain output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import typing
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
+from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.app.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
+from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
+from lit_mbrl.app.guard import guarded, trainer_errors
+from lit_mbrl.app.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+from lit_mbrl.app.messages import OneLine, ParseError, explain, explain_instantiation, explain_trainer
+from lit_mbrl.app.output import evaluation, say, shorten, summary
+from lit_mbrl.app.parser import Parser, SaveConfig
+from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match
+from lit_mbrl.app.resume import changes
+from lit_mbrl.app.run_folder import (
+    SavedRun,
+    existing_parent,
+    find_checkpoint,
+    folder_of,
+    locked,
+    make_folder,
+    new_folder,
+    read_checkpoint,
+    read_last_good,
+    require_replay,
+    run_family,
+)
+from lit_mbrl.data.buffers.disk import COPIES, require_disk
+from lit_mbrl.envs.tasks.procgen_games import is_game
+from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
+from lit_mbrl.utils.errors import RunFailed, UserError, require
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
+    with ExitStack() as until_the_end:
+        return guarded(lambda words: Application(words, until_the_end), argv)
+
+
+class Application(LightningCLI):
+    """`fit` and `validate`; construction runs the command.
+
+    Everything that can be wrong with the input is found, and raised as `UserError` or `OneLine`, before the run folder
+    is created and before anything is logged.
+
+    Args:
+        argv: the command line.
+        until_the_end: what a run of `fit` holds as long as it goes on: the lock of its folder.
+    """
+
+    def __init__(self, argv: Sequence[str], until_the_end: ExitStack | None = None) -> None:
+        self.argv = list(argv)
+        self.until_the_end = until_the_end or ExitStack()
+        arguments = with_config_of_checkpoint(self.argv)
+        self.run_folder = Path()
+        self.saved_run: SavedRun | None = None
+        self.changed: list[str] = []
+        self.damage: str | None = None
+        self.graceful_stop = GracefulStop()
+        jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        # omegaconf+: interpolations are resolved after the command line has been applied.
+        parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
+        command = parser | {"default_config_files": [str(CONF / "base.yaml")]}
+        super().__init__(
+            Algorithm,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            parser_kwargs=parser | {name: dict(command) for name in self.subcommands()},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+
+    # ------------------------------------------------------------------ parsing
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's `fit` and `validate`."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate")}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Names the program."""
+        kwargs.setdefault("prog", "python -m lit_mbrl")
+        kwargs.setdefault("description", "Model-based and maximum-entropy reinforcement learning.")
+        return super().init_parser(**kwargs)
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
+        """Mentions the commands that `cli.main` answers."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        self.parser.epilog = (
+            "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
+            "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
+            "and their config files)."
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
+        parser.add_argument(
+            "--num_threads",
+            type=int | None,
+            default=None,
+            help="CPU threads of torch; null: torch's own choice, one per core",
+        )
+        parser.add_argument(
+            "--non_finite",
+            type=typing.Literal["stop", "skip"],
+            default="stop",
+            help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
+        )
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(Progress, "progress")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Turns whatever the parser has to say into one line."""
+        try:
+            self.config = parser.parse_args(args)
+        except (ParseError, OmegaConfBaseException) as error:
+            command = self._subcommand_parsers.get(self.argv[0] if self.argv else "")
+            raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
+        config = self.config[self.config.subcommand]
+        if not isinstance(config.trainer, jsonargparse.Namespace):
+            raise UserError("trainer", config.trainer, "a mapping, or its entries as --trainer.<name>=<value>")
+        for key in ("model", "data"):
+            reject_unknown_fields(key, config[key])
+            reject_nulls(key, class_of(config[key]), config[key].init_args)
+        callbacks = config.trainer.callbacks
+        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if isinstance(callback, jsonargparse.Namespace):
+                reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
+        reject_nulls("checkpoint", Checkpoint, config.checkpoint)
+        reject_nulls("progress", Progress, config.progress)
+        every = config.trainer.log_every_n_steps
+        require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            seed = self.config[self.subcommand].seed_everything
+            raise UserError("seed_everything", seed, f"a seed ({error})") from error
+
+    # ------------------------------------------------------------------ checks, then creation
+    def before_instantiate_classes(self) -> None:
+        """Decides on the run folder and on the checkpoint to go on from, without touching the disk."""
+        config = self.config[self.subcommand]
+        threads = config.num_threads
+        require(threads is None or threads > 0, "num_threads", threads, "an integer > 0 or null")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        family = run_family(
+            [str(path) for path in config.config or ()],
+            config.model.class_path.rpartition(".")[2],
+            config.data.init_args.env.name,
+            config.seed_everything,
+        )
+        root_dir = config.trainer.default_root_dir
+        training = self.subcommand == "fit"
+        require(training or config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
+        if config.ckpt_path in CHECKPOINT_WORDS:
+            found = find_checkpoint(config.ckpt_path, family, root_dir)
+            self.saved_run, problem = read_last_good(found, with_replay=training)
+            config.ckpt_path = str(self.saved_run.path)
+            if problem is not None:
+                self.damage = f"{shorten(found)}: expected {problem}; going on from {shorten(self.saved_run.path)}"
+        elif config.ckpt_path is not None:
+            self.saved_run = read_checkpoint(Path(config.ckpt_path))
+            if training:
+                require_replay(self.saved_run)
+        if self.saved_run is not None and training:
+            self.changed = self._changes(self.saved_run)
+        resumed = folder_of(self.saved_run.path) if self.saved_run else None
+        self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
+
+    def _changes(self, saved: SavedRun) -> list[str]:
+        """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
+        config = self.config[self.subcommand]
+        current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
+        if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
+            return []
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).only_at_start]
+        return changes(saved.config, current, fixed)
+
+    def instantiate_classes(self) -> None:
+        """Builds data module, algorithm and trainer."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if (line := explain_instantiation(error)) is not None:
+                raise OneLine(line) from error
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer; for `fit` with our callbacks, in the order in which they have to run, and our loggers."""
+        config = dict(self._get(self.config_init, "trainer")) | kwargs
+        config["default_root_dir"] = str(self.run_folder)
+        callbacks = config["callbacks"] or []
+        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        config["logger"] = self._loggers(config["logger"]) if self.subcommand == "fit" else False
+        if self.subcommand == "fit":
+            if not config["enable_progress_bar"]:
+                callbacks.append(self._get(self.config_init, "progress"))
+            callbacks.append(self.graceful_stop)
+            if not config["fast_dev_run"]:
+                callbacks.append(self._save_config())
+            if config["enable_checkpointing"] is not False:
+                callbacks.append(self._get(self.config_init, "checkpoint"))
+        else:
+            config["enable_checkpointing"] = None
+            callbacks.append(self._get(self.config_init, "checkpoint"))  # its state is in the checkpoint
+        config["callbacks"] = callbacks
+        register()
+        check_names(config["strategy"], config["precision"])
+        try:
+            trainer = Trainer(**config)
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
+        check_trainer(trainer, config["precision"])
+        threads = self._get(self.config, "num_threads")
+        if trainer.world_size > 1 and threads is not None:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # or Lightning would share the cores out when it launches
+        return trainer
+
+    def _loggers(self, wanted: Any) -> list[Logger]:
+        others = [] if wanted in (None, True, False) else list(wanted) if isinstance(wanted, list) else [wanted]
+        for logger in others:
+            if isinstance(logger, (WandbLogger, TensorBoardLogger)):
+                logger.use_folder(self.run_folder)
+        saved = self.saved_run
+        return [CsvLogger(self.run_folder, (saved.env_steps, saved.rounds) if saved else None), *others]
+
+    def _save_config(self) -> SaveConfig:
+        config = self.config[self.subcommand].clone()
+        config.ckpt_path = None  # so that `--config .../config.yaml` starts the run anew
+        return SaveConfig(self._parser(self.subcommand), config, overwrite=True)
+
+    def after_instantiate_classes(self) -> None:
+        """The checks that need the objects; then, for `fit`, creates the run folder."""
+        spec = self.datamodule.spec
+        self.model.check(spec)
+        self.model.check_data(self.datamodule)
+        self.datamodule.check_algorithm(self.model)
+        devices = self.trainer.world_size
+        if devices > 1:
+            self.datamodule.share(devices)
+        self.datamodule.check(str(existing_parent(self.run_folder)))
+        twin = networks(self.model, spec)
+        has_targets = any(True for _ in twin.targets())
+        if self.subcommand == "fit":
+            self.model.check_device(self.trainer.strategy.root_device)
+            require(
+                not has_targets or any(isinstance(callback, SoftTargetUpdate) for callback in self.trainer.callbacks),
+                "trainer.callbacks",
+                self._get(self.config, "trainer").callbacks,
+                f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
+            )
+            for callback in self.trainer.callbacks:
+                if hasattr(callback, "check"):
+                    callback.check(self.trainer, self.datamodule)
+        if self.saved_run is not None:
+            require_match(self.saved_run, twin)
+            if self.subcommand == "fit":
+                require_devices(self.saved_run, self.trainer.world_size)
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:
+            self._check_disk(twin)
+        if self.damage is not None:
+            print(f"warning: {self.damage}", file=sys.stderr)
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:
+            make_folder(self.run_folder)
+            if self.trainer.is_global_zero:  # the other processes of a run share its folder
+                self.until_the_end.enter_context(locked(self.run_folder))
+        parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
+        say(
+            f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
+            f"action {spec.action_dim}, {parameters:,} parameters, seed {self._get(self.config, 'seed_everything')}, "
+            f"{self.trainer.strategy.root_device}{f' and {devices - 1} more' if devices > 1 else ''}"
+        )
+
+    def _check_disk(self, twin: Algorithm) -> None:
+        """Raises `UserError` if what the run is going to write does not fit where its folder is."""
+        if not hasattr(self.datamodule, "disk_bytes"):
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        every = checkpoint.every_epochs if isinstance(checkpoint, Checkpoint) else None
+        needed = self.datamodule.disk_bytes(every, self.trainer.world_size)
+        if every is not None:
+            needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
+        require_disk(self.run_folder, needed)
+
+    # ------------------------------------------------------------------ commands
+    def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
+        """Trains, and ends with one line that says where everything is."""
+        saved = self.saved_run
+        model.finite.action = self._get(self.config, "non_finite")
+        say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
+        if self.changed:
+            say(f"changed since the checkpoint: {', '.join(self.changed)}")
+        several = self.trainer.strategy if isinstance(self.trainer.strategy, AveragedGradients) else None
+        start = time.monotonic()
+        exit_code = 1
+        try:
+            with trainer_errors():
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)
+            exit_code = 0
+        except Interrupted:
+            exit_code = 0  # the checkpoint is written
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunFailed(
+                f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
+            ) from error
+        except RunFailed as error:
+            raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+        except RuntimeError as error:
+            if several is None or (what := several.explain(error)) is None:
+                raise
+            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+        finally:
+            if several is not None and exit_code:
+                several.stop_others()
+            with self.graceful_stop.undisturbed():
+                # After an exception Lightning tears nothing down.
+                datamodule.teardown("fit")
+                urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        for url in filter(None, urls):
+            say(f"W&B: {url}")
+        if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
+            say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
+        else:
+            done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
+            env = datamodule.env  # games open no window, and neither does what an agent sees as pictures
+            window = not (is_game(env.name) or env.pixels)
+            say(summary(done, self.trainer.callback_metrics, self.run_folder, window))
+
+    def _last_checkpoint(self) -> str:
+        path = self.run_folder / "checkpoints" / "last.ckpt"
+        if not path.is_file():
+            return "there is no checkpoint yet"
+        saved = read_checkpoint(path)
+        return f"the last good checkpoint is {shorten(path)} ({saved.env_steps:,} env steps)"
+
+    def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
+        """Evaluates a checkpoint and prints its return."""
+        saved = self.load_and_evaluate(model, datamodule)
+        length = self.trainer.callback_metrics["eval/episode_length"]
+        say(
+            f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
+            f"steps on average, after {saved.env_steps:,} env steps"
+        )
+
+    def load_and_evaluate(self, model: Algorithm, datamodule: Any) -> SavedRun:
+        """Loads the checkpoint and runs its evaluation episodes; the metrics are in `trainer.callback_metrics`."""
+        saved = self.saved_run
+        assert saved is not None  # `before_instantiate_classes` has checked
+        try:
+            with trainer_errors():
+                self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
+        finally:
+            datamodule.teardown("validate")
+        return saved

@@ -1,0 +1,99 @@
+"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,list}`.
+
+What a user can mend is one line on standard error and exit code 2; everything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_mbrl.reports.table import table
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+# Commands that are not Lightning's have a module with a `run` of their own.
+_COMMANDS = {
+    "evaluate": "lit_mbrl.app.commands.evaluate",
+    "video": "lit_mbrl.app.commands.video",
+    "plot": "lit_mbrl.app.commands.plot",
+    "model_error": "lit_mbrl.app.commands.model_error",
+    "qualify": "lit_mbrl.app.commands.qualify.command",
+}
+_ALGORITHMS = Path(__file__).resolve().parents[1] / "algorithms"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code.
+
+    0: finished, or gracefully stopped; 1: the run failed; 2: a mistake of the user; 130: aborted.
+
+    Args:
+        argv: the arguments; None: those of the process.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["list"]:
+        print(algorithm_table())
+        return 0
+    try:
+        # Imports take seconds, which `list` has no use for; `plot` has none for torch.
+        own = _COMMANDS.get(argv[0]) if argv else None
+        run = _load(own or "lit_mbrl.app.application").run
+        return run(argv[1:] if own else argv)
+    except _NoGraphics as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # --help, --print_config
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:  # ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class _NoGraphics(Exception):
+    """MuJoCo, which TorchRL imports, cannot be imported with this `MUJOCO_GL`."""
+
+
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, AttributeError) as error:
+        backend = os.environ.get("MUJOCO_GL")
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if backend and any(f"{os.sep}mujoco{os.sep}" in file for file in files):
+            expected = "a graphics library that is installed (unset it where nothing is to be drawn)"
+            raise _NoGraphics(f"MUJOCO_GL={backend}: expected {expected}") from error
+        raise
+
+
+def algorithm_table() -> str:
+    """Algorithms, their papers and the configs that use them, read from the sources without importing them."""
+    configs: dict[str, list[str]] = {}
+    for path in sorted(CONF.rglob("*.yaml")):
+        if match := re.search(r"^model:\s*\n\s+class_path:\s*([\w.]+)", path.read_text(), re.MULTILINE):
+            configs.setdefault(match[1].rpartition(".")[2], []).append(f"conf/{path.relative_to(CONF).as_posix()}")
+    rows = [("algorithm", "paper", "config")]
+    for name, paper in sorted(algorithms()):
+        first, *others = configs.get(name) or ["-"]
+        rows.append((name, paper, first))
+        rows += [("", "", other) for other in others]
+    return table(rows)
+
+
+def algorithms() -> Iterator[tuple[str, str]]:
+    """Name and paper of every class in `lit_mbrl/algorithms` that has a `paper`."""
+    for path in sorted(_ALGORITHMS.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                for statement in node.body:
+                    if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "paper":
+                        yield node.name, ast.literal_eval(statement.value)

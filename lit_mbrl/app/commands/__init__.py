@@ -1,0 +1,1 @@
+"""Commands with a parser of their own; each module has a `run`."""

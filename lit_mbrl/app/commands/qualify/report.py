@@ -1,0 +1,143 @@
+"""The results of a qualification as JSON, as a table for the terminal and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_mbrl.app.messages import OneLine
+from lit_mbrl.reports.table import numbers, table
+from lit_mbrl.utils.errors import UserError
+
+_HEADER = ("config", "path", "reached", "IQM", "95 % interval", "mean", "95 % interval", "worst", "fell back", "time")
+
+
+def duration(seconds: float) -> str:
+    """`2 min 31 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def results_file(folder: Path, config: str) -> Path:
+    """Where the results of a config are."""
+    return folder / f"{config.replace('/', '-')}.json"
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> Path:
+    """Writes the results of a config with seven digits; numbers that JSON does not have become null.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
+    path = results_file(folder, results["config"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(_dump(_plain(results)) + "\n")
+    except OSError as error:
+        raise UserError("results", folder, f"a folder that can be written to ({error.strerror})") from error
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def _dump(value: Any, indent: str = "") -> str:
+    """JSON with a line per entry, but lists of plain values in one."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {_dump(each, inner)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        return "[\n" + ",\n".join(f"{inner}{_dump(each, inner)}" for each in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The results of all configs in a folder, sorted by name.
+
+    Raises:
+        OneLine: if there are none, or a file holds something else.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text())
+            if not {"config", "threshold", "paths"} <= set(content):
+                raise ValueError
+        except (OSError, ValueError, TypeError) as error:
+            raise OneLine(f"{path}: expected the results of qualify") from error
+        found.append(content)
+    if not found:
+        raise OneLine(f"--table={folder}: expected a folder with the results of qualify, but it has no .json")
+    return found
+
+
+def as_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row per config and path."""
+    rows = [_HEADER]
+    for each in results:
+        rows += [(each["config"], name, *_cells(path["summary"])) for name, path in each["paths"].items()]
+    return table(rows, right=range(2, len(_HEADER)))
+
+
+def markdown(results: Iterable[dict[str, Any]]) -> str:
+    """The same as a Markdown table, with environment, threshold and seeds."""
+    header = ("config", "environment, env steps", "threshold (random)", "seeds", "path", *_HEADER[2:])
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for each in results:
+        threshold, random = numbers(each["threshold"], each["random"]["return"])
+        task = f"{each['environment']}, {each['total_frames']:,}".replace(",", " ").replace("  ", ", ")
+        for name, path in each["paths"].items():
+            seeds = seed_ranges([run["seed"] for run in path["runs"]])
+            cells = (each["config"], task, f"{threshold} ({random})", seeds, name, *_cells(path["summary"]))
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """`sac: 19 of 20`, and what is wrong with it."""
+    found = results["verdict"]
+    line = f"{results['config']}: {found['reached']} of {found['runs']}"
+    if found["qualified"]:
+        return line
+    short = [name for name, path in results["paths"].items() if not path["summary"]["qualified"]]
+    below = sum(path["summary"]["below_floor"] for path in results["paths"].values())
+    floor = f", {below} below the floor of {results['floor']:g}" if below else ""
+    return f"{line}{floor}: does not qualify on {', '.join(short)}"
+
+
+def _cells(summary: dict[str, Any]) -> tuple[str, ...]:
+    reached = f"{summary['reached']} of {summary['seeds']}"
+    if "iqm" not in summary:
+        return (reached, *["-"] * 5, str(summary["deep_fall_backs"]), "-")
+    iqm, mean, worst, *bounds = numbers(
+        *(summary[name] for name in ("iqm", "mean", "worst")),
+        *(summary["iqm_interval_95"] or ()),
+        *(summary["mean_interval_95"] or ()),
+    )
+    intervals = [f"[{', '.join(bounds[i : i + 2])}]" for i in (0, 2)] if bounds else ["-", "-"]
+    fell_back = str(summary["deep_fall_backs"])
+    return reached, iqm, intervals[0], mean, intervals[1], worst, fell_back, duration(summary["median_seconds"])
+
+
+def seed_ranges(seeds: Sequence[int]) -> str:
+    """`[10, 11, 12, 25]` as `10-12,25`, as `--seeds` takes it."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -1,0 +1,98 @@
+"""Which runs are there already, and whether they may be used."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lit_mbrl.app.commands.qualify import sources
+from lit_mbrl.app.commands.qualify.plan import PlannedRun
+from lit_mbrl.app.commands.qualify.results import read_evaluations
+from lit_mbrl.app.messages import OneLine
+from lit_mbrl.utils.errors import UserError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Creates a folder of runs and keeps another `qualify` out of it as long as this process lives.
+
+    Raises:
+        UserError: if it cannot be written to, or another one has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UserError("out", folder, f"a folder that can be written to ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError("out", folder, "a folder in which no other qualify is going on") from error
+        yield
+
+
+@dataclass
+class Status:
+    """The planned runs by what is to be done.
+
+    Attributes:
+        finished: nothing.
+        todo: run, or go on with, them.
+        superseded: put them aside and run them anew, since they are of other sources; a part of `todo`.
+    """
+
+    finished: list[PlannedRun] = field(default_factory=list)
+    todo: list[PlannedRun] = field(default_factory=list)
+    superseded: list[PlannedRun] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, runs: Sequence[PlannedRun], reuse: bool) -> Status:
+        """Looks at the folders, and warns of runs of other sources.
+
+        Args:
+            runs: all of the command.
+            reuse: whether runs of other sources are as good as those of the present ones.
+
+        Raises:
+            OneLine: if a folder holds a run of other options, or another program's files.
+        """
+        status, commit = cls(), sources.commit()
+        for run in runs:
+            record = run.read_record()
+            if record is None and run.folder.exists():
+                raise OneLine(f"{run.folder}: expected the folder of a run of qualify, or none; choose another --out")
+            if record is not None and record["fingerprint"] != run.fingerprint:
+                raise OneLine(
+                    f"{run.folder}: this run was made with another config or other options; choose another --out"
+                )
+            if record is not None and record["commits"] != [commit] and not reuse:
+                status.superseded.append(run)
+                status.todo.append(run)
+                continue
+            evaluations = read_evaluations(run.folder, run.goal.threshold)
+            (status.finished if evaluations is not None and evaluations.finished else status.todo).append(run)
+        if count := len(status.superseded):
+            print(
+                f"warning: {count} {'run is' if count == 1 else 'runs are'} not of the present sources "
+                f"({sources.short(commit)}) and will be put aside and repeated; --reuse keeps them",
+                file=sys.stderr,
+            )
+        return status
+
+    def _resumed(self, run: PlannedRun) -> bool:
+        return run not in self.superseded and run.resumable
+
+    def describe(self) -> str:
+        """The number of runs, and what is to be done with them."""
+        total, resumed = len(self.finished) + len(self.todo), sum(map(self._resumed, self.todo))
+        runs = "run" if total == 1 else "runs"
+        return f"{total} {runs}: {len(self.finished)} finished, {len(self.todo)} to run, {resumed} of them to resume"
+
+    def command_lines(self) -> list[str]:
+        """The commands of the runs that are not finished."""
+        return [run.command_line(self._resumed(run)) for run in self.todo]

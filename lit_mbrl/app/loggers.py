@@ -1,0 +1,239 @@
+"""Where metrics go: a table in the run folder, always, and Weights & Biases.
+
+The x-axis of both is the environment step, which `Algorithm.log_metrics` passes as `step`.
+"""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+import lightning.pytorch.loggers
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_mbrl.app.watchdog import Watchdog
+from lit_mbrl.utils.errors import UserError
+
+_ROUNDS = "time/rounds"
+
+
+class CsvLogger(Logger):
+    """`metrics.csv` in the run folder: a row per call, `step` (environment steps) first.
+
+    A row is on its way to the disk as soon as it is logged. A metric that is new widens the table: the file is written
+    anew, with one header for all rows, and empty cells where a row lacks a metric.
+
+    Args:
+        folder: the run folder.
+        resume_at: `(env_steps, rounds)` of the checkpoint that the run goes on from. Rows of later rounds, which the
+            resumed run takes again, are dropped. None: a new run, and a new table.
+    """
+
+    def __init__(self, folder: str | Path, resume_at: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._resume_at = resume_at
+        self._columns: list[str] = []
+        self._file: TextIO | None = None
+        self._writer: Any = None
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder has `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Appends a row."""
+        if not self._columns:
+            self._start()
+        new = [name for name in metrics if name not in self._columns]
+        if new:
+            rows = self._read()
+            self._columns += new
+            self._write(rows)
+        if self._file is None:
+            self._open()
+        self._writer.writerow({"step": step} | {name: float(value) for name, value in metrics.items()})
+        self._file.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; a later row would open it again."""
+        self._close()
+
+    def _start(self) -> None:
+        """Begins a new table, or cuts an old one where its run is resumed."""
+        self._columns = ["step"]
+        rows = []
+        if self._resume_at is not None and self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or self._columns)
+                rows = [row for row in reader if self._precedes(row)]
+        self._write(rows)
+
+    def _precedes(self, row: Mapping[str, str | None]) -> bool:
+        env_steps, rounds = self._resume_at or (0, 0)
+        # A killed run may have left half a line.
+        if None in row.values() or not row["step"]:
+            return False
+        return int(row["step"]) <= env_steps and float(row.get(_ROUNDS) or 0) <= rounds
+
+    def _read(self) -> list[dict[str, str]]:
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, rows: Iterable[Mapping[str, str]]) -> None:
+        self._close()
+        temporary = self.path.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+    def _open(self) -> None:
+        self._file = self.path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, self._columns)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = self._writer = None
+
+
+class WandbLogger(lightning.pytorch.loggers.WandbLogger):
+    """Weights & Biases: online if there is a key or a sweep, offline otherwise; `WANDB_MODE` decides if it is set.
+
+    Every metric is plotted against `env_steps`. The files lie in the run folder, and a resumed run keeps its id.
+    Offline runs are uploaded by `wandb sync <run folder>/wandb/offline-run-*`. An online run whose process is killed is
+    reported as failed by its watchdog.
+
+    Args:
+        project: W&B project; `WANDB_PROJECT`, if set, goes before it.
+        name: name of the run; None: the run folder's.
+        group: group of runs.
+        tags: labels.
+        notes: a description.
+    """
+
+    def __init__(
+        self,
+        project: str = "lit_mbrl",
+        name: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        notes: str | None = None,
+    ) -> None:
+        super().__init__(
+            name=name, project=os.environ.get("WANDB_PROJECT", project), group=group, tags=tags, notes=notes
+        )
+        del self._wandb_init["anonymous"]  # W&B warns of it whatever its value
+        self._watchdog: Watchdog | None = None
+
+    def use_folder(self, folder: str | Path) -> None:
+        """Keeps the run's files in the run folder, and its id in `wandb/id` there."""
+        # Absolute: W&B's service process outlives a run and need not be in this one's working directory.
+        self._folder = Path(folder).absolute()
+        self._save_dir = self._wandb_init["dir"] = str(self._folder)
+        if self._wandb_init["name"] is None:
+            self._wandb_init["name"] = "/".join(self._folder.parts[-3:])
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The `wandb.Run`, begun at the first access."""
+        if self._experiment is None:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            self._wandb_init["id"] = self._run_id()
+            if "WANDB_MODE" not in os.environ and not has_login():
+                self._wandb_init["mode"] = "offline"
+            run = super().experiment
+            run.define_metric("env_steps")
+            run.define_metric("*", step_metric="env_steps")
+            if not (run.offline or run.disabled):
+                self._watchdog = Watchdog(run.entity, run.project, run.id, str(self.save_dir))
+        return self._experiment
+
+    def _run_id(self) -> str:
+        path = Path(self.save_dir or ".") / "wandb" / "id"
+        chosen = os.environ.get("WANDB_RUN_ID")  # by a sweep's agent
+        if chosen or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(chosen or secrets.token_hex(4))
+        return path.read_text()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Adds the configuration, under the names of the command line. A sweep's own choices are there already."""
+        known = self.experiment.config.keys()
+        super().log_hyperparams({name: value for name, value in params.items() if name not in known})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs at an environment step. W&B's own step just counts the calls, so it cannot go backwards."""
+        self.experiment.log(dict(metrics) | ({} if step is None else {"env_steps": step}))
+
+    def close(self, exit_code: int = 0) -> str | None:
+        """Ends the run, as failed if `exit_code` is not 0. Returns the address of its page, None for an offline run."""
+        if self._experiment is None or rank_zero_only.rank > 0:
+            return None
+        url = self._experiment.url
+        self._experiment.finish(exit_code=exit_code)
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+            self._watchdog = None
+        self._experiment = None
+        return url
+
+
+class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
+    """TensorBoard files in the run folder: `--trainer.logger+=lit_mbrl.app.loggers.TensorBoardLogger`."""
+
+    def __init__(self) -> None:
+        try:
+            super().__init__(save_dir=".", name="tensorboard", version="")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "trainer.logger", type(self).__name__, "its package: pip install 'lit-mbrl[tensorboard]'"
+            ) from error
+
+    def use_folder(self, folder: str | Path) -> None:
+        """Keeps the run's files in the run folder."""
+        self._root_dir = str(folder)
+
+
+def has_login() -> bool:
+    """Whether W&B could log in without asking: a key, a sweep, a `.netrc` entry or its own settings."""
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        if netrc.netrc(path).authenticators(host):
+            return True
+    except (OSError, netrc.NetrcParseError):
+        pass  # no file, or none that W&B could read either
+    import wandb
+
+    return bool(wandb.setup().settings.api_key)

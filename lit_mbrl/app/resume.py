@@ -1,0 +1,56 @@
+"""What a resumed run does differently from the one that wrote the checkpoint takes effect, or is refused by name.
+
+A class names in `only_at_start` the options that a running experiment has behind it, or that are its very identity;
+every other option takes effect from the checkpoint on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from lit_mbrl.utils.errors import UserError
+
+_ELSEWHERE = ("ckpt_path", "config", "trainer.default_root_dir")  # where the run is, not what it does
+_MISSING = object()
+
+
+def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: Iterable[str]) -> list[str]:
+    """The options whose values differ, as `model.gamma 0.99 -> 0.9`.
+
+    Args:
+        saved: the configuration in the checkpoint, as `config.yaml` has it.
+        config: that of the command line.
+        only_at_start: options, and sections as `data.env`, that cannot change; a section's `workers` can.
+
+    Raises:
+        UserError: if one of those differs.
+    """
+    fixed = ("seed_everything", *only_at_start)
+    before, now = ({name: value for name, value in flatten(tree) if value != {}} for tree in (saved, config))
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name, _MISSING), now.get(name, _MISSING)
+        if old == new or name in _ELSEWHERE:
+            continue
+        free_form = ".kwargs" in name  # where an entry may be new; elsewhere a new name is one of a newer version
+        if (old is _MISSING or new is _MISSING) and not free_form:
+            continue
+        old, new = ("unset" if value is _MISSING else value for value in (old, new))
+        if any(name == option or name.startswith(f"{option}.") for option in fixed) and name != "data.env.workers":
+            raise UserError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
+        found.append(name if isinstance(old, list) and name == "trainer.callbacks" else f"{name} {old} -> {new}")
+    return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries under the names of the command line: `model.horizon`, and `model` for the class."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and key == "init_args":
+            yield from flatten(value, prefix)
+        elif isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        elif key == "class_path":
+            yield prefix.rstrip("."), value.rpartition(".")[2]
+        else:
+            yield f"{prefix}{key}", value

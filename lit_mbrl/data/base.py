@@ -1,0 +1,291 @@
+"""What data modules share that step an environment with the current policy: clock, collector, evaluation, exact resume.
+
+    environment -> TorchRL collector -> [what a data module makes of it] -> one batch per round of updates
+
+`env_steps` and `rounds` say where a run is, and a checkpoint goes on from there. On several devices each rank has its
+own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and take
+the same rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from tensordict import TensorDictBase
+from torch import nn
+
+from lit_mbrl.data.collector import FrameCollector
+from lit_mbrl.data.evaluated import Evaluated
+from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
+from lit_mbrl.data.round_loop import use_round_loop
+from lit_mbrl.data.schedule import Clock
+from lit_mbrl.data.statistics import EpisodeMeter
+from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.random_state import get_random_state, set_random_state
+
+
+class Collecting(Evaluated, LightningDataModule):
+    """Steps environments and serves one batch per round; a subclass says what is kept of the frames and what is served.
+
+    Args:
+        env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
+        total_frames: environment steps of the whole run, of all devices together.
+        epoch_frames: environment steps between evaluations.
+        frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
+        eval_episodes: deterministic episodes per evaluation.
+        clock: counts steps and rounds.
+    """
+
+    # Options that a resumed run cannot change.
+    only_at_start: ClassVar[tuple[str, ...]] = ("env",)
+    # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
+    unbounded_actions: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        env: EnvConfig,
+        total_frames: int,
+        epoch_frames: int,
+        frames_per_batch: int,
+        eval_episodes: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self.env = env
+        self.total_frames = total_frames
+        self.epoch_frames = epoch_frames
+        self.frames_per_batch = frames_per_batch
+        self.eval_episodes = eval_episodes
+        self.clock = clock
+        self.collector: FrameCollector | None = None
+        self.meter = EpisodeMeter(env.num_envs)
+        self._spec: Spec | None = None
+        self._policy: ExploringPolicy | None = None
+        self._eval_envs: dict[bool, VectorEnv] = {}
+        self._resume: dict[str, Any] | None = None
+        self._max_epochs: int | None = None
+        self._training = False
+
+    # ------------------------------------------------------------------ what a data module says
+    def make_room(self) -> None:
+        """Makes what training needs. Called once, before a checkpoint is loaded."""
+
+    def collect(self) -> None:
+        """Collects frames with `step_environments` and makes something of them."""
+        raise NotImplementedError
+
+    def sample(self) -> dict[str, TensorDictBase]:
+        """This rank's share of a round's batches."""
+        raise NotImplementedError
+
+    def cut(self, copies: Iterable[int]) -> None:
+        """New episodes have begun out of turn in these copies, before the frames that are collected next."""
+        self.meter.restart(copies)
+
+    def load_data(self, own: dict[str, Any]) -> None:
+        """Restores what `_own_state` adds to this class's."""
+
+    # ------------------------------------------------------------------ set-up
+    @property
+    def spec(self) -> Spec:
+        """Sizes and kind of the environment's observations and actions."""
+        if self._spec is None:
+            self._spec = describe(self.env)
+            if self.env.eval_kwargs is not None:
+                seen, expected = describe(self.env.in_evaluation()), self._spec.observation_shape
+                require(
+                    (seen.observation_shape, seen.action_dim) == (expected, self._spec.action_dim),
+                    "data.env.eval_kwargs",
+                    self.env.eval_kwargs,
+                    f"observations {list(expected)} and actions as in training, not {list(seen.observation_shape)}",
+                )
+        return self._spec
+
+    def check(self, directory: str = ".") -> None:
+        """Raises `UserError` for an environment that cannot be made or data that cannot fit. Cheap."""
+        _ = self.spec
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Raises `UserError` if the data module asks for more than such an algorithm gives."""
+
+    def share(self, world_size: int) -> None:
+        """Fits the options to the number of devices."""
+
+    def setup(self, stage: str) -> None:
+        """Checks the options against the environment and, for training, makes room for the data."""
+        self.share(distributed.world_size())
+        self.check()
+        if stage != "fit":
+            return
+        self._training = True
+        self.make_room()
+        use_round_loop(self.trainer)
+        self._max_epochs = self.trainer.fit_loop.max_epochs
+        self._limit_epochs()
+        # Epochs differ in length, so each asks for a loader of its own.
+        self.trainer.reload_dataloaders_every_n_epochs = 1
+
+    def _limit_epochs(self) -> None:
+        epochs, limit = self.clock.epochs(), self._max_epochs
+        self.trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
+
+    def teardown(self, stage: str) -> None:
+        """Closes the environments."""
+        if self.collector is not None:
+            self.collector.shutdown()
+            self.collector = None
+        while self._eval_envs:
+            self._eval_envs.popitem()[1].close()
+
+    # ------------------------------------------------------------------ the clock
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far, of all devices together."""
+        return self.clock.env_steps
+
+    @env_steps.setter
+    def env_steps(self, env_steps: int) -> None:
+        self.clock.env_steps = env_steps
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of updates so far, the running one included."""
+        return self.clock.rounds
+
+    @rounds.setter
+    def rounds(self, rounds: int) -> None:
+        self.clock.rounds = rounds
+
+    def rounds_due(self, env_steps: int) -> int:
+        """Rounds of updates that are due after so many environment steps."""
+        return self.clock.rounds_due(env_steps)
+
+    # ------------------------------------------------------------------ training batches
+    def train_dataloader(self) -> Rounds:
+        """The rest of the running epoch, one batch per round."""
+        return Rounds(self, self.clock.epoch_end())
+
+    def iterate_rounds(self, end: int) -> Iterator[dict[str, TensorDictBase]]:
+        """Collects and yields until `end` rounds have been served since the start of the run."""
+        if self.collector is None:
+            self._start_collector()
+        while self.rounds < end:
+            while self.rounds_due(self.env_steps) <= self.rounds:
+                self.collect()
+            self.rounds += 1
+            batch = self.sample()
+            self.meanwhile()
+            yield batch
+
+    def meanwhile(self) -> None:
+        """Starts what shall go on beside the updates of a round; nothing here."""
+
+    def step_environments(self) -> TensorDictBase:
+        """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
+        frames = self.collector.rollout()
+        for step, copy, observation in self.collector.env.pop_cuts():
+            frames["observation"][copy, step] = observation
+            if step:
+                frames["next", "truncated"][copy, step - 1] = True
+            else:
+                self.cut([copy])
+        self.env_steps += frames.numel() * distributed.world_size()
+        self.meter.add(frames)
+        return frames
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves batches alone on a CPU, where they are made: a TensorDict's `.to` looks for accelerators each time."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Statistics of the training episodes that ended since the last call."""
+        return self.meter.pop()
+
+    def _start_collector(self) -> None:
+        resume, self._resume = self._resume, None
+        distributed.seed_rank()
+        env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
+        self._policy = ExploringPolicy(self.trainer.lightning_module, env)
+        clip_actions = self.unbounded_actions and not self.spec.discrete
+        self.collector = FrameCollector(env, self._policy, self.frames_per_batch, clip_actions)
+        if resume is None:
+            return
+        if resume["envs"] is None:
+            rank_zero_warn(
+                f"{self.env.name} cannot restore its state: new episodes start here, so the data that follow differ "
+                "from those of an uninterrupted run"
+            )
+            self.cut(range(self.env.num_envs))
+        else:
+            env.set_env_state(resume["envs"])
+            self.collector.set_carrier(resume["carrier"])
+        for name, extra in resume.get("extra", {}).items():
+            self.trainer.lightning_module.get_submodule(name).set_extra_state(extra)
+        set_random_state(resume["random"])  # last: making environments draws random numbers
+
+    # ------------------------------------------------------------------ evaluation
+    def val_dataloader(self) -> Evaluation:
+        """A batch of `eval_episodes` deterministic episodes, and one in the environment as trained, if that differs."""
+        return Evaluation(self)
+
+    # ------------------------------------------------------------------ checkpoint
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, statistics of running episodes, environments, every random state, and the subclass's data.
+
+        On several devices a collective: rank 0, which writes the checkpoint, gets what every rank has.
+        """
+        clock = self.clock.state_dict()
+        if distributed.world_size() == 1:
+            return clock | self._own_state()
+        return clock | {"ranks": distributed.gather_on_zero(self._own_state() | {"extra": self._extra_states()})}
+
+    def _extra_states(self) -> dict[str, Any]:
+        """What the algorithm's modules remember besides weights and buffers, as the noise of running episodes."""
+        modules = self.trainer.lightning_module.named_modules()
+        return {
+            name: module.get_extra_state()
+            for name, module in modules
+            if type(module).get_extra_state is not nn.Module.get_extra_state
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"meter": self.meter.state_dict()}
+        if self.collector is not None:
+            self.collector.settle()
+            state["envs"] = self.collector.env.get_env_state()
+            state["carrier"] = self.collector.get_carrier()
+            state["random"] = get_random_state()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores counters and data now; environments and random states when the collector is made.
+
+        Raises:
+            UserError: if training goes on with another number of devices.
+        """
+        self.clock.load_state_dict(state)
+        if not self._training:
+            return
+        own_states = state.get("ranks", [state])
+        require(
+            len(own_states) == distributed.world_size(),
+            "trainer.devices",
+            distributed.world_size(),
+            f"{len(own_states)} as in the checkpoint, which has a replay and environments for each",
+        )
+        own = own_states[distributed.rank()]
+        self.meter.load_state_dict(own["meter"])
+        if "random" not in own:
+            return
+        self.load_data(own)
+        self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
+        self._limit_epochs()
+        done = self.clock.epochs_done()
+        progress = self.trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = progress.processed = progress.completed = done

@@ -1,0 +1,275 @@
+"""Replay of real transitions: one TorchRL storage, read as single transitions and as sequences.
+
+Frames of `num_envs` environments side by side lie interleaved in time-major order, so the successor of slot `i` is slot
+`i + num_envs` (modulo the capacity):
+
+    slot   0    1    2    3    4    5          (num_envs = 2)
+    frame  e0t0 e1t0 e0t1 e1t1 e0t2 e1t2 ...
+
+Observations are stored raw; whoever samples normalises with today's statistics.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
+from torchrl.data.replay_buffers.samplers import RandomSampler
+
+from lit_mbrl.data.buffers.rows import Rows
+from lit_mbrl.utils.errors import UserError
+
+Storage = Literal["memory", "memmap"]
+STORED = (
+    "observation",
+    "action",
+    ("next", "observation"),
+    ("next", "reward"),
+    ("next", "terminated"),
+    ("next", "truncated"),
+)
+_TRIES = 100
+PIECE = 100_000  # frames saved or restored at a time, to bound the memory that takes
+
+
+class Replay:
+    """A ring of transitions with uniform sampling of transitions and of sequences.
+
+    | key | shape | dtype |
+    |---|---|---|
+    | `"observation"` | `[O]` | float32 |
+    | `"action"` | `[A]` | float32, in [-1, 1] |
+    | `("next", "observation")` | `[O]` | float32 |
+    | `("next", "reward")` | `[1]` | float32 |
+    | `("next", "terminated")` | `[1]` | bool, the task ended: no bootstrap |
+    | `("next", "truncated")` | `[1]` | bool, a time limit: bootstrap |
+
+    Frames have a number, too, which counts them since the start of the run; the newest is number `written - 1`.
+
+    Attributes:
+        written: frames written since the start of the run.
+        marks: numbers of the frames that were marked as truncated after they had been written.
+
+    Args:
+        capacity: transitions kept; rounded down to a multiple of `num_envs`.
+        num_envs: environments whose frames are interleaved.
+        storage: `"memory"` or `"memmap"` (files in `directory`, for what does not fit into memory).
+        directory: folder of the memmap files; a temporary one if None.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int = 1,
+        storage: Literal["memory", "memmap"] = "memory",
+        directory: str | Path | None = None,
+    ) -> None:
+        self.num_envs = num_envs
+        self.capacity = capacity - capacity % num_envs
+        if storage == "memory":
+            backing = LazyTensorStorage(self.capacity)
+        else:
+            # A resumed run writes over its files: the frames of its checkpoint are in the checkpoint.
+            folder = None if directory is None else str(directory)
+            backing = LazyMemmapStorage(self.capacity, scratch_dir=folder, existsok=True)
+        self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
+        self.piece = PIECE  # frames of a file of a checkpoint
+        self.written = 0
+        self.marks: list[int] = []
+        self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
+        self._ends = self._episode_end.numpy()
+        self._size = 0
+        self._rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def frames(self) -> TensorDictBase:
+        """All frames that are there, `[len(self)]`, in slot order."""
+        return self.buffer[: len(self)]
+
+    @property
+    def cursor(self) -> int:
+        """Slot that the next frame is written to."""
+        return int(self.buffer.writer._cursor)
+
+    def extend(self, frames: TensorDictBase) -> None:
+        """Appends frames `[num_envs, T]`."""
+        if self._rows is None:
+            self._extend_buffer(frames.transpose(0, 1).reshape(-1))
+            self._rows = Rows(self.buffer.storage._storage)
+        else:
+            self._write(self._rows, frames)
+        self.written += frames.numel()
+
+    def _extend_buffer(self, frames: TensorDictBase) -> None:
+        """Appends frames `[n]` by way of TorchRL, which makes room for all at the first ones."""
+        slots = self.buffer.extend(frames)
+        self._size = len(self.buffer)
+        self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
+
+    def _write(self, rows: Rows, frames: TensorDictBase) -> None:
+        """The same for frames `[num_envs, T]`, straight into the storage."""
+        values = rows.read(frames)
+        ends = (values[1]["terminated"] | values[1]["truncated"]).reshape(-1)
+        count, done, cursor = len(ends), 0, self.cursor
+        while done < count:  # around the end of the ring
+            piece = min(count - done, self.capacity - cursor)
+            cut = slice(done, done + piece)
+            rows.write(cursor, [{key: value[cut] for key, value in part.items()} for part in values])
+            self._ends[cursor : cursor + piece] = ends[cut]
+            done, cursor = done + piece, (cursor + piece) % self.capacity
+        # What TorchRL's writer and storage would have noted.
+        self._size = min(self._size + count, self.capacity)
+        self.buffer.writer._cursor = cursor
+        self.buffer.writer._write_count += count
+        self.buffer.storage._len = self._size
+
+    def sample_transitions(self, count: int) -> TensorDictBase:
+        """Transitions drawn uniformly with replacement, `[count]`."""
+        if self._rows is None:
+            raise RuntimeError("the replay is empty")
+        return self._rows.gather(torch.randint(self._size, (count,)))
+
+    def sample_sequences(self, count: int, length: int) -> TensorDictBase:
+        """Sequences of consecutive transitions of one episode, uniform over all that are there, `[count, length]`.
+
+        The last transition of a sequence may end its episode: its `("next", "observation")` still belongs to it.
+
+        Raises:
+            UserError: if the replay holds no sequence of that length.
+        """
+        slots = self._sequence_slots(count, length)
+        assert self._rows is not None  # there is a sequence
+        return self._rows.gather(slots)
+
+    def _sequence_slots(self, count: int, length: int) -> Tensor:
+        # Rejection keeps the draw exactly uniform over the valid starts, in time independent of the capacity.
+        size = len(self)
+        oldest = self.cursor if size == self.capacity else 0
+        starts = size - (length - 1) * self.num_envs
+        steps = np.arange(length) * self.num_envs
+        accepted: list[np.ndarray] = []
+        missing = count
+        for _ in range(_TRIES if starts > 0 else 0):
+            first = torch.randint(starts, (missing + missing // 4 + 8,)).numpy()
+            slots = first[:, None] + steps
+            if oldest:  # or no sequence goes around the end of the ring
+                slots = (slots + oldest) % self.capacity
+            slots = slots[~self._ends[slots[:, :-1]].any(1)]
+            accepted.append(slots)
+            missing -= len(slots)
+            if missing <= 0:
+                return torch.from_numpy(accepted[0] if len(accepted) == 1 else np.concatenate(accepted))[:count]
+        raise UserError(
+            "model.horizon",
+            length,
+            f"episodes of at least {length} steps in the replay, which holds {size} transitions and no such sequence "
+            "(raise data.learning_starts or lower the horizon)",
+        )
+
+    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+        """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
+
+        Args:
+            copies: of these environments only.
+        """
+        for copy in range(self.num_envs) if copies is None else copies:
+            back = self.num_envs - copy  # frames of one time step lie in the order of the environments
+            slot = (self.cursor - back) % self.capacity
+            if back <= len(self) and not self._episode_end[slot]:
+                # Through a view: `storage.set` would count the frame as a new one.
+                self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
+                self._episode_end[slot] = True
+                self.marks.append(self.written - back)
+
+    # ------------------------------------------------------------------ checkpoint
+    def numbered(self, first: int, last: int) -> dict[str, Tensor]:
+        """Copies of the frames number `first` to `last - 1`, `[last - first, ...]`, under dotted names."""
+        slots = (self.cursor - self.written + torch.arange(first, last)) % self.capacity
+        frames = self.buffer[slots]
+        return {".".join(_path(key)): frames[key].clone() for key in _leaves(frames)}
+
+    def position(self) -> dict[str, Any]:
+        """All that a checkpoint needs besides the frames."""
+        oldest = self.written - len(self)
+        self.marks = [mark for mark in self.marks if mark >= oldest]
+        return {"cursor": self.cursor, "size": len(self), "written": self.written, "marks": list(self.marks)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The frames that are there (not the empty capacity), the oldest first, and the write cursor."""
+        frames = self.numbered(self.written - len(self), self.written) if len(self) else {}
+        return self.position() | {"frames": frames}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores frames and cursor into an empty replay; one of a smaller capacity takes the newest frames."""
+        frames, oldest = state["frames"], state["written"] - state["size"]
+        self.restore(state, lambda first, last: _cut(frames, first - oldest, last - oldest))
+
+    def restore(self, position: Mapping[str, Any], read: Callable[[int, int], dict[str, Tensor]]) -> None:
+        """Restores an empty replay of the same number of environments.
+
+        In a replay of the same capacity every frame comes back into its slot, since slots are what is sampled.
+
+        Args:
+            position: what `position` returned.
+            read: gives the frames number `first` to `last - 1`, as `numbered` does.
+        """
+        written, count = position["written"], min(position["size"], self.capacity)
+        turned = position["cursor"] if count == position["size"] == self.capacity else 0
+        # The newest `turned` frames lie in the first slots.
+        for first, last in ((written - turned, written), (written - count, written - turned)):
+            for start in range(first, last, PIECE):
+                tensors = read(start, min(start + PIECE, last))
+                frames = TensorDict({}, [len(next(iter(tensors.values())))])
+                for name, value in tensors.items():
+                    path = tuple(name.split("."))
+                    frames[path if len(path) > 1 else path[0]] = value
+                self._extend_buffer(frames)
+        if count:
+            self._rows = Rows(self.buffer.storage._storage)
+        self.buffer.writer._cursor = turned or count % self.capacity
+        self.written, self.marks = written, [mark for mark in position["marks"] if mark >= written - count]
+        for mark in self.marks:
+            slot = (self.cursor - written + mark) % self.capacity
+            self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
+            self._episode_end[slot] = True
+
+
+def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
+    """Bytes of a full replay: two observations, action and reward in float32, two flags and the episode ends."""
+    return capacity * (4 * (2 * observation_dim + action_dim + 1) + 3)
+
+
+def require_room(
+    size: int, storage: Literal["memory", "memmap"], directory: str | Path, option: str = "data.capacity"
+) -> None:
+    """Raises `UserError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
+    if storage == "memory":
+        free, where = psutil.virtual_memory().available, "memory"
+    else:
+        free, where = shutil.disk_usage(directory).free, "disk space"
+    if size > free:
+        to_disk = " or data.storage=memmap" if storage == "memory" and option == "data.capacity" else ""
+        advice = f"a smaller {option}{to_disk}"
+        raise UserError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")
+
+
+def _cut(frames: Mapping[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
+    return {name: value[first:last] for name, value in frames.items()}
+
+
+def _leaves(frames: TensorDictBase) -> list[Any]:
+    return sorted(frames.keys(include_nested=True, leaves_only=True), key=str)
+
+
+def _path(key: Any) -> tuple[str, ...]:
+    return key if isinstance(key, tuple) else (key,)

@@ -1,0 +1,162 @@
+"""Sequences for models with a latent state (Dreamer, PlaNet), of images or vectors.
+
+    environment -> collector, whose policy carries a latent state -> episodes -> one batch of sequences per round
+
+Dreamer's schedule is that of `OffPolicy`: `learning_starts` random steps, `pretrain_rounds`, and from then on
+`utd_ratio * frames_per_batch` rounds after every `frames_per_batch` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
+from lit_mbrl.data.buffers.transitions import Storage
+from lit_mbrl.data.off_policy import OffPolicy
+from lit_mbrl.data.schedule import Clock
+from lit_mbrl.envs import EnvConfig, VectorEnv
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
+
+
+class Sequences(OffPolicy):
+    """Collects episodes with a policy that may carry a state, and serves sequences of them.
+
+    Batches have one key, `"sequences"` `[R, B, T]` with the keys of `data.buffers.episodes` and `"mask"`; R is 1 unless
+    the algorithm asks for several batches a round. All counts are of the agent's steps: an environment whose actions
+    are repeated takes `data.env.action_repeat` times as many.
+
+    Args:
+        env: see `OffPolicy`.
+        sequence_length: T, frames of a sequence.
+        batch_size: B, sequences per round, of all devices together.
+        capacity: frames kept by each device, the first of every episode included.
+        storage: where observations are: `"memmap"`, a file in the run folder, or `"memory"`; None: in the file.
+        episode_choice: `"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform
+            over all sequences.
+        short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
+            served with padding that `"mask"` tells.
+        pretrain_rounds: rounds of updates right after the warm-up.
+        overlap: step, and draw, the environments in their worker processes during the updates of a round: the policy
+            acts before them, with the weights of the round before. One step of every environment at a time, so
+            `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
+        **kwargs: of `OffPolicy`.
+    """
+
+    stored: ClassVar[str] = "frames"
+    default_storage: ClassVar[Storage] = "memmap"
+    only_at_start: ClassVar[tuple[str, ...]] = (*OffPolicy.only_at_start, "pretrain_rounds")
+    # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `pictured`.
+    evaluated_keys: ClassVar[Sequence[Any]] = (
+        "action",
+        ("next", "reward"),
+        ("next", "terminated"),
+        ("next", "truncated"),
+    )
+
+    def __init__(
+        self,
+        env: EnvConfig,
+        sequence_length: int = 50,
+        batch_size: int = 50,
+        capacity: int = 1_000_000,
+        storage: Storage | None = None,
+        episode_choice: EpisodeChoice = "episodes",
+        short_episodes: ShortEpisodes = "skip",
+        pretrain_rounds: int = 0,
+        overlap: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(env, batch_size=batch_size, capacity=capacity, storage=storage, **kwargs)
+        given = kwargs.get("sequence_batch_size")
+        require(given is None, "data.sequence_batch_size", given, "null: all batches are of sequences, data.batch_size")
+        require(sequence_length > 1, "data.sequence_length", sequence_length, "an integer > 1")
+        require(pretrain_rounds >= 0, "data.pretrain_rounds", pretrain_rounds, "an integer >= 0")
+        require(
+            self.capacity >= max(2 * self.frames_per_batch, env.num_envs * sequence_length),
+            "data.capacity",
+            capacity,
+            "at least two frames per step of data.frames_per_batch, and data.sequence_length per environment",
+        )
+        require(
+            not overlap or (env.workers and self.frames_per_batch == env.num_envs),
+            "data.overlap",
+            overlap,
+            f"data.env.workers=true and data.frames_per_batch={env.num_envs}, which is data.env.num_envs",
+        )
+        self.overlap = overlap
+        self.sequence_length, self.pretrain_rounds = sequence_length, pretrain_rounds
+        self.episode_choice: EpisodeChoice = episode_choice
+        self.short_episodes: ShortEpisodes = short_episodes
+        self.clock = Clock(self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_rounds)
+        # The first episode of the last evaluation on this process, `[1, T]`, as sequences are.
+        self.pictured: TensorDictBase | None = None
+        self._seen: list[Tensor] = []
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Raises `UserError` unless the algorithm learns from sequences alone."""
+        require(
+            algorithm.learns_from_sequences,
+            "data",
+            type(self).__name__,
+            f"lit_mbrl.data.OffPolicy for {type(algorithm).__name__}, which learns from transitions",
+        )
+
+    @property
+    def frame_bytes(self) -> int:
+        """See `OffPolicy.frame_bytes`."""
+        return frame_bytes(self.spec)
+
+    def make_replay(self, folder: Path) -> EpisodeReplay:
+        """See `OffPolicy.make_replay`; each device has a file of its own."""
+        own = folder / str(distributed.rank()) if distributed.world_size() > 1 else folder
+        return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
+
+    def meanwhile(self) -> None:
+        """Begins the next step if asked to `overlap`."""
+        assert self.collector is not None  # it brought what the round is about
+        if self.overlap and not self.collector.begun:
+            self.collector.begin()
+
+    def sample(self) -> dict[str, TensorDictBase]:
+        """This rank's share of a round's sequences, `[R, B, T]`."""
+        batches = max(1, self.trainer.lightning_module.sampling().sequence_batches)
+        size = self.batch_size // distributed.world_size()
+        sequences = self.replay.sample(batches * size, self.sequence_length, self.episode_choice, self.short_episodes)
+        return {"sequences": sequences.view(batches, size, -1)}
+
+    def play(self, env: VectorEnv) -> TensorDictBase:
+        """See `Evaluated.play`; without observations, but for the first episode's in `pictured`."""
+        self._seen = []
+        episodes = super().play(env)
+        length = int(episodes["mask"][0].sum())
+        action, reward = episodes["action"][:1, : length - 1], episodes["next", "reward"][:1, : length - 1]
+        if self.spec.discrete:
+            action = torch.nn.functional.one_hot(action, self.spec.action_dim).float()
+        false = torch.zeros(1, length, 1, dtype=torch.bool)
+        first = false.clone()
+        first[:, 0] = True
+        self.pictured = TensorDict(
+            {
+                "observation": torch.stack(self._seen[:length])[None],
+                "action": torch.cat([torch.zeros_like(action[:, :1]), action], 1),
+                "reward": torch.cat([torch.zeros_like(reward[:, :1]), reward], 1),
+                "terminated": false,
+                "truncated": false,
+                "is_first": first,
+                "mask": ~false,
+            },
+            [1, length],
+        )
+        self._seen = []
+        return episodes
+
+    def watch(self, observation: Tensor) -> None:
+        """See `Evaluated.watch`."""
+        self._seen.append(observation[0].clone())

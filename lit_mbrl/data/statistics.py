@@ -1,0 +1,70 @@
+"""Returns and lengths of the training episodes, across batches of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+
+from lit_mbrl.utils import distributed
+
+
+class EpisodeMeter:
+    """Sums rewards per environment and keeps the episodes that ended since it was last asked.
+
+    Args:
+        num_envs: environments side by side.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
+        self.ended: list[tuple[float, int]] = []
+        self._seen: tuple[TensorDictBase | None, tuple[np.ndarray, ...]] = (None, ())
+
+    def add(self, frames: TensorDictBase) -> None:
+        """Takes frames `[num_envs, T]`."""
+        if self._seen[0] is not frames or not frames.is_locked:  # a collector fills the same tensors again and again
+            following = frames.get("next")
+            keys = ("reward", "terminated", "truncated")
+            self._seen = (frames, tuple(following.get(key).numpy()[..., 0] for key in keys))
+        rewards, terminated, truncated = self._seen[1]
+        ends = terminated | truncated
+        some_end = ends.any()
+        for t in range(rewards.shape[1]):
+            self.returns += rewards[:, t]
+            self.lengths += 1
+            if some_end:
+                for i in ends[:, t].nonzero()[0].tolist():
+                    self.ended.append((float(self.returns[i]), int(self.lengths[i])))
+                    self.returns[i] = 0.0
+                    self.lengths[i] = 0
+
+    def pop(self) -> dict[str, float]:
+        """Mean return and length of the episodes of all ranks that ended since the last call; empty if none did."""
+        ended = list(chain.from_iterable(distributed.gather(self.ended)))
+        self.ended = []
+        if not ended:
+            return {}
+        returns, lengths = zip(*ended, strict=True)
+        return {
+            "train/return": sum(returns) / len(returns),
+            "train/episode_length": sum(lengths) / len(lengths),
+        }
+
+    def state_dict(self) -> dict:
+        returns, lengths = torch.tensor(self.returns), torch.tensor(self.lengths)
+        return {"returns": returns, "lengths": lengths, "ended": [list(pair) for pair in self.ended]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.returns, self.lengths = (state[key].numpy().copy() for key in ("returns", "lengths"))
+        self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
+
+    def restart(self, copies: Iterable[int] | None = None) -> None:
+        """Forgets the running episodes, those of some environments or all, where new ones start out of turn."""
+        for copy in range(len(self.returns)) if copies is None else copies:
+            self.returns[copy] = 0.0
+            self.lengths[copy] = 0

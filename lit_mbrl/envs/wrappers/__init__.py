@@ -1,0 +1,1 @@
+"""Wrappers around one environment, and how it is drawn."""

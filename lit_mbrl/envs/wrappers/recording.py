@@ -1,0 +1,69 @@
+"""A `VectorEnv` that shows every frame of an episode, without a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from tensordict import TensorDict, TensorDictBase
+
+from lit_mbrl.envs.pool import LocalPool
+from lit_mbrl.envs.spec import EnvConfig
+from lit_mbrl.envs.vector import VectorEnv
+from lit_mbrl.envs.wrappers.rendering import draw_fast, is_gymnasium_mujoco
+from lit_mbrl.utils.errors import UserError
+
+_FRAMES_PER_SECOND = 30  # of environments that name no rate
+
+
+class FilmedEnv(VectorEnv):
+    """One copy of an environment, in this process, that shows every frame of its first episode.
+
+    Args:
+        config: which environment; made with `render_mode: rgb_array`, whatever the config says.
+        seed: of the episode.
+        show: is called with each picture `[h, w, 3]` uint8, from the first observation to the last.
+
+    Raises:
+        UserError: if the environment cannot be made or has no pictures.
+    """
+
+    def __init__(self, config: EnvConfig, seed: int, show: Callable[[np.ndarray], None]) -> None:
+        kwargs = {**_camera(config), **config.kwargs, "render_mode": "rgb_array"}
+        super().__init__(replace(config, num_envs=1, workers=False, kwargs=kwargs), seed)
+        self._show, self._over = show, False
+        assert isinstance(self._pool, LocalPool)
+        (self._copy,) = self._pool.envs
+        draw_fast(self._copy)
+
+    @property
+    def frames_per_second(self) -> float:
+        """The rate at which the environment runs in real time, as it says itself."""
+        return float(self._copy.metadata.get("render_fps") or _FRAMES_PER_SECOND)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **options: Any) -> TensorDict:
+        out = super()._reset(tensordict, **options)
+        self._film()
+        return out
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        out = super()._step(tensordict)
+        self._film()
+        self._over = self._over or bool(out["done"])
+        return out
+
+    def _film(self) -> None:
+        if self._over:  # TorchRL resets what is done, and that is the next episode's first frame
+            return
+        picture = self._copy.render()
+        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
+            raise UserError("data.env.name", self.config.name, "an environment that renders pictures (rgb_array)")
+        self._show(picture)
+
+
+def _camera(config: EnvConfig) -> dict[str, Any]:
+    """The camera that follows the body, where the config names none: most bodies run out of sight."""
+    chosen = any("camera" in name for name in config.kwargs)
+    return {"camera_name": "track"} if is_gymnasium_mujoco(config.name) and not chosen else {}

@@ -1,0 +1,1 @@
+"""Machinery of a training step, shared by all algorithms."""

@@ -1,0 +1,82 @@
+"""One gradient step of one update, by way of Lightning or past it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.optim import Adam, clip_
+from lit_mbrl.training.update import Update
+from lit_mbrl.utils.hooks import is_plain
+
+
+class Descent(LightningModule):
+    """A module that takes the gradient steps of its updates itself.
+
+    Attributes:
+        finite: looks at every loss and gradient before the step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.finite = FiniteCheck()
+        self._scaler: torch.amp.GradScaler | None = None
+        self._is_plain = False
+
+    def find_the_way(self) -> None:
+        """Looks, at the start of a training, who would notice a step that does not go by way of Lightning."""
+        trainer = self.trainer
+        self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+        own = all(isinstance(optimizer, Adam) for optimizer in trainer.optimizers)
+        self._is_plain = own and is_plain(trainer, self)
+
+    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> Tensor:
+        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
+
+        On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
+
+        Returns:
+            The loss before the step.
+        """
+        loss = update.loss(frames)
+        parameters = update.parameters()
+        for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
+            parameter.grad = None
+        self.pass_back(loss, parameters)
+        gradients = [parameter.grad for parameter in parameters]
+        if update.max_grad_norm is not None:
+            if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
+                self._scaler.unscale_(optimizer.optimizer)
+            gradients = [clip_(gradients, update.max_grad_norm)]  # the norm, which is finite if all are
+        scaled = self._scaler is not None
+        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
+            self.take_step(optimizer)
+        return loss
+
+    def pass_back(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+        """Lightning's backward pass, to these parameters; torch's, where nobody could tell the difference."""
+        if self._is_plain:
+            loss.backward(inputs=parameters)
+        else:
+            self.manual_backward(loss, inputs=parameters)
+
+    def take_step(self, optimizer: Any) -> None:
+        """Lightning's optimiser step; the optimiser's own, where nobody could tell the difference."""
+        if self._is_plain:
+            optimizer.optimizer.take_step()
+            self.count_steps(1)
+        else:
+            optimizer.step()
+
+    def count_steps(self, steps: int) -> None:
+        """For Lightning's `global_step` and `max_steps`, which its own optimiser step counts."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counts in (progress.total, progress.current):
+            counts.ready += steps
+            counts.completed += steps

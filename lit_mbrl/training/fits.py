@@ -1,0 +1,44 @@
+"""Whether an algorithm fits its environment, its device and its data: one line if not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lit_mbrl.utils.errors import UserError, require
+
+if TYPE_CHECKING:
+    from lit_mbrl.training.algorithm import Algorithm
+
+
+def require_environment(algorithm: Algorithm, spec: Any) -> None:
+    """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
+    name = type(algorithm).__name__
+    if algorithm.continuous_actions and spec.discrete:
+        raise UserError("data.env.name", spec.name, f"an environment with continuous actions, which {name} needs")
+    if algorithm.pixels is not None and algorithm.pixels != spec.pixels:
+        needed = "images as its observations" if algorithm.pixels else "a vector as its observation"
+        raise UserError("data.env.name", spec.name, f"an environment with {needed}, which {name} needs")
+    if spec.pixels and algorithm.normalize_observations:
+        raise UserError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
+
+
+def require_device(algorithm: Algorithm, device: torch.device) -> None:
+    """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
+    require(
+        algorithm._compile != "cudagraphs" or device.type == "cuda",
+        "model.compile",
+        algorithm._compile,
+        "true or false on a CPU: CUDA graphs need a GPU",
+    )
+
+
+def require_data(algorithm: Algorithm, data: Any) -> None:
+    """Raises `UserError` if the algorithm learns from sequences alone and such a data module does not serve them."""
+    require(
+        not algorithm.learns_from_sequences or hasattr(data, "sequence_length"),
+        "data",
+        type(data).__name__,
+        f"lit_mbrl.data.Sequences for {type(algorithm).__name__}, which learns from sequences",
+    )

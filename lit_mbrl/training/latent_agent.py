@@ -1,0 +1,317 @@
+"""What Dreamer and PlaNet share: a latent world model that learns from sequences, and the state that acting carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss, unit_gaussian_loss
+from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
+from lit_mbrl.networks import glorot_, to_uint8
+from lit_mbrl.training.algorithm import Algorithm, Compile, Sampling, Update
+from lit_mbrl.training.compiled import CannotCompile, CompiledRound
+from lit_mbrl.training.optim import Adam
+from lit_mbrl.utils.errors import positive, require
+
+
+class Memory(nn.Module):
+    """What acting remembers of each environment's running episode: latent state and last action; in every checkpoint.
+
+    Args:
+        sizes: D, S and A.
+    """
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.state: Tensor | None = None
+
+    def recall(self, like: Tensor) -> tuple[Latent, Tensor]:
+        """State and last action of `len(like)` environments; zeros if there is nothing to remember of so many."""
+        if self.state is None or len(self.state) != len(like):
+            self.state = like.new_zeros(len(like), sum(self.sizes), dtype=torch.float32)
+        deter, stoch, action = self.state.to(like.device).split(self.sizes, dim=-1)
+        return Latent(deter, stoch), action
+
+    def keep(self, latent: Latent, action: Tensor) -> None:
+        """Remembers for the next step."""
+        self.state = torch.cat([*latent, action], dim=-1).detach()
+
+    def get_extra_state(self) -> Tensor:
+        return torch.empty(0) if self.state is None else self.state
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.state = state if state.numel() else None
+
+
+class LatentAlgorithm(Algorithm):
+    """An agent that learns an RSSM world model from sequences of images or vectors (`data.Sequences`).
+
+    Args:
+        deter: deterministic units D of the state.
+        stoch: stochastic units S of the state.
+        hidden: width of the RSSM's layers.
+        depth: channels of the first convolution.
+        units: width of the heads' layers; for vectors also of encoder and decoder.
+        reward_layers: hidden layers of the reward head.
+        termination: learn whether an episode has ended in a state.
+        termination_layers: hidden layers of that head.
+        order: of acting and observing in the RSSM (`models.rssm`).
+        kl_scale: weight of the divergence of posterior and prior.
+        free_nats: divergence that costs nothing.
+        reward_scale: weight of the reward's likelihood.
+        termination_scale: weight of the termination's.
+        model_lr: Adam's learning rate of the whole model.
+        adam_eps: of every Adam.
+        max_grad_norm: bound of every gradient's norm.
+        compile: see `Algorithm`; says in one line that the rounds run eagerly.
+    """
+
+    pixels: ClassVar[bool | None] = None
+    learns_from_sequences: ClassVar[bool] = True
+    decode_from_stoch: ClassVar[bool] = False
+    activation: ClassVar[type[nn.Module]] = nn.ELU
+    bits: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        deter: int = 200,
+        stoch: int = 30,
+        hidden: int = 200,
+        depth: int = 32,
+        units: int = 400,
+        reward_layers: int = 2,
+        termination: bool = False,
+        termination_layers: int = 3,
+        order: Order = "act_first",
+        kl_scale: float = 1.0,
+        free_nats: float = 3.0,
+        reward_scale: float = 1.0,
+        termination_scale: float = 10.0,
+        model_lr: float = 6e-4,
+        adam_eps: float = 1e-7,
+        max_grad_norm: float = 100.0,
+        compile: Compile = False,
+    ) -> None:
+        super().__init__(compile=compile)
+        given = {"deter": deter, "stoch": stoch, "hidden": hidden, "depth": depth, "units": units}
+        given |= {"reward_layers": reward_layers, "termination_layers": termination_layers}
+        for name, value in given.items():
+            require(value > 0, f"model.{name}", value, "an integer > 0")
+        for name, scale in {
+            "kl_scale": kl_scale,
+            "free_nats": free_nats,
+            "reward_scale": reward_scale,
+            "termination_scale": termination_scale,
+        }.items():
+            require(0 <= scale < float("inf"), f"model.{name}", scale, "a finite number >= 0")
+        for name, value in {"model_lr": model_lr, "adam_eps": adam_eps, "max_grad_norm": max_grad_norm}.items():
+            positive(f"model.{name}", value)
+        self.deter, self.stoch, self.hidden, self.depth, self.units = deter, stoch, hidden, depth, units
+        self.reward_layers, self.order = reward_layers, order
+        self.termination_layers = termination_layers if termination else 0
+        self.kl_scale, self.free_nats = kl_scale, free_nats
+        self.reward_scale, self.termination_scale = reward_scale, termination_scale
+        self.model_lr, self.adam_eps, self.max_grad_norm = model_lr, adam_eps, max_grad_norm
+        self._starts: tuple[Latent, Tensor] | None = None
+
+    # ------------------------------------------------------------------ construction
+    def check(self, spec: Any) -> None:
+        super().check(spec)
+        if spec.pixels:
+            require(
+                tuple(spec.observation_shape[1:]) == (64, 64),
+                "data.env.pixels.size",
+                spec.observation_shape[-1],
+                "64, which the convolutions are made for",
+            )
+
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        least = 3 if self.order == "blind_start" else 2
+        require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
+
+    def build(self, observation_dim: int, action_dim: int) -> None:
+        self.action_dim = action_dim
+        shape = (observation_dim,) if self.spec is None else self.spec.observation_shape
+        self.world_model = LatentWorldModel(
+            shape,
+            action_dim,
+            self.deter,
+            self.stoch,
+            self.hidden,
+            self.depth,
+            self.layers(self.reward_layers),
+            self.layers(self.termination_layers) if self.termination_layers else None,
+            self.order,
+            self.decode_from_stoch,
+            self.activation,
+            self.bits,
+        )
+        glorot_(self.world_model)
+        self.memory = Memory(self.deter, self.stoch, action_dim)
+
+    def layers(self, number: int) -> list[int]:
+        """So many hidden layers of `units`."""
+        return [self.units] * number
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Fused Adam with TensorFlow's epsilon, which is ten times PyTorch's."""
+        return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
+
+    def _start_compiling(self) -> CompiledRound:
+        raise CannotCompile(f"the updates of {type(self).__name__} share the states of one pass through the model")
+
+    def updates(self) -> Iterator[Update]:
+        """The model alone."""
+        yield self.update("model", self.world_model, self.model_loss, self.model_lr)
+
+    def update(self, name: str, module: nn.Module, loss: Callable[[TensorDictBase], Tensor], lr: float) -> Update:
+        """An update on the round's sequences, with the bound on its gradient."""
+        return Update(name, module, loss, lr, "sequences", max_grad_norm=self.max_grad_norm)
+
+    def sampling(self) -> Sampling:
+        return Sampling(sequence_batches=1)
+
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
+        """The batch itself: images are scaled in the loss, and vectors are not normalised."""
+        return batch
+
+    # ------------------------------------------------------------------ the model
+    def model_loss(self, batch: TensorDictBase) -> Tensor:
+        """Minus the evidence lower bound (Dreamer eq. 10, MaxEnt Dreamer eq. 3-4), mean over batch and time.
+
+        Frames that only fill up a short sequence (`"mask"` False) do not count. Leaves the states for the behaviour.
+
+        | key | shape | |
+        |---|---|---|
+        | `observation` | `[B, T, C, 64, 64]` uint8 or `[B, T, O]` | `o_t` |
+        | `action` | `[B, T, A]` | that led to `o_t` |
+        | `reward` | `[B, T, 1]` | that came with `o_t` |
+        | `terminated` | `[B, T, 1]` bool | whether the episode has ended in `o_t` |
+        | `mask` | `[B, T, 1]` bool | whether this is a frame of the episode |
+        """
+        model, first = self.world_model, self.world_model.rssm.first
+        image = model.prepare(batch["observation"])
+        observed = model.observe(model.encode(image), batch["action"])
+        feature = observed.latent.feature
+        counts = batch["mask"][:, first:]
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * counts).sum() / counts.sum().clamp(min=1)
+
+        likelihood = pixel_loss if model.pixels else unit_gaussian_loss
+        parts = {"image": mean(likelihood(model.decode(observed.latent), image[:, first:]))}
+        parts["reward"] = mean(self.reward_error(model.reward(feature), batch["reward"][:, first:]))
+        logit = model.termination(feature)
+        if logit is not None:
+            parts["termination"] = mean(termination_loss(logit, batch["terminated"][:, first:]))
+        scales = {"reward": self.reward_scale, "termination": self.termination_scale}
+        loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), self.divergence(observed, mean))
+        for name, part in parts.items():
+            self.record(f"model/{name}_loss", part)
+        alive = counts if logit is None else counts & ~batch["terminated"][:, first:]
+        self._starts = observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype)
+        return loss
+
+    def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
+        """Weighted divergence of posterior and prior; the free nats are those of the mean (Dreamer's public code)."""
+        kl = mean(gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std))
+        self.record("model/kl", kl)
+        return self.kl_scale * free_nats(kl, self.free_nats)
+
+    def reward_error(self, predicted: Tensor, reward: Tensor) -> Tensor:
+        """Minus the reward's log-likelihood, `[..., 1]`."""
+        return unit_gaussian_loss(predicted, reward)
+
+    @property
+    def starts(self) -> tuple[Latent, Tensor]:
+        """The posterior states `[N, ...]` of the round's sequences, constants, and how much each counts, `[N, 1]`.
+
+        From a state in which the episode has ended nothing is imagined, where the model knows such states.
+        """
+        if self._starts is None:
+            raise RuntimeError("the behaviour imagines from states that model_loss leaves behind; it has to run first")
+        return self._starts
+
+    # ------------------------------------------------------------------ acting
+    def watch(
+        self, latent: Latent, action: Tensor, observation: Tensor, is_first: Tensor, noise: Tensor | None
+    ) -> Latent:
+        """The posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
+
+        Args:
+            noise: of the state, `[N, S]`; None: the posterior's mean, and nothing else is random either.
+        """
+        model = self.world_model
+        embed = model.encode(model.prepare(observation, dither=noise is not None))
+        noise = torch.zeros_like(latent.stoch) if noise is None else noise
+        return model.rssm.observe_one(latent, action, embed, is_first, noise)
+
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        with torch.no_grad():
+            latent, action = self.memory.recall(observation)
+            noise = self.world_model.rssm.noise(len(observation))
+            latent = self.watch(latent, action, observation, is_init, noise)
+            action = self.exploring_action(latent)
+            self.memory.keep(latent, action)
+            return action
+
+    def act(self, observation: Tensor) -> Tensor:
+        """The deterministic action at the first observations of episodes."""
+        return self.player()(observation, torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device))
+
+    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """A deterministic policy with a memory of its own: means of the posterior, where the public codes draw."""
+        memory = Memory(*self.memory.sizes)
+
+        def play(observation: Tensor, is_init: Tensor) -> Tensor:
+            with torch.no_grad():
+                latent, action = memory.recall(observation)
+                latent = self.watch(latent, action, observation, is_init, None)
+                action = self.best_action(latent)
+                memory.keep(latent, action)
+                return action
+
+        return play
+
+    def exploring_action(self, latent: Latent) -> Tensor:
+        """The action `[N, A]` of collecting."""
+        raise NotImplementedError
+
+    def best_action(self, latent: Latent) -> Tensor:
+        """The action `[N, A]` of an evaluation."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ to look at
+    @torch.no_grad()
+    def reconstruct(self, sequence: TensorDictBase, context: int) -> dict[str, Tensor]:
+        """Images as the model sees them, uint8 `[B, T, C, 64, 64]`, for `callbacks.PictureStrips`.
+
+        `"reconstruction"`: decoded from posterior states, which have seen each image. `"imagined"`: the same for the
+        first `context` images, and from there on by the prior, with the real actions.
+
+        Args:
+            sequence: `[B, T]` with the keys of a batch.
+            context: images that the imagination has seen.
+        """
+        model, first = self.world_model, self.world_model.rssm.first
+        action = sequence["action"].to(self.device)
+        image = model.prepare(sequence["observation"].to(self.device), dither=False)
+        embed = model.encode(image)
+        zeros = torch.zeros(*embed.shape[:2], self.stoch, device=embed.device)
+        latent = model.rssm.observe(embed, action, zeros).latent
+        last = Latent(latent.deter[:, context - 1 - first], latent.stoch[:, context - 1 - first])
+        imagined = [model.decode(Latent(latent.deter[:, : context - first], latent.stoch[:, : context - first]))]
+        for t in range(context, action.shape[1]):
+            last = model.rssm.imagine(last, action[:, t], zeros[:, t])
+            imagined.append(model.decode(last).unsqueeze(1))
+        unseen = [torch.zeros_like(image[:, :first])]  # an image that the order `blind_start` never looks at
+        return {
+            "reconstruction": to_uint8(torch.cat([*unseen, model.decode(latent)], 1)),
+            "imagined": to_uint8(torch.cat([*unseen, *imagined], 1)),
+        }

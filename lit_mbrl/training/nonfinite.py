@@ -1,0 +1,105 @@
+"""No optimiser ever steps with a loss or a gradient that is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import RunFailed
+
+
+class FiniteCheck:
+    """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
+
+    On a CPU the answer is there at once. On an accelerator it stays on the device, the fused optimiser reads it there
+    (`found_inf`), and it is fetched with the metrics and before a checkpoint: a run stops late, but its weights are
+    still those of the last good step of every update.
+
+    Under a gradient scaler (16-bit precision) infinite gradients are the scaler's way of finding its scale; it leaves
+    those steps out by itself, and the loss alone is looked at.
+
+    Attributes:
+        action: `"stop"` raises `RunFailed`; `"skip"` counts, in the metric `faults/skipped_<update>`.
+    """
+
+    def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
+        self.action = action
+        self.skipped: dict[str, int] = {}
+        self._pending: list[tuple[str, int, Tensor]] = []
+
+    def passes(
+        self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
+    ) -> bool:
+        """Whether the update's step may be taken; on an accelerator always True, and the optimiser leaves it out.
+
+        Args:
+            name: the update.
+            round: number of the running round.
+            optimizer: the optimiser that would step.
+            loss: scalar.
+            gradients: of the update's parameters.
+            scaled: whether a gradient scaler looks after the gradients.
+        """
+        looked_at = [] if scaled else [gradient for gradient in gradients if gradient is not None]
+        if loss.device.type == "cpu" and distributed.world_size() == 1:
+            if math.isfinite(loss.item()) and all(math.isfinite(_square(gradient)) for gradient in looked_at):
+                return True
+            self._count(name, round)
+            return False
+        total = torch.stack([loss.detach(), *torch._foreach_norm(looked_at)]).sum()
+        flag = (~torch.isfinite(total)).float().reshape(1)
+        distributed.average_([flag])  # with several processes all leave the step out if one has to
+        flag = (flag > 0).float().squeeze(0)
+        self._pending.append((name, round, flag))
+        optimizer.optimizer.found_inf = flag
+        return True
+
+    def report(self, names: list[str], round: int, finite: Tensor) -> None:
+        """Hears which steps of a compiled round were finite, and so taken.
+
+        Args:
+            names: the update of each step.
+            round: number of the running round.
+            finite: `[steps]`, bool.
+        """
+        if finite.device.type == "cpu":
+            if not finite.all():
+                for name, flag in zip(names, finite.tolist(), strict=True):
+                    if not flag:
+                        self._count(name, round)
+        else:
+            flags = (~finite).float().unbind()
+            self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
+
+    def settle(self) -> None:
+        """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
+        pending, self._pending = self._pending, []
+        if pending:
+            flags = torch.stack([flag for _, _, flag in pending]).tolist()
+            for (name, round, _), flag in zip(pending, flags, strict=True):
+                if flag:
+                    self._count(name, round)
+
+    def metrics(self) -> dict[str, float]:
+        """Steps left out so far, of the updates that had any: `faults/skipped_<update>`."""
+        return {f"faults/skipped_{name}": float(count) for name, count in self.skipped.items()}
+
+    def _count(self, name: str, round: int) -> None:
+        if self.action == "stop":
+            raise RunFailed(
+                f"the loss or the gradient of {name!r} is not finite in round {round:,}; the step was not taken "
+                "(--non_finite=skip goes on without it)"
+            )
+        self.skipped[name] = self.skipped.get(name, 0) + 1
+
+
+def _square(gradient: Tensor) -> float:
+    """The squared 2-norm, the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be."""
+    if gradient.dtype != torch.float32 or not gradient.is_contiguous():
+        return float(gradient.norm())
+    values = gradient.numpy().reshape(-1)
+    return float(values.dot(values))
