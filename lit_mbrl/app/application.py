@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app.arguments import CHECKPOINT_WORDS, CONF, resume_command, with_config_of_checkpoint
+from lit_mbrl.app import CONF
+from lit_mbrl.app.arguments import CHECKPOINT_WORDS, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
 from lit_mbrl.app.guard import guarded, trainer_errors
 from lit_mbrl.app.loggers import CsvLogger, TensorBoardLogger, WandbLogger

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from lit_mbrl.app.cli import CONF
+from lit_mbrl.app import CONF
 from lit_mbrl.app.run_folder import folder_of
 from lit_mbrl.utils.errors import UserError, did_you_mean, require
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_mbrl.app import CONF
 from lit_mbrl.reports.table import table
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 # Commands that are not Lightning's have a module with a `run` of their own.
 _COMMANDS = {
     "evaluate": "lit_mbrl.app.commands.evaluate",

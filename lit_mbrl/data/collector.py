@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.collectors import Collector
 
 from lit_mbrl.envs import VectorEnv
-from lit_mbrl.envs.pool import Transition
+from lit_mbrl.envs.transition import Transition
 
 _CARRIED = ("observation", "done", "terminated", "truncated", "is_init")
 

@@ -10,7 +10,6 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lit_mbrl.data.base import Collecting
     from lit_mbrl.envs import VectorEnv
 
 
@@ -35,9 +34,14 @@ class ExploringPolicy(TensorDictModuleBase):
 
 
 class Rounds:
-    """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early."""
+    """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early.
 
-    def __init__(self, data: Collecting, end: int) -> None:
+    Args:
+        data: a `data.base.Collecting`.
+        end: rounds since the start of the run at which the epoch ends.
+    """
+
+    def __init__(self, data: Any, end: int) -> None:
         self._data, self._end, self._length = data, end, end - data.rounds
 
     def __len__(self) -> int:
@@ -50,7 +54,7 @@ class Rounds:
 class Evaluation:
     """A loader of the evaluation episodes: one batch, and with `data.env.eval_kwargs` another as in training."""
 
-    def __init__(self, data: Collecting) -> None:
+    def __init__(self, data: Any) -> None:
         self._data = data
 
     def __len__(self) -> int:

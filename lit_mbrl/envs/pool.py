@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -27,22 +27,11 @@ import numpy as np
 from lit_mbrl.envs.make import describe, make_configured, spec_of
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.state import get_state, set_state
+from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import RunFailed
 
 MAX_RESTARTS = 3
 _DIED = object()
-
-
-class Transition(NamedTuple):
-    """One step of n copies: observation, reward [n, 1] float32, terminated and truncated [n, 1] bool.
-
-    Observations are [n, O] float32, or [n, C, H, W] uint8 of images.
-    """
-
-    observation: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
 
 
 class LocalPool:

@@ -13,9 +13,10 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lit_mbrl.envs.pool import LocalPool, Transition, WorkerPool
+from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
+from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import UserError
 
 

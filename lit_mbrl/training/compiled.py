@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -30,10 +30,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module
 
 from lit_mbrl.training.optim import Adam
-
-if TYPE_CHECKING:
-    from lit_mbrl.training.algorithm import Algorithm
-    from lit_mbrl.training.update import Update
+from lit_mbrl.training.update import Update
 
 # What is left in the graph of random operations, as a draw from computed probabilities, uses eager's generator, too.
 _OPTIONS = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False, "nan_asserts": False}
@@ -65,7 +62,7 @@ class CompiledRound:
     """Runs the updates of one round as compiled graphs.
 
     Args:
-        algorithm: built, its optimisers loaded.
+        algorithm: an `Algorithm`, built, its optimisers loaded.
         optimizers: one `Adam` per update.
         cuda_graphs: replay the compiled graph as a CUDA graph.
 
@@ -73,7 +70,7 @@ class CompiledRound:
         CannotCompile: for optimisers other than this package's plain Adam.
     """
 
-    def __init__(self, algorithm: Algorithm, optimizers: Sequence[Adam], cuda_graphs: bool) -> None:
+    def __init__(self, algorithm: Any, optimizers: Sequence[Adam], cuda_graphs: bool) -> None:
         self._algorithm, self._optimizers, self._cuda_graphs = algorithm, optimizers, cuda_graphs
         self._graphs: dict[Hashable, _Graph] = {}
         self._groups: dict[Sequence[int], list[_Group]] = {}
@@ -233,7 +230,7 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Any]:
 
 
 def _steps(
-    algorithm: Algorithm,
+    algorithm: Any,
     group: _Group,
     frames: TensorDictBase,
     state: dict[str, Tensor],

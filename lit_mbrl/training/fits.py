@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lit_mbrl.utils.errors import UserError, require
 
-if TYPE_CHECKING:
-    from lit_mbrl.training.algorithm import Algorithm
 
-
-def require_environment(algorithm: Algorithm, spec: Any) -> None:
+def require_environment(algorithm: Any, spec: Any) -> None:
     """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
     name = type(algorithm).__name__
     if algorithm.continuous_actions and spec.discrete:
@@ -24,7 +21,7 @@ def require_environment(algorithm: Algorithm, spec: Any) -> None:
         raise UserError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
 
 
-def require_device(algorithm: Algorithm, device: torch.device) -> None:
+def require_device(algorithm: Any, device: torch.device) -> None:
     """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
     require(
         algorithm._compile != "cudagraphs" or device.type == "cuda",
@@ -34,7 +31,7 @@ def require_device(algorithm: Algorithm, device: torch.device) -> None:
     )
 
 
-def require_data(algorithm: Algorithm, data: Any) -> None:
+def require_data(algorithm: Any, data: Any) -> None:
     """Raises `UserError` if the algorithm learns from sequences alone and such a data module does not serve them."""
     require(
         not algorithm.learns_from_sequences or hasattr(data, "sequence_length"),

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from lit_mbrl.envs.pool import Transition
 from lit_mbrl.envs.spec import EnvConfig, Spec
+from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import UserError, did_you_mean, require
 
 # Game -> steps after which Procgen truncates an episode.
