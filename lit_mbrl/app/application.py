@@ -28,7 +28,7 @@ from lit_mbrl.app.arguments import CHECKPOINT_WORDS, resume_command, with_config
 from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
 from lit_mbrl.app.guard import guarded, trainer_errors
 from lit_mbrl.app.loggers import CsvLogger, TensorBoardLogger, WandbLogger
-from lit_mbrl.app.messages import OneLine, ParseError, explain, explain_instantiation, explain_trainer
+from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
 from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match
@@ -49,7 +49,7 @@ from lit_mbrl.app.run_folder import (
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
-from lit_mbrl.utils.errors import RunFailed, UserError, require
+from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, require
 
 
 def run(argv: Sequence[str]) -> int:

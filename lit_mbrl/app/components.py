@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonargparse
 
-from lit_mbrl.app.messages import OneLine, type_names
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.app.messages import type_names
+from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean
 
 
 def class_of(component: Any) -> Any:

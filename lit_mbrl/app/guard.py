@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Aborted
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.app.output import quiet
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import OneLine, RunFailed, UserError
 
 
 def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:

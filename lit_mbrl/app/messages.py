@@ -26,10 +26,6 @@ class ParseError(Exception):
     """The command line or a config file cannot be read; the cause says why."""
 
 
-class OneLine(Exception):
-    """A mistake by the user that has no single option to name. Its text is what the user sees."""
-
-
 def causes(error: BaseException) -> list[BaseException]:
     """The exception and what caused it, outermost first."""
     chain: list[BaseException] = []

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.reports.runs import Group, Run
 from lit_mbrl.reports.statistics import episodes_interval, estimate, interval
+from lit_mbrl.utils.errors import OneLine
 
 # Short names of what curves can be drawn against; every other column goes by its own name.
 AXES = {

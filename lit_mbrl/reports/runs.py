@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import did_you_mean
+from lit_mbrl.utils.errors import OneLine, did_you_mean
 
 # How long a run goes and how it is watched does not make it another experiment.
 _NOT_THE_EXPERIMENT = {

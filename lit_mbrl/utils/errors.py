@@ -24,6 +24,10 @@ class UserError(ValueError):
         return UserError, (self.option, self.value, self.expected)
 
 
+class OneLine(Exception):
+    """A mistake by the user that has no single option to name. Its text is what the user sees."""
+
+
 class RunFailed(RuntimeError):
     """A run that cannot go on, through no mistake of its command line. Printed as one line, exit code 1."""
 

@@ -17,10 +17,10 @@ from lit_mbrl.app.application import Application
 from lit_mbrl.app.arguments import option_values
 from lit_mbrl.app.commands.options import OptionParser, positive_integer
 from lit_mbrl.app.guard import guarded
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.app.output import say
 from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.reports.table import numbers, table
+from lit_mbrl.utils.errors import OneLine
 
 _DESCRIPTION = """Evaluates a checkpoint with the config of its run: undiscounted returns and lengths of episodes,
 deterministic ones unless data.eval_actions is sample, their mean, standard deviation (over these episodes, divided by

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from lit_mbrl.app.application import guarded
 from lit_mbrl.app.commands.options import OptionParser, positive_integer, positive_number
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.app.output import say
 from lit_mbrl.app.run_folder import SavedRun, read_checkpoint, require_replay
 from lit_mbrl.data.buffers.files import ReplayFiles
@@ -39,7 +38,7 @@ from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory, fit
 from lit_mbrl.reports.model_error import SPLITS, draw_errors
 from lit_mbrl.reports.table import table
 from lit_mbrl.training.optim import Adam
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OneLine, UserError, require
 
 _DESCRIPTION = """Draws figure 3 of the SVG paper: how far an ensemble of one-step networks and a single recurrent
 network are from the truth several steps ahead, on training, hold-out and test episodes of the replay of a finished run

@@ -7,8 +7,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import did_you_mean, require
+from lit_mbrl.utils.errors import OneLine, did_you_mean, require
 
 
 class OptionParser(argparse.ArgumentParser):

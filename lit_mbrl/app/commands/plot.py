@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_mbrl.app.commands.options import OptionParser, positive_integer
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.reports.bars import Bar, draw_bars, make_bars
 from lit_mbrl.reports.curves import AXES, SPREAD, Curve, Estimate, make_curve, usable
 from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import Group, Run, by_panel, find_runs, group_runs, read_run
 from lit_mbrl.reports.statistics import BANDS, ESTIMATES
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import UserError, did_you_mean, require
+from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, require
 
 _DESCRIPTION = """Draws learning curves from the metrics.csv of runs into a PNG and an SVG file and prints a table. One
 panel per task; runs of an algorithm are one curve unless an option other than the seed differs among them. The band is

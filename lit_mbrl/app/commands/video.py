@@ -13,12 +13,11 @@ from lit_mbrl.app.application import Application
 from lit_mbrl.app.commands.evaluate import validate_command
 from lit_mbrl.app.commands.options import OptionParser, positive_integer, positive_number
 from lit_mbrl.app.guard import guarded
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.app.output import say, shorten
 from lit_mbrl.app.run_folder import folder_of
 from lit_mbrl.envs.wrappers.recording import FilmedEnv
 from lit_mbrl.envs.wrappers.rendering import prepare_rendering
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OneLine, UserError, require
 
 _DESCRIPTION = """Films deterministic episodes of a checkpoint, one after the other, with the config of its run; they
 are the first episodes that `evaluate` has. Every option of `validate` may be given, too. Needs the packages of

@@ -14,12 +14,12 @@ import yaml
 from matplotlib.colors import to_hex
 
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.reports.curves import make_curve
 from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import find_runs, group_runs, natural, read_run
 from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.reports.table import numbers, table
+from lit_mbrl.utils.errors import OneLine
 
 
 def make_run(
