@@ -109,8 +109,8 @@ class MBPO(SAC):
             length: steps `k`.
 
         Yields:
-            The transitions of each step, `[n]` with n <= N, keys as in `data.buffers.imagined`: those of the samples that
-            had not terminated before it.
+            The transitions of each step, `[n]` with n <= N, keys as in `data.buffers.imagined`: those of the samples
+            that had not terminated before it.
         """
         state = self.world_model.initial(observation)
         for _ in range(length):

@@ -226,7 +226,7 @@ class Algorithm(Descent):
             self.normalizer.update(distributed.gather_rows(frames["observation"].flatten(0, -2)).to(self.device))
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
-        """Frames with normalised observations, keys as in `data.buffers.transitions`; without statistics the batch itself."""
+        """Frames with normalised observations, keys as in `data.Replay`; without statistics the batch itself."""
         if self.normalizer is None:
             return batch
         following = batch["next"]

@@ -12,7 +12,7 @@ COPIES = 3  # of a checkpoint: `last`, `best`, and the next one while it is writ
 
 
 def frames_in_files(capacity: int, frames: int, between: int) -> int:
-    """Frames that lie in the files of `replay_files` at most.
+    """Frames that lie in the files of a replay (`files.py`) at most.
 
     Two checkpoints (`last` and `best`) may have a replay each, a file goes only with the last of its frames, and the
     new ones are written before any goes. All frames of the run are an upper limit.

@@ -94,7 +94,7 @@ class EpisodeReplay:
 
     # ------------------------------------------------------------------ writing
     def extend(self, frames: TensorDictBase) -> None:
-        """Appends steps `[num_envs, T]` with the keys of `data.buffers.transitions`, and the first observation of new episodes."""
+        """Appends steps `[num_envs, T]` with the keys of `Replay`, and the first observation of new episodes."""
         following = frames["next"]
         for env in range(self.num_envs):
             row = {key: following[key][env].numpy() for key in ("observation", "reward", "terminated", "truncated")}
