@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from lit_mbrl.app.cli import CONF
+from lit_mbrl.app import CONF
 from lit_mbrl.app.commands.options import OptionParser, positive_integer
 from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.collect import Collector
@@ -18,8 +18,7 @@ from lit_mbrl.app.commands.qualify.progress import Progress
 from lit_mbrl.app.commands.qualify.report import as_table, markdown, read_results, verdict, write_results
 from lit_mbrl.app.commands.qualify.status import Status, locked
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OneLine, UserError
 from lit_mbrl.utils.pool import Pool
 
 _DESCRIPTION = """Trains configs over many seeds, and on several floating-point paths, and says whether they dependably

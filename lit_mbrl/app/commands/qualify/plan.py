@@ -15,12 +15,11 @@ from typing import Any
 
 import yaml
 
-from lit_mbrl.app.cli import CONF
+from lit_mbrl.app import CONF
 from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.paths import FloatPath
 from lit_mbrl.app.commands.qualify.thresholds import Threshold
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.errors import OneLine, require
 from lit_mbrl.utils.pool import Job
 
 _OURS = ("--config", "-c", "--seed_everything", "--trainer.default_root_dir", "--trainer.logger", "--ckpt_path")

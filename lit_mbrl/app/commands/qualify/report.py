@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OneLine, UserError
 
 _HEADER = ("config", "path", "reached", "IQM", "95 % interval", "mean", "95 % interval", "worst", "fell back", "time")
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.reports.runs import read_run
 from lit_mbrl.reports.statistics import ESTIMATES, estimate, interval
+from lit_mbrl.utils.errors import OneLine
 
 _NINE_OF_TEN = (9, 10)  # seeds that have to reach the threshold
 

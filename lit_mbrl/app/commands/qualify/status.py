@@ -12,8 +12,7 @@ from pathlib import Path
 from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.plan import PlannedRun
 from lit_mbrl.app.commands.qualify.results import read_evaluations
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OneLine, UserError
 
 
 @contextmanager

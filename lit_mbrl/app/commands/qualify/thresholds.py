@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_mbrl.app.messages import OneLine
-from lit_mbrl.utils.errors import did_you_mean
+from lit_mbrl.utils.errors import OneLine, did_you_mean
 
 _KEYS = {"threshold", "floor", "seeds_used_for_options", "note"}
 

@@ -12,9 +12,9 @@ import yaml
 
 from lit_mbrl.app.commands.qualify.random_policy import random_returns
 from lit_mbrl.app.commands.qualify.results import Evaluations, deep_fall_back, read_evaluations, summarize
-from lit_mbrl.app.messages import OneLine
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.reports.statistics import interval
+from lit_mbrl.utils.errors import OneLine
 
 
 def curve(*returns: float, threshold: float = -250.0, total: int | None = None, seconds: float = 1.0) -> Evaluations:
