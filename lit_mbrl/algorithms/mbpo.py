@@ -11,6 +11,8 @@ Readings and departures (the paper leaves the model's training to its code, `mod
 - Where the termination is learned and no known rule, it is drawn with the predicted probability.
 - The model sees raw observations, whether or not `normalize_observations` gives the policy others.
 - The code fits and rolls out before it takes the environment step; algorithm 2, and we, roll out after it.
+- A model of sequences (`models.Recurrent`) is fitted to all of them that lie in the one part of the real data, and held
+  out are all in the other: blocks of consecutive frames, drawn anew for each fit.
 - SAC's critic loss is twice the code's, which has a factor 1/2: Adam does not see it.
 """
 
@@ -40,7 +42,7 @@ class MBPO(SAC):
         world_model: the model, `lit_mbrl.models.Ensemble` (the default, MBPO's) or `lit_mbrl.models.Recurrent`.
         model_batch_size: frames per member and gradient step of a fit.
         holdout_ratio: share of the real data that a fit holds out.
-        max_holdout: frames held out at most.
+        max_holdout: frames held out at most (at least a sequence and two frames, if the model learns from sequences).
         model_improvement: an epoch of a fit is better if it lowers a member's hold-out error by more than this share.
         model_patience: epochs without a better one for any member, after which a fit ends.
         model_max_epochs: epochs of a fit at most; None: no limit.
@@ -140,11 +142,13 @@ class MBPO(SAC):
         metrics = {"model/epochs": 0.0}
         for objective in self.world_model_factory.objectives(self.world_model):
             optimizer = self.own_optimizer(f"model/{objective.name}", objective.groups(), objective.lr)
+            frames, holdout = self.model_frames(objective, replay)
             result = fit(
                 objective,
-                self.model_frames(objective, replay),
+                frames,
                 optimizer,
                 **self.fit_options,
+                holdout=holdout,
                 descend=self.descend_own(objective.name, optimizer, self.world_model, objective.max_grad_norm),
                 on_epoch=lambda epoch, errors, name=objective.name: self.tell(
                     f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
@@ -157,14 +161,18 @@ class MBPO(SAC):
         self.finite.settle()
         return metrics
 
-    def model_frames(self, objective: Objective, replay: Any) -> TensorDictBase:
-        """All real transitions `[N]`; for an objective on sequences as many of those, `[N, T]`, T its length."""
-        length = objective.length or self.trainer.datamodule.longest_rollout
+    def model_frames(self, objective: Objective, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
+        """What a fit learns from, and what it holds out if that is not any share of the first.
+
+        All real transitions `[N]`; for an objective on sequences those of two separate parts, `[n, T]` each, T its
+        length.
+        """
         if objective.batch == "transitions" or objective.length == 1:
-            frames = replay.frames()
-        else:
-            frames = replay.sample_sequences(len(replay), length)
-        return frames.to(self.device)
+            return replay.frames().to(self.device), None
+        length = objective.length or self.trainer.datamodule.longest_rollout
+        share = self.fit_options["holdout_ratio"], self.fit_options["max_holdout"]
+        training, holdout = replay.split_sequences(length, *share)
+        return training.to(self.device), holdout.to(self.device)
 
     def own_optimizer(self, name: str, groups: list[dict[str, Any]], lr: float) -> Adam:
         """An optimiser of what is not trained by rounds. Like theirs, its state goes on from a checkpoint's.

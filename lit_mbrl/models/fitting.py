@@ -104,7 +104,7 @@ def fit(
         improvement: see `BestEpochs`.
         patience: see `BestEpochs`.
         max_epochs: stop after so many at the latest.
-        holdout: frames to hold out instead of a fraction of the others.
+        holdout: frames to hold out instead of a fraction of the others, which should not overlap (sequences do).
         descend: takes a gradient step on a scalar loss of a batch; None: one without finite check or devices, but for a
             RunFailed where the loss is not finite.
         on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.

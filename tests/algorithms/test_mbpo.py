@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
+from lit_mbrl.data import Dyna, PrioritizedDyna
 from lit_mbrl.losses import q_loss, soft_q_target
+from lit_mbrl.models import Recurrent, factories
 from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import make_frames
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
-from tests.dyna import DYNA, IMAGINED, Known, make
+from tests.dyna import DYNA, IMAGINED, Known, make, make_dyna
 from tests.runs import fit
 
 COUNTDOWN = {"hidden_sizes": [8], "world_model": Known()}
@@ -142,6 +144,33 @@ def test_a_model_that_is_not_finite_stops_the_run() -> None:
     algorithm.finite.action = "skip"
     algorithm.fit_model(data.replay)
     assert algorithm.finite.skipped["dynamics"] > 0
+
+
+@pytest.mark.parametrize("kind", [MBPO, MEMR])
+def test_nothing_that_a_recurrent_model_s_fit_holds_out_is_learnt_from(
+    kind: type[MBPO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as input nor as target; Pendulum's observations never repeat."""
+    learnt, held = [], []
+
+    def watched(model: Any, batch: Any, **options: Any) -> Any:
+        (learnt if torch.is_grad_enabled() else held).append(batch)
+        return dynamics(model, batch, **options)
+
+    dynamics = factories._dynamics_loss
+    monkeypatch.setattr(factories, "_dynamics_loss", watched)
+    algorithm = kind(world_model=Recurrent(8, 1, 1, 1), hidden_sizes=[8], model_max_epochs=1)
+    data = make_dyna(PrioritizedDyna) if kind is MEMR else make_dyna(Dyna, rollout_schedule=(1, 2, 2, 2))
+    fit(algorithm, data)
+    assert len(held) > 1  # fits
+    for _ in range(10):
+        learnt.clear(), held.clear()
+        algorithm.fit_model(data.replay)
+        seen, out = (
+            {tuple(row) for b in part for x in (b, b["next"]) for row in x["observation"].flatten(0, 1).tolist()}
+            for part in (learnt, held)
+        )
+        assert len(seen) > 30 and len(out) >= 4 and not seen & out
 
 
 # ---------------------------------------------------------------------- MEMR's policy of the imagined data

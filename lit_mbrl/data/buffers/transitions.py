@@ -24,6 +24,7 @@ from torch import Tensor
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers.samplers import RandomSampler
 
+from lit_mbrl.data.buffers.holdout import split_starts
 from lit_mbrl.data.buffers.rows import Rows
 from lit_mbrl.utils.errors import UserError
 
@@ -175,6 +176,27 @@ class Replay:
             f"episodes of at least {length} steps in the replay, which holds {size} transitions and no such sequence "
             "(raise data.learning_starts or lower the horizon)",
         )
+
+    def split_sequences(self, length: int, ratio: float, most: int) -> tuple[TensorDictBase, TensorDictBase]:
+        """All sequences `[n, length]` of two parts that share no observation: one to learn from, one to hold out.
+
+        Args:
+            ratio: share of the transitions to hold out.
+            most: transitions to hold out at most.
+
+        Raises:
+            UserError: if there are no two separate sequences of that length.
+        """
+        size = len(self)
+        oldest = self.cursor if size == self.capacity else 0
+        slots = ((oldest + np.arange(size)) % self.capacity).reshape(-1, self.num_envs)
+        ends = self._ends[slots]
+        ends[-1:] = True  # what follows there is another environment's
+        slots, steps = slots.T.reshape(-1), np.arange(length)
+        starts = split_starts(ends.T.reshape(-1), length, ratio, most)
+        assert self._rows is not None  # there are sequences
+        training, holdout = (self._rows.gather(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
+        return training, holdout
 
     def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
