@@ -189,7 +189,10 @@ class Collecting(Evaluated, LightningDataModule):
     def step_environments(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
         frames = self.collector.rollout()
-        for step, copy, observation in self.collector.env.pop_cuts():
+        cuts = self.collector.env.pop_cuts()
+        if cuts:
+            self.trainer.lightning_module.lose_track()
+        for step, copy, observation in cuts:
             frames["observation"][copy, step] = observation
             if step:
                 frames["next", "truncated"][copy, step - 1] = True

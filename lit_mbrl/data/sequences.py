@@ -118,10 +118,18 @@ class Sequences(OffPolicy):
         own = folder / str(distributed.rank()) if distributed.world_size() > 1 else folder
         return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
 
+    def collect(self) -> None:
+        """See `OffPolicy.collect`; a policy that takes over in the middle of episodes is shown their past."""
+        if self.env_steps >= self.learning_starts:
+            self.trainer.lightning_module.catch_up(self.replay)
+        super().collect()
+
     def meanwhile(self) -> None:
         """Begins the next step if asked to `overlap`."""
-        assert self.collector is not None  # it brought what the round is about
+        assert self.collector is not None and self._policy is not None  # they brought what the round is about
         if self.overlap and not self.collector.begun:
+            self.trainer.lightning_module.catch_up(self.replay)
+            self._policy.random = False
             self.collector.begin()
 
     def sample(self) -> dict[str, TensorDictBase]:

@@ -90,6 +90,16 @@ class Algorithm(Descent):
         """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
         raise NotImplementedError
 
+    def catch_up(self, replay: Any) -> None:
+        """Brings what acting remembers of running episodes up to date, before `explore` acts in them; nothing here.
+
+        Args:
+            replay: a `data.buffers.episodes.EpisodeReplay`.
+        """
+
+    def lose_track(self) -> None:
+        """Forgets what acting remembers, since an episode has begun without `is_init` for `explore`; nothing here."""
+
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
         yield from ()

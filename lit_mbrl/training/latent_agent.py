@@ -252,6 +252,27 @@ class LatentAlgorithm(Algorithm):
         noise = torch.zeros_like(latent.stoch) if noise is None else noise
         return model.rssm.observe_one(latent, action, embed, is_first, noise)
 
+    def catch_up(self, replay: Any) -> None:
+        """Filters the running episodes so far, if nothing is remembered of them: after the random warm-up.
+
+        The public codes have no such case, because their warm-ups are whole episodes. Not step by step during the
+        warm-up, because the model may have been pre-trained since.
+        """
+        past = None if self.memory.state is not None else replay.running_episodes()
+        if past is None:
+            return
+        with torch.no_grad():
+            past = past.to(self.device)
+            latent, _ = self.memory.recall(past["action"])
+            for frame in past.unbind(1)[:-1]:  # the last one is what `explore` is shown next
+                noise = self.world_model.rssm.noise(len(frame))
+                latent = self.watch(latent, frame["action"], frame["observation"], frame["is_first"], noise)
+            self.memory.keep(latent, past["action"][:, -1])
+
+    def lose_track(self) -> None:
+        """Forgets all episodes, so that the next `catch_up` filters them."""
+        self.memory.state = None
+
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         with torch.no_grad():
             latent, action = self.memory.recall(observation)

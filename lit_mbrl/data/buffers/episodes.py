@@ -157,6 +157,27 @@ class EpisodeReplay:
                 self.marks.append(episode[-1])
                 self._running[env] = None
 
+    def running_episodes(self) -> TensorDictBase | None:
+        """What there is of the running episodes, `[num_envs, T]`; None if none is running.
+
+        The newest frames are the last ones. Before a shorter episode its first frame is repeated, and `"is_first"` is
+        true for all of these; where no episode is running, for all frames, which are then any.
+        """
+        oldest = self.written - len(self)
+        running = [episode and episode[bisect_left(episode, oldest) :] for episode in self._running]
+        length = max(len(episode or ()) for episode in running)
+        if length == 0:
+            return None
+        numbers = np.full((self.num_envs, length), oldest)
+        is_first = torch.ones(self.num_envs, length, 1, dtype=torch.bool)
+        for env, episode in enumerate(running):
+            if episode:
+                numbers[env], numbers[env, length - len(episode) :] = episode[0], episode
+                is_first[env, length - len(episode) + 1 :] = False
+        frames = self._gather(numbers, torch.ones_like(is_first))
+        frames["is_first"] = is_first
+        return frames
+
     # ------------------------------------------------------------------ sampling
     def sample(
         self, count: int, length: int, choice: EpisodeChoice = "episodes", short: ShortEpisodes = "skip"

@@ -147,6 +147,28 @@ def test_running_episodes_are_cut():
         assert len(set(sequence["observation"][:, 0, 0, 0].tolist())) == 1
 
 
+@pytest.mark.parametrize(("capacity", "length", "first"), [(200, 15, 0), (20, 5, 11)])  # the second has lost beginnings
+def test_running_episodes_end_with_their_newest_frames(capacity, length, first):
+    world, replay = Counting(3, [50]), EpisodeReplay(SPEC, capacity, 3)
+    world.at[1] = (50, 40)  # ends after ten steps
+    assert replay.running_episodes() is None
+    replay.extend(world.steps(10))
+    replay.truncate_running_episodes([2])
+    world.at[2] = (101, 0)
+    for _ in range(4):
+        replay.extend(world.steps(1))
+    replay.truncate_running_episodes([1])
+    running = replay.running_episodes()
+    episode, t, env = (running["observation"][..., i, 0, 0].long() for i in range(3))
+    expected = torch.arange(15 - length, 15)
+    assert torch.equal(t[0], expected.clamp(min=first)) and torch.equal(t[2], (expected - 10).clamp(min=0))
+    assert (episode[[0, 2]] == torch.tensor([[0], [101]])).all() and (env[[0, 2]] == torch.tensor([[0], [2]])).all()
+    assert torch.equal(running["is_first"][[0, 2], :, 0], t[[0, 2]] == t[[0, 2], :1])
+    assert running["is_first"][1].all()  # none is running there
+    led_here = torch.stack([episode, t - 1], -1).float() * (t > 0)[..., None]
+    assert torch.equal(running["action"][[0, 2]], led_here[[0, 2]])
+
+
 @pytest.mark.parametrize("capacity", [1000, 50])
 @pytest.mark.parametrize("storage", ["memory", "memmap"])
 @pytest.mark.parametrize("by", ["files", "state"])
