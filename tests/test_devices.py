@@ -213,7 +213,7 @@ def test_what_cannot_work_is_one_line(
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [TWO, ["--trainer.precision=bf16-mixed"]], ids=["two ranks", "bf16"])
 def test_learns_like_one_device_in_float32(options: list[str], tmp_path: Path) -> None:
-    """Pendulum with the same total batch and frames: one device in float32 got -176 after 5000 steps, two ranks -180.
+    """Pendulum with the total batch and frames of one device.
 
     The uniformly random policy gets -1200 +- 300 per episode, so the mean of ten is above -400 with a chance far below
     one in a million.
