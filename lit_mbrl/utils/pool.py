@@ -74,8 +74,9 @@ class Pool:
 
     def __enter__(self) -> Pool:
         if threading.current_thread() is threading.main_thread():
-            # One that is ignored (SIGHUP under nohup) stays ignored.
-            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            # Under nohup the end of the terminal is no reason to stop.
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            heard = [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
             self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 

@@ -9,6 +9,7 @@ import pytest
 
 _CODE = """
 import resource, sys, torch
+import lit_mbrl.data  # the heap of a run: in a bare one, small blocks have no holes but the large one
 from lit_mbrl.utils.malloc import keep_freed_memory
 assert sys.argv[1] == "plain" or keep_freed_memory()
 for _ in range(2):

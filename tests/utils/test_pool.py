@@ -69,7 +69,16 @@ def test_jobs_are_taken_as_processes_become_free(size: int, tmp_path: Path) -> N
     assert taken == 5 and most == size
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """SIGHUP as it is without nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("terminal")
 def test_a_signal_lets_processes_save_and_starts_no_more(number: signal.Signals, tmp_path: Path) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     jobs = [job(tmp_path, str(i), PATIENT) for i in range(3)]
@@ -121,7 +130,7 @@ def test_a_second_sigint_kills(tmp_path: Path) -> None:
     assert finished.exit_code == -signal.SIGKILL and pool.stopped == signal.SIGINT
 
 
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+def test_nohup_is_respected(tmp_path: Path) -> None:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
         with Pool(1) as pool:

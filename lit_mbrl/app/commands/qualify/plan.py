@@ -73,7 +73,7 @@ class PlannedRun:
         """The arguments of `python` that begin the run, or go on with it."""
         words = ["-m", "lit_mbrl", "fit", "--config", _short(self.goal.file), f"--seed_everything={self.seed}"]
         words += [f"--trainer.default_root_dir={self.folder}", "--trainer.logger=false"]
-        words += [*self.path.options, *self.overrides]
+        words += [*self.overrides, *self.path.options]  # the path's come last, which is what holds
         return [*words, "--ckpt_path=last"] if resume else words
 
     def command_line(self, resume: bool) -> str:

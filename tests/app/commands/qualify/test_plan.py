@@ -89,7 +89,7 @@ def test_plan_takes_the_configs_seed_by_seed(tmp_path: Path, work: Path) -> None
     assert run.command(resume=True) == [
         *("-m", "lit_mbrl", "fit", "--config", str(CONF / "sac.yaml")),
         *("--seed_everything=10", f"--trainer.default_root_dir={folder}", "--trainer.logger=false"),
-        *("--num_threads=2", "--data.total_frames=60", "--ckpt_path=last"),
+        *("--data.total_frames=60", "--num_threads=2", "--ckpt_path=last"),
     ]
     assert run.command(resume=False) == run.command(resume=True)[:-1]
 
