@@ -27,14 +27,14 @@ def works(settings: Settings) -> dict[str, tuple[str, Work]]:
     period, updates, epochs = (20, 2, 1) if settings.quick else (PERIOD, UPDATES, EPOCHS)
     ours = (
         f"--data.utd_ratio={updates}",
-        f"--data.model_train_freq={period}",
+        f"--model.model_train_freq={period}",
         f"--data.epoch_frames={period}",
-        "--data.real_ratio=0",
+        "--model.real_ratio=0",
         f"--model.model_max_epochs={epochs}",
         f"--model.model_patience={epochs}",
     )
     if settings.quick:
-        ours += ("--data.rollout_batch_size=20", "--model.world_model.init_args.hidden_sizes=[8,8,8,8]")
+        ours += ("--model.rollout_batch_size=20", "--model.world_model.init_args.hidden_sizes=[8,8,8,8]")
     common = {"algorithm": CONFIG, "env": TASK, "learning_starts": LEARNING_STARTS}
     names = [name for name in ORDER if name not in settings.absent]
     return {

@@ -22,7 +22,7 @@ from callbacks import SoftTargetUpdate
 from lit_mbrl import models
 from lit_mbrl.algorithms import MBPO
 from lit_mbrl.algorithms import mbpo as module
-from lit_mbrl.data import Dyna
+from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
 
 STATES, WARM = 100_000, 20
@@ -58,13 +58,9 @@ class Timed(MBPO):
         steps = self.watch("rollouts", len(observation), lambda: list(super(Timed, self).rollout(observation, length)))
         yield from steps
 
-
-class TimedData(Dyna):
-    """Its batches are a part, too."""
-
-    def sample(self) -> Any:
+    def sample(self, data: Any) -> Any:
         """One batch."""
-        return self.trainer.lightning_module.watch("sampling", 1, super().sample)
+        return self.watch("sampling", 1, lambda: super(Timed, self).sample(data))
 
 
 def main() -> None:
@@ -76,7 +72,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     seed_everything(0, verbose=False)
-    algorithm = Timed(hidden_sizes=[256, 256], model_max_epochs=EPOCHS, model_patience=EPOCHS, compile=options.compile)
+    algorithm = Timed(
+        hidden_sizes=[256, 256],
+        model_max_epochs=EPOCHS,
+        model_patience=EPOCHS,
+        compile=options.compile,
+        rollout_batch_size=STATES,
+        real_ratio=0.0,
+    )
     fit = models.fit
 
     def counted(*arguments: Any, **settings: Any) -> Any:
@@ -85,15 +88,13 @@ def main() -> None:
         return result
 
     module.fit = counted  # type: ignore[attr-defined]
-    data = TimedData(
+    data = OffPolicy(
         EnvConfig(TASK),
         total_frames=LEARNING_STARTS + options.steps,
         epoch_frames=10**6,
         learning_starts=LEARNING_STARTS,
         utd_ratio=UPDATES,
         eval_episodes=1,
-        rollout_batch_size=STATES,
-        real_ratio=0.0,
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(

@@ -1,4 +1,4 @@
-"""A world model whose every step is known, and small Dyna runs."""
+"""A world model whose every step is known, and small runs of MBPO and MEMR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import MBPO, MEMR
-from lit_mbrl.data import Dyna, PrioritizedDyna
+from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.models import Ensemble, Objective, Recurrent, Step, WorldModelFactory
 from tests.runs import SHORT
@@ -55,24 +55,24 @@ def ensemble() -> Ensemble:
 
 
 SMALL: dict[str, Any] = {"hidden_sizes": [8, 8], "model_max_epochs": 3}
-DYNA: dict[str, tuple[Callable[[], MBPO], type[Dyna]]] = {
-    "mbpo": (lambda: MBPO(world_model=ensemble(), **SMALL), Dyna),
-    "mbpo_recurrent": (lambda: MBPO(world_model=Recurrent(8, 1, 1, 1), **SMALL), Dyna),
-    "mbpo_known": (lambda: MBPO(world_model=Known(), **SMALL), Dyna),
-    "memr": (lambda: MEMR(world_model=ensemble(), **SMALL), PrioritizedDyna),
-    "memr_code": (lambda: MEMR(objective="code", world_model=ensemble(), **SMALL), PrioritizedDyna),
-    "memr_known": (lambda: MEMR(world_model=Known(), **SMALL), PrioritizedDyna),
+MEMR_SMALL: dict[str, Any] = SMALL | {"rollout_freq": 2, "segments": 3}
+DYNA: dict[str, Callable[..., MBPO]] = {
+    "mbpo": lambda **options: MBPO(world_model=ensemble(), **(SMALL | EVENTS | options)),
+    "mbpo_recurrent": lambda **options: MBPO(world_model=Recurrent(8, 1, 1, 1), **(SMALL | EVENTS | options)),
+    "mbpo_known": lambda **options: MBPO(world_model=Known(), **(SMALL | EVENTS | options)),
+    "memr": lambda **options: MEMR(world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
+    "memr_code": lambda **options: MEMR(objective="code", world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
+    "memr_known": lambda **options: MEMR(world_model=Known(), **(MEMR_SMALL | EVENTS | options)),
 }
+DATA = {"env", "num_envs", "batch_size", "capacity", "frames_per_batch", "total_frames", "learning_starts"}
 
 
-def make_dyna(kind: type[Dyna] = Dyna, env: str = "Pendulum-v1", num_envs: int = 1, **options: Any) -> Dyna:
-    """A data module of a few frames, fits and rollouts."""
-    if kind is PrioritizedDyna:
-        options = {"rollout_freq": 2, "segments": 3} | options
-    return kind(EnvConfig(env, max_episode_steps=12, num_envs=num_envs), **(SHORT | EVENTS | options))
+def make_dyna(env: str = "Pendulum-v1", num_envs: int = 1, **options: Any) -> OffPolicy:
+    """A data module of a few frames."""
+    return OffPolicy(EnvConfig(env, max_episode_steps=12, num_envs=num_envs), **(SHORT | options))
 
 
-def make(name: str, **options: Any) -> tuple[MBPO, Dyna]:
-    """An algorithm and its data module."""
-    algorithm, kind = DYNA[name]
-    return algorithm(), make_dyna(kind, **options)
+def make(name: str, **options: Any) -> tuple[MBPO, OffPolicy]:
+    """An algorithm with a few fits and rollouts and its data module, for options of either."""
+    of_data = {option: value for option, value in options.items() if option in DATA}
+    return DYNA[name](**{option: options[option] for option in options.keys() - of_data}), make_dyna(**of_data)

@@ -53,7 +53,7 @@ class Remembers(Algorithm):
 
     pixels = None
     continuous_actions = False
-    learns_from_sequences = True
+    learns_from = "sequences"
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         self.encoder = nn.Linear(observation_dim, 4)

@@ -83,7 +83,7 @@ def everything(algorithm: Algorithm, data: OffPolicy | OnPolicy) -> dict[str, to
         for p, values in optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{p}.{key}": value for key, value in values.items()}
     if isinstance(data, OnPolicy):
-        state |= {f"rollout.{key}": value for key, value in data._rollout.items()}
+        state |= {f"rollout.{key}": value for key, value in data.rollout.items()}
         state["rollout.order"] = data._order
     else:
         replay = data.replay.state_dict()

@@ -66,6 +66,12 @@ def test_mbpo_s_files_equal_the_table(name: str) -> None:
             "class_path": "lit_mbrl.models.Ensemble",
             "init_args": {**ENSEMBLE, "hidden_sizes": [task.width] * 4},
         },
+        "model_train_freq": task.period,
+        "rollout_batch_size": 100_000,
+        "rollout_schedule": task.schedule,
+        "model_epoch": task.epoch,
+        "retain_epochs": task.retain,
+        "real_ratio": 0.05,
         "model_batch_size": 256,
         "holdout_ratio": 0.2,
         "max_holdout": 5000,
@@ -91,12 +97,6 @@ def test_mbpo_s_files_equal_the_table(name: str) -> None:
         "utd_ratio": task.updates,
         "batch_size": 256,
         "capacity": 1_000_000,
-        "model_train_freq": task.period,
-        "rollout_batch_size": 100_000,
-        "rollout_schedule": task.schedule,
-        "model_epoch": task.epoch,
-        "retain_epochs": task.retain,
-        "real_ratio": 0.05,
     }
     (target,) = config["trainer"]["callbacks"]
     assert target["init_args"] == {"tau": 0.005, "period": 1}
@@ -107,9 +107,9 @@ def test_memr_s_files_are_its_code_s_with_a_quarter_of_mbpo_s_updates(name: str)
     task, config = MBPO[name], load("memr", name)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert data["utd_ratio"] == task.updates / 4
-    assert data["rollout_batch_size"] == 400 * data["rollout_freq"] == 20_000
-    assert data["segments"] * data["rollout_batch_size"] == 1_000_000
-    assert data["env"] == {"name": task.env} and data["batch_size"] == 4000 and data["real_ratio"] == 0
+    assert model["rollout_batch_size"] == 400 * model["rollout_freq"] == 20_000
+    assert model["segments"] * model["rollout_batch_size"] == 1_000_000
+    assert data["env"] == {"name": task.env} and data["batch_size"] == 4000 and model["real_ratio"] == 0
     assert model["world_model"]["init_args"]["hidden_sizes"] == [512] * 4
     assert (model["objective"], model["priority_exponent"], model["weight_exponent"]) == ("paper", 0.6, [0.4, 1.0])
     assert (model["model_batch_size"], model["holdout_ratio"], model["model_max_epochs"]) == (512, 0.1, 100)
@@ -136,7 +136,7 @@ def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> Non
         "--data.batch_size=8",
         "--data.frames_per_batch=1",
         "--data.utd_ratio=1",
-        "--data.rollout_batch_size=50",
+        "--model.rollout_batch_size=50",
         "--data.eval_episodes=1",
         "--data.env.max_episode_steps=10",
         "--model.model_max_epochs=1",

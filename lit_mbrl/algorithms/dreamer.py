@@ -37,7 +37,7 @@ from lit_mbrl.networks import MLP, DreamerActor, glorot_
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.returns import lambda_returns
 from lit_mbrl.training.algorithm import Update
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAlgorithm, Starts
 from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
@@ -54,6 +54,10 @@ class Lesson(NamedTuple):
     inputs: Tensor
     returns: Tensor
     weight: Tensor
+
+    def detach(self) -> Lesson:
+        """The same as constants, for a critic."""
+        return Lesson(*(value.detach() for value in self))
 
 
 class Dreamer(LatentAlgorithm):
@@ -101,7 +105,6 @@ class Dreamer(LatentAlgorithm):
         self.actor_lr, self.critic_lr, self.init_std = actor_lr, critic_lr, init_std
         self.actor_layers, self.critic_layers = actor_layers, critic_layers
         self.exploration_noise = GaussianNoise(exploration_sigma)
-        self._lessons: dict[str, Lesson] = {}
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         super().build(observation_dim, action_dim)
@@ -118,18 +121,20 @@ class Dreamer(LatentAlgorithm):
     def updates(self) -> Iterator[Update]:
         """Model, actor, critic: the losses of Dreamer's Algorithm 1."""
         yield from super().updates()
-        yield self.update("actor", self.actor, self.actor_loss, self.actor_lr)
-        yield self.update("critic", self.critic, self.critic_loss, self.critic_lr)
+        yield self.update("actor", self.actor, self.actor_loss, self.actor_lr, takes=("starts",), gives=("lesson",))
+        yield self.update("critic", self.critic, self.critic_loss, self.critic_lr, takes=("lesson",))
 
     def model_rollouts(self, batch_size: int) -> int:
         return batch_size
 
     # ------------------------------------------------------------------ losses
-    def imagine(self, actor: nn.Module) -> Dream:
+    def imagine(self, actor: nn.Module, starts: Starts) -> Dream:
         """H steps from every posterior state of the round."""
-        latent, _ = self.starts
         return dream(
-            lambda feature: actor.action(feature, self.noise(len(feature))), self.world_model, latent, self.horizon
+            lambda feature: actor.action(feature, self.noise(len(feature))),
+            self.world_model,
+            starts.latent,
+            self.horizon,
         )
 
     def noise(self, *shape: int) -> Tensor:
@@ -137,43 +142,43 @@ class Dreamer(LatentAlgorithm):
         like = self.world_model.rssm.inputs.weight
         return torch.randn(*shape, self.action_dim, dtype=like.dtype, device=like.device)
 
-    def actor_loss(self, batch: TensorDictBase) -> Tensor:
-        """Minus the lambda-returns (Dreamer eq. 7), differentiated through policy, dynamics, reward and value."""
-        imagined = self.imagine(self.actor)
-        return -self.objective(imagined, self.learn_from(imagined, self.actor, self.critic, "critic"))
+    def actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, ...]:
+        """Minus the lambda-returns (Dreamer eq. 7), differentiated through policy, dynamics, reward and value.
 
-    def objective(self, imagined: Dream, lesson: Lesson) -> Tensor:
+        Second is what the critic learns of the same dream.
+        """
+        imagined = self.imagine(self.actor, starts)
+        lesson = self.lesson(imagined, self.actor, self.critic, starts.counts)
+        return -self.objective(lesson), lesson.detach()
+
+    def objective(self, lesson: Lesson) -> Tensor:
         """What the actor ascends, a scalar: the weighted mean of the returns."""
         self.record("policy/imagined_return", lesson.returns.mean())
         return (lesson.weight * lesson.returns).mean()
 
-    def learn_from(self, imagined: Dream, actor: nn.Module, critic: nn.Module, name: str) -> Lesson:
-        """The lesson of a dream; the critic of that name finds it again."""
-        lesson = self.lesson(imagined, actor, critic)
-        self._lessons[name] = Lesson(lesson.inputs.detach(), lesson.returns.detach(), lesson.weight)
-        return lesson
+    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module, counts: Tensor) -> Lesson:
+        """Returns of the states 1 ... H - 1 (Dreamer eq. 6); the last state has only a value.
 
-    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module) -> Lesson:
-        """Returns of the states 1 ... H - 1 (Dreamer eq. 6); the last state has only a value."""
+        Args:
+            counts: how much each start counts, `[N, 1]`.
+        """
         states = imagined.feature[:, 1:]  # [N, H, F]
         reward = self.world_model.reward(states[:, :-1])
         ends = self.world_model.termination_prob(states[:, :-1])
         returns = lambda_returns(reward, critic(states)[:, 1:], ends, self.gamma, self.lmbda)
-        _, counts = self.starts
         weight = discounted_weights(self.gamma * (1.0 - ends)) * counts.unsqueeze(1)
         return Lesson(states[:, :-1], returns, weight)
 
-    def critic_loss(self, batch: TensorDictBase) -> Tensor:
+    def critic_loss(self, batch: TensorDictBase, lesson: Lesson) -> Tensor:
         """Regression of the lambda-returns (Dreamer eq. 8) that the actor's loss of this round has imagined."""
-        return self.regression(self.critic, "critic")
+        return self.regression(self.critic, lesson)
 
-    def regression(self, critic: nn.Module, name: str) -> Tensor:
-        """Weighted mean of `value_error` over the lesson of that name."""
-        inputs, returns, weight = self._lessons.pop(name)
-        value = critic(inputs)
+    def regression(self, critic: nn.Module, lesson: Lesson) -> Tensor:
+        """Weighted mean of `value_error`."""
+        value = critic(lesson.inputs)
         self.record("q/mean", value.mean())
-        self.record("q/target", returns.mean())
-        return (weight * self.value_error(value, returns)).mean()
+        self.record("q/target", lesson.returns.mean())
+        return (lesson.weight * self.value_error(value, lesson.returns)).mean()
 
     def value_error(self, predicted: Tensor, returns: Tensor) -> Tensor:
         """Minus the log-likelihood of the returns, `[..., 1]`."""

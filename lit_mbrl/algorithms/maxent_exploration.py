@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -34,12 +35,20 @@ from torch import Tensor, nn
 
 from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
-from lit_mbrl.imagination import Dream
 from lit_mbrl.losses import future_mean, future_weights
 from lit_mbrl.models import Latent, MixtureDensityNetwork
 from lit_mbrl.networks import DreamerGreedyActor, glorot_
 from lit_mbrl.training.algorithm import Update
+from lit_mbrl.training.latent_agent import Starts
 from lit_mbrl.utils.errors import in_unit_interval, positive, require
+
+
+class Visited(NamedTuple):
+    """The imagined states of the stochastic agent, constants: features `[N, H+1, F]`, and of all but the first the
+    probabilities `[N, H, 1]` that the episode ends there."""
+
+    feature: Tensor
+    ends: Tensor
 
 
 class MaxEntExploration(Dreamer):
@@ -79,7 +88,6 @@ class MaxEntExploration(Dreamer):
         self.entropy_gamma, self.density_lr = entropy_gamma, density_lr
         self.density_heads, self.density_units = density_heads, density_units
         self.register_buffer("entropy_coeff", torch.tensor(float(entropy_coeff)))
-        self._seen: tuple[Tensor, Tensor] | None = None
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         super().build(observation_dim, action_dim)
@@ -98,10 +106,20 @@ class MaxEntExploration(Dreamer):
 
     def updates(self) -> Iterator[Update]:
         """Dreamer's, then the density, then the deterministic agent."""
-        yield from super().updates()
-        yield self.update("density", self.density, self.density_loss, self.density_lr)
-        yield self.update("greedy_actor", self.greedy_actor, self.greedy_actor_loss, self.actor_lr)
-        yield self.update("greedy_critic", self.greedy_critic, self.greedy_critic_loss, self.critic_lr)
+        for update in super().updates():
+            yield replace(update, gives=("lesson", "visited")) if update.name == "actor" else update
+        yield self.update("density", self.density, self.density_loss, self.density_lr, takes=("starts", "visited"))
+        yield self.update(
+            "greedy_actor",
+            self.greedy_actor,
+            self.greedy_actor_loss,
+            self.actor_lr,
+            takes=("starts",),
+            gives=("greedy_lesson",),
+        )
+        yield self.update(
+            "greedy_critic", self.greedy_critic, self.greedy_critic_loss, self.critic_lr, takes=("greedy_lesson",)
+        )
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         yield self.density, self.density_target
@@ -110,16 +128,17 @@ class MaxEntExploration(Dreamer):
         return 2 * batch_size
 
     # ------------------------------------------------------------------ the stochastic agent
-    def objective(self, imagined: Dream, lesson: Lesson) -> Tensor:
-        """MaxEnt eq. 7, mean over the starts that count."""
-        value = super().objective(imagined, lesson)
+    def actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, ...]:
+        """Minus MaxEnt eq. 7, mean over the starts that count; then the critic's lesson, and the density's states."""
+        imagined = self.imagine(self.actor, starts)
+        lesson = self.lesson(imagined, self.actor, self.critic, starts.counts)
+        value = self.objective(lesson)
         ends = self.world_model.termination_prob(imagined.feature[:, 1:])
-        self._seen = imagined.feature.detach(), ends.detach()
-        _, counts = self.starts
-        entropy = (counts * self.entropy(imagined.feature, ends)).mean()
+        entropy = (starts.counts * self.entropy(imagined.feature, ends)).mean()
         self.record("policy/state_entropy", entropy)
         self.record("policy/entropy_coeff", self.entropy_coeff)
-        return value + self.entropy_coeff * entropy
+        visited = Visited(imagined.feature.detach(), ends.detach())
+        return -(value + self.entropy_coeff * entropy), lesson.detach(), visited
 
     def entropy(self, feature: Tensor, ends: Tensor) -> Tensor:
         """Monte Carlo estimate `[N, 1]` of `H(q(. | s_0))` by the target network, differentiable in the states.
@@ -137,30 +156,27 @@ class MaxEntExploration(Dreamer):
         share = following.log_weight.exp().unsqueeze(-1)
         return -future_mean(weight, log_prob[:, :horizon], log_prob[:, horizon:], share)
 
-    def density_loss(self, batch: TensorDictBase) -> Tensor:
+    def density_loss(self, batch: TensorDictBase, starts: Starts, visited: Visited) -> Tensor:
         """Minus the weighted log-likelihood of the states that the stochastic agent has imagined (MaxEnt eq. 10)."""
-        if self._seen is None:
-            raise RuntimeError("density_loss learns from the rollouts of actor_loss, which has to run before it")
-        (feature, ends), self._seen = self._seen, None
+        feature, ends = visited
         with torch.no_grad():
             uniform = torch.rand_like(feature[:, 0, :1])
             tail = self.density(feature[:, -1]).sample(uniform, torch.randn_like(feature[:, 0]))
             states = torch.cat([feature[:, 1:], tail.unsqueeze(1)], 1)
             weight = future_weights(ends, self.entropy_gamma)
         log_prob = self.density(feature[:, 0]).log_prob(states)
-        _, counts = self.starts
-        return -(counts * (weight * log_prob).sum(1)).sum() / counts.sum().clamp(min=1.0)
+        return -(starts.counts * (weight * log_prob).sum(1)).sum() / starts.counts.sum().clamp(min=1.0)
 
     # ------------------------------------------------------------------ the deterministic agent
-    def greedy_actor_loss(self, batch: TensorDictBase) -> Tensor:
+    def greedy_actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, Lesson]:
         """Minus the deterministic agent's lambda-returns: Dreamer's objective without the entropy."""
-        imagined = self.imagine(self.greedy_actor)
-        lesson = self.learn_from(imagined, self.greedy_actor, self.greedy_critic, "greedy_critic")
-        return -(lesson.weight * lesson.returns).mean()
+        imagined = self.imagine(self.greedy_actor, starts)
+        lesson = self.lesson(imagined, self.greedy_actor, self.greedy_critic, starts.counts)
+        return -(lesson.weight * lesson.returns).mean(), lesson.detach()
 
-    def greedy_critic_loss(self, batch: TensorDictBase) -> Tensor:
+    def greedy_critic_loss(self, batch: TensorDictBase, lesson: Lesson) -> Tensor:
         """Its critic's regression."""
-        return self.regression(self.greedy_critic, "greedy_critic")
+        return self.regression(self.greedy_critic, lesson)
 
     def best_action(self, latent: Latent) -> Tensor:
         return self.greedy_actor.mode(latent.feature)

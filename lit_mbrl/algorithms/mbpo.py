@@ -1,8 +1,13 @@
 """MBPO: soft actor-critic on short rollouts of a learned model that branch off from real states.
 
 Janner et al. 2019, "When to Trust Your Model: Model-Based Policy Optimization" (arXiv 1906.08253v3), algorithm 2. The
-policy is optimised by SAC, unchanged; what differs is the data. `data.Dyna` says when the model is fitted and rolled
-out, and mixes the batches; this file says how.
+policy is optimised by SAC, unchanged; what differs is the data. Algorithm 2 is in `before_collect`, `after_collect` and
+`sample`:
+
+    environment -> replay -----------------------> real rows ----+
+                      |                                          +--> one batch per round
+                      +--> fit the model -> roll it out          |
+                                               -> model buffer --+
 
 Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.Ensemble`):
 
@@ -18,7 +23,9 @@ Readings and departures (the paper leaves the model's training to its code, `mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +33,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.models import Descend, Ensemble, Objective, WorldModelFactory, fit
@@ -33,12 +41,27 @@ from lit_mbrl.training.compiled import CannotCompile
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.hooks import ModelWorkListener
+
+# What a loss reads of a frame, real or imagined.
+_READ = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated"))
 
 
 class MBPO(SAC):
-    """SAC that learns from a model's data; needs `data.Dyna`.
+    """SAC that learns from a model's data.
+
+    Epochs here are `model_epoch` environment steps after the warm-up: the papers' unit, and not how often the policy is
+    evaluated.
 
     Args:
+        model_train_freq: environment steps between two fits of the model; the first is at the end of the warm-up.
+        rollout_freq: environment steps between two rollouts; None: `model_train_freq`.
+        rollout_batch_size: start states per rollout.
+        rollout_schedule: `[e0, e1, k0, k1]`: rollouts have k0 steps up to epoch e0 and k1 from epoch e1 on, and in
+            between the integer part of the straight line.
+        model_epoch: environment steps of an epoch.
+        retain_epochs: the model buffer keeps the transitions of so many epochs, if no rollout ended early.
+        real_ratio: share of a batch that is real: `int(real_ratio * data.batch_size)` transitions of each batch.
         world_model: the model, `lit_mbrl.models.Ensemble` (the default, MBPO's) or `lit_mbrl.models.Recurrent`.
         model_batch_size: frames per member and gradient step of a fit.
         holdout_ratio: share of the real data that a fit holds out.
@@ -53,6 +76,13 @@ class MBPO(SAC):
 
     def __init__(
         self,
+        model_train_freq: int = 250,
+        rollout_freq: int | None = None,
+        rollout_batch_size: int = 100_000,
+        rollout_schedule: tuple[int, int, int, int] = (20, 150, 1, 1),
+        model_epoch: int = 1_000,
+        retain_epochs: int = 1,
+        real_ratio: float = 0.05,
         world_model: WorldModelFactory | None = None,
         model_batch_size: int = 256,
         holdout_ratio: float = 0.2,
@@ -63,6 +93,32 @@ class MBPO(SAC):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        for name, number in {
+            "model_train_freq": model_train_freq,
+            "rollout_batch_size": rollout_batch_size,
+            "model_epoch": model_epoch,
+            "retain_epochs": retain_epochs,
+        }.items():
+            require(number > 0, f"model.{name}", number, "an integer > 0")
+        require(
+            rollout_freq is None or rollout_freq > 0,
+            "model.rollout_freq",
+            rollout_freq,
+            "an integer > 0, or null for model.model_train_freq",
+        )
+        first, last, shortest, longest = rollout_schedule
+        require(
+            0 <= first <= last and shortest > 0 and longest > 0,
+            "model.rollout_schedule",
+            list(rollout_schedule),
+            "[first epoch, last epoch, length until the first, length from the last], as [20,150,1,15]",
+        )
+        require(
+            math.isfinite(real_ratio) and 0.0 <= real_ratio < 1.0,
+            "model.real_ratio",
+            real_ratio,
+            "a number >= 0 and < 1 (1, no imagined data, is SAC)",
+        )
         require(model_batch_size > 0, "model.model_batch_size", model_batch_size, "an integer > 0")
         require(0.0 < holdout_ratio < 1.0, "model.holdout_ratio", holdout_ratio, "a number between 0 and 1")
         require(max_holdout > 0, "model.max_holdout", max_holdout, "an integer > 0")
@@ -74,6 +130,10 @@ class MBPO(SAC):
             model_max_epochs,
             "an integer > 0, or null for no limit",
         )
+        self.model_train_freq, self.rollout_freq = model_train_freq, rollout_freq or model_train_freq
+        self.rollout_batch_size, self.rollout_schedule = rollout_batch_size, tuple(rollout_schedule)
+        self.model_epoch, self.retain_epochs = model_epoch, retain_epochs
+        self.real_ratio = Fraction(str(real_ratio))
         self.world_model_factory = Ensemble() if world_model is None else world_model
         self.fit_options = {
             "batch_size": model_batch_size,
@@ -89,17 +149,87 @@ class MBPO(SAC):
         self._compile_fits = True  # as far as `compile` asks for it, and until it has failed
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if the data module has no model buffer."""
         require(
-            hasattr(data, "model_buffer"),
-            "data",
-            type(data).__name__,
-            f"a data module that asks {type(self).__name__} for its model's data, as lit_mbrl.data.Dyna",
+            data.learning_starts >= 2,
+            "data.learning_starts",
+            data.learning_starts,
+            "at least 2: a frame to fit the model to, and one to hold out",
         )
+
+    def check_devices(self, count: int) -> None:
+        """Raises `UserError` for more than one, whose models would each be fitted to other data and drift apart."""
+        require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         super().build(observation_dim, action_dim)
         self.world_model = self.world_model_factory.build(observation_dim, action_dim, self._terminated)
+
+    # ------------------------------------------------------------------ algorithm 2
+    def add_buffers(self, data: Any) -> None:
+        length = self.rollout_length(0)
+        data.add_buffer("model", self.model_capacity(length), most=self.model_capacity(self.longest_rollout))
+
+    def before_collect(self, data: Any) -> None:
+        """Line 4: fits the model to all real data, if it is time to."""
+        if data.schedule.due("fit", every=self.model_train_freq):
+            self.note(self.fit_model(data.replay))
+
+    def after_collect(self, data: Any, frames: TensorDictBase) -> None:
+        """Lines 7-8, after the environment steps of line 6: rolls the model out from real states, if it is time to."""
+        super().after_collect(data, frames)
+        self.before_collect(data)  # it is time to, if the warm-up has ended in the middle of these frames
+        if data.schedule.due("rollout", every=self.rollout_freq):
+            length = self.rollout_length(data.schedule.clock // self.model_epoch)
+            self.note({"rollout/length": float(length), "rollout/transitions": float(self.fill(data, length))})
+
+    def fill(self, data: Any, length: int) -> int:
+        """Fills the model buffer from states drawn uniformly from the replay; returns with how many transitions."""
+        buffer, count = data.buffers["model"], 0
+        buffer.resize(self.model_capacity(length))
+        starts = data.replay.sample_transitions(self.rollout_batch_size)["observation"]
+        for step in self.rollout(starts.to(self.device), length):
+            buffer.extend(step)
+            count += len(step)
+        return count
+
+    def sample(self, data: Any) -> dict[str, TensorDictBase]:
+        """Lines 9-10: what a round of SAC learns from, real rows first, then those of the model buffer."""
+        num_real = self.real_rows(data.batch_size)
+        imagined = data.buffers["model"].sample(data.batch_size - num_real)
+        if not num_real:
+            return {"transitions": imagined}
+        return {"transitions": self.mix(data.replay.sample_transitions(num_real), imagined)}
+
+    def real_rows(self, batch_size: int) -> int:
+        """Real transitions in each batch."""
+        return int(self.real_ratio * batch_size)
+
+    def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
+        """One batch of both, real rows first."""
+        rows = TensorDict({}, [len(real) + len(imagined)])
+        for key in _READ:
+            rows[key] = torch.cat([real[key].to(imagined[key].device), imagined[key]])
+        return rows
+
+    # ------------------------------------------------------------------ the schedule of rollouts
+    @property
+    def longest_rollout(self) -> int:
+        """Steps of the longest rollout that the schedule has."""
+        return max(self.rollout_schedule[2:])
+
+    def rollout_length(self, epoch: int) -> int:
+        """Steps `k` of the rollouts of an epoch."""
+        first, last, start, end = self.rollout_schedule
+        if epoch <= first:
+            return start
+        if epoch >= last:
+            return end
+        return int(start + Fraction(epoch - first, last - first) * (end - start))
+
+    def model_capacity(self, length: int) -> int:
+        """Transitions that `retain_epochs` bring with rollouts of `length` steps; at least those of one rollout."""
+        rollouts = Fraction(self.rollout_batch_size * self.model_epoch, self.rollout_freq)
+        return max(int(self.retain_epochs * length * rollouts), length * self.rollout_batch_size)
 
     # ------------------------------------------------------------------ the model's data
     @torch.no_grad()
@@ -169,7 +299,7 @@ class MBPO(SAC):
         """
         if objective.batch == "transitions" or objective.length == 1:
             return replay.frames().to(self.device), None
-        length = objective.length or self.trainer.datamodule.longest_rollout
+        length = objective.length or self.longest_rollout
         share = self.fit_options["holdout_ratio"], self.fit_options["max_holdout"]
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
@@ -240,7 +370,7 @@ class MBPO(SAC):
     def tell(self, news: str) -> None:
         """Lets the callbacks know what is going on where no round ends for a while."""
         for callback in self.trainer.callbacks:
-            if hasattr(callback, "on_model_work"):
+            if isinstance(callback, ModelWorkListener):
                 callback.on_model_work(self.trainer, self, news)
 
     def on_fit_start(self) -> None:
@@ -263,7 +393,4 @@ class MBPO(SAC):
 
 def _rows(state: Any, chosen: Tensor) -> Any:
     """Rows of a model's state: a tensor, or a (named) tuple of states."""
-    if isinstance(state, Tensor):
-        return state[chosen]
-    parts = (_rows(part, chosen) for part in state)
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    return tree_map(lambda part: part[chosen], state)

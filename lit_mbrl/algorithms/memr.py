@@ -4,7 +4,8 @@ Zhang et al. 2020, "Maximum Entropy Model Rollouts: Fast Model Based Policy Opti
 (arXiv 2006.04802), algorithm 1. Start states are drawn with `P(i) ~ p_i^alpha` (eq. 3), where a priority `p` (eq. 4) is
 high where the policy that the imagined data follow, `psi`, gives the action little density: adding it raises the
 entropy of the data most (theorem 3.1). Importance weights (eq. 5) in the critic's loss correct the bias.
-`data.PrioritizedDyna` keeps priorities, segments and weights; this file says what they are.
+Lines 8-16 are in `fill`. The rows of a rollout are a segment of the model buffer: they were drawn from one distribution
+of start states, and a batch comes out of one of them.
 
 Readings and departures (`objective="code"` gives the author's code's choice):
 
@@ -46,9 +47,13 @@ _CODE_BOUNDS = (1e-4, 50.0)
 
 
 class MEMR(MBPO):
-    """MBPO with one-step rollouts from prioritised states; needs `data.PrioritizedDyna`.
+    """MBPO with one-step rollouts from prioritised states.
 
     Args:
+        rollout_freq: environment steps between two rollouts, each of which fills a segment.
+        rollout_batch_size: rows `M` of a segment.
+        segments: segments that the model buffer keeps.
+        real_ratio: see `MBPO`; algorithm 1 learns from imagined data only.
         objective: `"paper"` or `"code"`, see above.
         priority_exponent: alpha of eq. 3; 0 draws uniformly.
         weight_exponent: beta of eq. 5 at the start and at the end of the run, on a straight line in between.
@@ -56,13 +61,20 @@ class MEMR(MBPO):
         behaviour_lr: Adam's learning rate of `psi`.
         behaviour_epochs: passes `D` over the rows of a rollout, of which `psi` learns.
         behaviour_batch_size: rows per gradient step of `psi`.
-        **kwargs: of `MBPO`.
+        **kwargs: of `MBPO`. `rollout_schedule` has to be one step throughout, and `retain_epochs` plays no part:
+            `segments` says what is kept.
     """
 
     paper = "Zhang et al. 2020, arXiv 2006.04802"
+    # Segments of another size do not fit into the ring.
+    only_at_start = (*MBPO.only_at_start, "rollout_batch_size", "segments")
 
     def __init__(
         self,
+        rollout_freq: int = 1,
+        rollout_batch_size: int = 400,
+        segments: int = 1_000,
+        real_ratio: float = 0.0,
         objective: Literal["paper", "code"] = "paper",
         priority_exponent: float = 0.6,
         weight_exponent: tuple[float, float] = (0.4, 1.0),
@@ -72,7 +84,16 @@ class MEMR(MBPO):
         behaviour_batch_size: int = 256,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            rollout_freq=rollout_freq, rollout_batch_size=rollout_batch_size, real_ratio=real_ratio, **kwargs
+        )
+        require(segments > 0, "model.segments", segments, "an integer > 0")
+        require(
+            self.rollout_schedule[2:] == (1, 1),
+            "model.rollout_schedule",
+            list(self.rollout_schedule),
+            "one step throughout, as [0,0,1,1]: a longer rollout would leave the states that priorities are of",
+        )
         require(
             math.isfinite(priority_exponent) and priority_exponent >= 0,
             "model.priority_exponent",
@@ -90,23 +111,51 @@ class MEMR(MBPO):
         positive("model.behaviour_lr", behaviour_lr)
         require(behaviour_epochs > 0, "model.behaviour_epochs", behaviour_epochs, "an integer > 0")
         require(behaviour_batch_size > 0, "model.behaviour_batch_size", behaviour_batch_size, "an integer > 0")
+        self.segments = segments
         self.objective, self.priority_exponent = objective, priority_exponent
         self.weight_exponent = (float(weight_exponent[0]), float(weight_exponent[1]))
         self.behaviour_hidden_sizes, self.behaviour_lr = sizes, behaviour_lr
         self.behaviour_epochs, self.behaviour_batch_size = behaviour_epochs, behaviour_batch_size
 
-    def check_data(self, data: Any) -> None:
-        """Raises `UserError` if the data module draws states without priority."""
-        require(
-            hasattr(data, "priorities"),
-            "data",
-            type(data).__name__,
-            "a data module that draws states by priority, as lit_mbrl.data.PrioritizedDyna",
-        )
-
     def build(self, observation_dim: int, action_dim: int) -> None:
         super().build(observation_dim, action_dim)
         self.behaviour = DiagonalGaussian(observation_dim, action_dim, self.behaviour_hidden_sizes)
+
+    # ------------------------------------------------------------------ algorithm 1
+    def add_buffers(self, data: Any) -> None:
+        data.add_buffer("model", self.segments * self.rollout_batch_size, segment_size=self.rollout_batch_size)
+        data.add_priorities("priorities")
+
+    def fill(self, data: Any, length: int) -> int:
+        """Lines 8-16: fills the next segment from states drawn by priority; returns its transitions."""
+        priorities = data.buffers["priorities"]
+        self.rank_new_frames(data)  # line 8
+        slots, probability = priorities.draw(self.rollout_batch_size, len(data.replay))  # line 10
+        weight = self.importance(probability.to(self.device), len(data.replay))  # line 11
+        starts = data.replay.buffer[slots]["observation"].to(self.device)
+        (frames,) = self.rollout(starts, length)  # line 12
+        frames["weight"] = weight.unsqueeze(-1)
+        data.buffers["model"].extend(frames)  # line 14
+        self.note(self.fit_behaviour(frames["observation"], frames["action"]))  # line 15
+        priorities.set(slots, self.priority_mass(frames["observation"], frames["action"]))  # line 16
+        return len(frames)
+
+    def rank_new_frames(self, data: Any) -> None:
+        """Gives the frames that came since the last rollout their priority, at the action that was taken there.
+
+        Nothing that a priority depends on has changed in between, so it is the one they would have got on arrival.
+        """
+        priorities = data.buffers["priorities"]
+        slots = priorities.new_slots()
+        new = data.replay.buffer[slots]
+        mass = self.priority_mass(new["observation"].to(self.device), new["action"].to(self.device))
+        priorities.set(slots, mass)
+
+    def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
+        """See `MBPO.mix`; real rows were drawn uniformly, so their weight is 1."""
+        rows, weight = super().mix(real, imagined), imagined["weight"]
+        rows["weight"] = torch.cat([weight.new_ones(len(real), 1), weight])
+        return rows
 
     # ------------------------------------------------------------------ priorities and weights
     def in_units_of_behaviour(self, action: Tensor) -> Tensor:

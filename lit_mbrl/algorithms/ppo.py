@@ -2,7 +2,7 @@
 
 Schulman et al. 2017 (arXiv 1707.06347v2): the clipped objective of eq. 7 with the generalised advantages of Schulman et
 al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per round: a gradient step of all
-networks on one minibatch (`data.OnPolicy`).
+networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
 
 Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if nothing else is said:
 
@@ -63,6 +63,7 @@ class PPO(Algorithm):
     """
 
     paper = "Schulman et al. 2017, arXiv 1707.06347"
+    learns_from = "rollouts"
     continuous_actions = False  # discrete ones, too
     pixels = None  # vectors or images
     only_at_start = (*Algorithm.only_at_start, "scale_rewards", "init_log_std")
@@ -147,11 +148,6 @@ class PPO(Algorithm):
         """One fused Adam."""
         return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
 
-    def check_data(self, data: Any) -> None:
-        """Raises `UserError` unless the data are rollouts."""
-        name = type(data).__name__
-        require(hasattr(data, "rollout_steps"), "data", name, f"lit_mbrl.data.OnPolicy for {type(self).__name__}")
-
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:
         with self._precision():
@@ -165,6 +161,16 @@ class PPO(Algorithm):
         """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""
         features = self.encoder(observation)
         return *self.actor.log_prob_entropy(features, action), self.critic(features)
+
+    # ------------------------------------------------------------------ algorithm 1
+    def after_collect(self, data: Any, frames: TensorDictBase) -> None:
+        """Lines 3-5: the policy has run for T steps in N environments; their advantages, for all epochs."""
+        data.rollout = self.prepare_rollout(frames)
+        self.observe(frames)
+
+    def sample(self, data: Any) -> dict[str, TensorDictBase]:
+        """Line 6: the next minibatch of one of the K epochs."""
+        return {"transitions": self.minibatch(data.rollout, data.minibatch_index())}
 
     # ------------------------------------------------------------------ a rollout
     @torch.no_grad()
@@ -189,7 +195,6 @@ class PPO(Algorithm):
         values = value.transpose(0, 1)
         next_value = self._next_values(values, following["observation"], terminated, done)
         advantage = generalized_advantages(reward, values, next_value, terminated, done, self.gamma, self.lmbda)
-        self.observe(frames)
         rollout = {"observation": observation, "action": action, "log_prob": log_prob, "value": value}
         rollout["advantage"] = advantage.transpose(0, 1)
         return TensorDict(rollout, observation.shape[:2], device=self.device)
@@ -219,7 +224,6 @@ class PPO(Algorithm):
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
     def restart_episodes(self, copies: Iterable[int]) -> None:
-        """New episodes have begun out of turn in these environments."""
         if self.return_scale is not None:
             self.return_scale.restart(copies)
 

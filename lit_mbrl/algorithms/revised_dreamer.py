@@ -96,7 +96,7 @@ class RevisedDreamer(Dreamer):
     def value_error(self, predicted: Tensor, returns: Tensor) -> Tensor:
         return smooth_l1(predicted, returns)
 
-    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module) -> Lesson:
+    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module, counts: Tensor) -> Lesson:
         """The return of the first state alone, `[N, 1, 1]` (MaxEnt eq. 5 with eq. 1's terminations)."""
         states = imagined.feature  # [N, H + 1, F]
         last = states[:, -1].detach()
@@ -105,7 +105,6 @@ class RevisedDreamer(Dreamer):
         q = critic(torch.cat([arrived, actions[:, 1:]], dim=-1))
         ends = self.world_model.termination_prob(arrived)
         returns = lambda_returns(self.world_model.reward(arrived), q, ends, self.gamma, self.lmbda)
-        _, counts = self.starts
         pairs = torch.cat([states[:, :1], actions[:, :1]], dim=-1)
         return Lesson(pairs, returns[:, :1], counts.unsqueeze(1))
 

@@ -126,10 +126,10 @@ class SAC(Algorithm):
         return Update("critic", self.critic, self.critic_loss, self.critic_lr)
 
     def actor_update(self) -> Update:
-        return Update("actor", self.actor, self.actor_loss, self.actor_lr)
+        return Update("actor", self.actor, self.actor_loss, self.actor_lr, gives=("log_prob",))
 
     def alpha_update(self) -> Update:
-        return Update("alpha", self.log_alpha, self.alpha_loss, self.alpha_lr)
+        return Update("alpha", self.log_alpha, self.alpha_loss, self.alpha_lr, takes=("log_prob",))
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         yield self.critic, self.critic_target
@@ -175,22 +175,19 @@ class SAC(Algorithm):
         """The critics' losses `[E, B, 1]` as they enter the mean; here as they are."""
         return loss
 
-    def actor_loss(self, batch: TensorDictBase) -> Tensor:
-        """SAC's policy objective (SVG eq. 7). Writes `"log_prob"` `[B, 1]` into the batch for the temperature."""
+    def actor_loss(self, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """SAC's policy objective (SVG eq. 7), and the log-probabilities `[B, 1]` of its actions, constants."""
         action, log_prob = self.sample_policy(batch["observation"])
         q = self.critic(batch["observation"], action)
-        self.keep_log_prob(batch, log_prob)
-        return soft_policy_loss(q, log_prob, self.alpha).mean()
+        self.record_policy(log_prob)
+        return soft_policy_loss(q, log_prob, self.alpha).mean(), log_prob.detach()
 
-    def keep_log_prob(self, batch: TensorDictBase, log_prob: Tensor) -> None:
-        """Leaves the actor's log-probabilities for `alpha_loss` and the log."""
-        batch["log_prob"] = log_prob.detach()
+    def record_policy(self, log_prob: Tensor) -> None:
+        """Records entropy, its target and the temperature."""
         self.record("policy/entropy", lambda: -log_prob.mean())
         self.record("policy/target_entropy", self.target_entropy)
         self.record("policy/alpha", lambda: self.alpha)
 
-    def alpha_loss(self, batch: TensorDictBase) -> Tensor:
-        """Temperature (SVG eq. 8) from the `"log_prob"` that `actor_loss` left in the batch."""
-        if "log_prob" not in batch.keys():  # noqa: SIM118
-            raise RuntimeError("alpha_loss reads the log-probabilities of actor_loss, which has to run before it")
-        return temperature_loss(self.alpha, batch["log_prob"], self.target_entropy).mean()
+    def alpha_loss(self, batch: TensorDictBase, log_prob: Tensor) -> Tensor:
+        """Temperature (SVG eq. 8) at the `log_prob` `[B, 1]` of the actor's loss."""
+        return temperature_loss(self.alpha, log_prob, self.target_entropy).mean()

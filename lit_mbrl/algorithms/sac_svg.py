@@ -205,13 +205,17 @@ class SACSVG(SAC):
         noise = self.noise(observation.shape[0], horizon + 1)
         return imagine(self.actor.sample, self.world_model, observation, noise, last_termination)
 
-    def actor_loss(self, batch: TensorDictBase) -> Tensor:
-        """Minus the H-step soft value (SVG eq. 9), differentiated through policy, model and critic."""
+    def actor_loss(self, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """Minus the H-step soft value (SVG eq. 9), differentiated through policy, model and critic.
+
+        Second are the log-probabilities `[B, 1]` at the replayed states, which eq. 8 is about.
+        """
         if self.warming_up or self.horizon == 0:
             return super().actor_loss(batch)
         code = self.objective == "code"
         imagined = self.imagine(batch["observation"], self.horizon, last_termination=code and self.terminal_value)
-        self.keep_log_prob(batch, imagined.log_prob[:, 0])  # eq. 8 is about the policy at replayed states
+        log_prob = imagined.log_prob[:, 0]
+        self.record_policy(log_prob)
         q = None
         if self.terminal_value:
             q = self.critic(imagined.observation[:, -1], imagined.action[:, -1]).amin(0)
@@ -220,7 +224,7 @@ class SACSVG(SAC):
         else:
             expand, ends = value_expansion, survival(imagined.termination_prob)
         value = expand(imagined.reward, imagined.log_prob, q, self.alpha, self.gamma, ends)
-        return value_gradient_loss(value).mean()
+        return value_gradient_loss(value).mean(), log_prob.detach()
 
     # ------------------------------------------------------------------ evaluation
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:

@@ -263,9 +263,9 @@ class Application(LightningCLI):
         """The checks that need the objects; then, for `fit`, creates the run folder."""
         spec = self.datamodule.spec
         self.model.check(spec)
-        self.model.check_data(self.datamodule)
         self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
+        self.model.check_devices(devices)
         if devices > 1:
             self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))

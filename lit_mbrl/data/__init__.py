@@ -1,10 +1,8 @@
 """Data modules: how experience is collected, kept and served."""
 
 from lit_mbrl.data.buffers.transitions import Replay
-from lit_mbrl.data.dyna import Dyna
 from lit_mbrl.data.off_policy import OffPolicy
 from lit_mbrl.data.on_policy import OnPolicy
-from lit_mbrl.data.prioritized import PrioritizedDyna
 from lit_mbrl.data.sequences import Sequences
 
-__all__ = ["Dyna", "OffPolicy", "OnPolicy", "PrioritizedDyna", "Replay", "Sequences"]
+__all__ = ["OffPolicy", "OnPolicy", "Replay", "Sequences"]

@@ -2,6 +2,9 @@
 
     environment -> TorchRL collector -> [what a data module makes of it] -> one batch per round of updates
 
+Before and after it collects, and for each batch, a data module asks the algorithm (`data.agent`). What an algorithm
+keeps besides the experience are `buffers`, made and checkpointed here.
+
 `env_steps` and `rounds` say where a run is, and a checkpoint goes on from there. On several devices each rank has its
 own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and take
 the same rounds.
@@ -9,25 +12,50 @@ the same rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tensordict import TensorDictBase
 from torch import nn
 
+from lit_mbrl.data.agent import SERVED_BY, Agent, Batch, Experience
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
 from lit_mbrl.data.round_loop import use_round_loop
-from lit_mbrl.data.schedule import Clock
+from lit_mbrl.data.schedule import Clock, Schedule
 from lit_mbrl.data.statistics import EpisodeMeter
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
+
+
+class Buffer(Protocol):
+    """What is kept besides the experience, and is in every checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class BufferSpec:
+    """A buffer before it is made.
+
+    Attributes:
+        make: makes it empty, on a device.
+        nbytes: memory that it takes at the most.
+        text: what it is and how large, for the start of a run.
+    """
+
+    make: Callable[[torch.device], Buffer]
+    nbytes: int = 0
+    text: str = ""
 
 
 class Collecting(Evaluated, LightningDataModule):
@@ -46,6 +74,7 @@ class Collecting(Evaluated, LightningDataModule):
     only_at_start: ClassVar[tuple[str, ...]] = ("env",)
     # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
     unbounded_actions: ClassVar[bool] = False
+    serves: ClassVar[Experience]
 
     def __init__(
         self,
@@ -63,6 +92,10 @@ class Collecting(Evaluated, LightningDataModule):
         self.frames_per_batch = frames_per_batch
         self.eval_episodes = eval_episodes
         self.clock = clock
+        self.schedule = Schedule()
+        self.buffers: dict[str, Any] = {}
+        self.buffer_specs: dict[str, BufferSpec] = {}
+        self._saved_buffers: dict[str, Any] = {}
         self.collector: FrameCollector | None = None
         self.meter = EpisodeMeter(env.num_envs)
         self._spec: Spec | None = None
@@ -80,18 +113,21 @@ class Collecting(Evaluated, LightningDataModule):
         """Collects frames with `step_environments` and makes something of them."""
         raise NotImplementedError
 
-    def sample(self) -> dict[str, TensorDictBase]:
-        """This rank's share of a round's batches."""
-        raise NotImplementedError
-
     def cut(self, copies: Iterable[int]) -> None:
         """New episodes have begun out of turn in these copies, before the frames that are collected next."""
+        copies = list(copies)
         self.meter.restart(copies)
+        self.agent.restart_episodes(copies)
 
     def load_data(self, own: dict[str, Any]) -> None:
         """Restores what `_own_state` adds to this class's."""
 
     # ------------------------------------------------------------------ set-up
+    @property
+    def agent(self) -> Agent:
+        """The algorithm that the data are for."""
+        return self.trainer.lightning_module
+
     @property
     def spec(self) -> Spec:
         """Sizes and kind of the environment's observations and actions."""
@@ -111,20 +147,34 @@ class Collecting(Evaluated, LightningDataModule):
         """Raises `UserError` for an environment that cannot be made or data that cannot fit. Cheap."""
         _ = self.spec
 
-    def check_algorithm(self, algorithm: Any) -> None:
-        """Raises `UserError` if the data module asks for more than such an algorithm gives."""
+    def check_algorithm(self, agent: Agent) -> None:
+        """Raises `UserError` if data module and algorithm do not suit each other; notes which buffers are wanted."""
+        require(
+            agent.learns_from == self.serves,
+            "data",
+            type(self).__name__,
+            f"{SERVED_BY[agent.learns_from]} for {type(agent).__name__}, which learns from {agent.learns_from}",
+        )
+        agent.check_data(self)
+        self.buffer_specs = {}
+        agent.add_buffers(self)
 
     def share(self, world_size: int) -> None:
         """Fits the options to the number of devices."""
 
     def setup(self, stage: str) -> None:
         """Checks the options against the environment and, for training, makes room for the data."""
+        self.check_algorithm(self.agent)
+        self.agent.check_devices(distributed.world_size())
         self.share(distributed.world_size())
         self.check()
         if stage != "fit":
             return
         self._training = True
         self.make_room()
+        for name, spec in self.buffer_specs.items():
+            if spec.text:
+                rank_zero_info(f"{name} buffer: {spec.text}, {spec.nbytes / 1e6:,.1f} MB at the most")
         use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
@@ -171,7 +221,7 @@ class Collecting(Evaluated, LightningDataModule):
         """The rest of the running epoch, one batch per round."""
         return Rounds(self, self.clock.epoch_end())
 
-    def iterate_rounds(self, end: int) -> Iterator[dict[str, TensorDictBase]]:
+    def iterate_rounds(self, end: int) -> Iterator[Batch]:
         """Collects and yields until `end` rounds have been served since the start of the run."""
         if self.collector is None:
             self._start_collector()
@@ -179,7 +229,7 @@ class Collecting(Evaluated, LightningDataModule):
             while self.rounds_due(self.env_steps) <= self.rounds:
                 self.collect()
             self.rounds += 1
-            batch = self.sample()
+            batch = self.agent.sample(self)
             self.meanwhile()
             yield batch
 
@@ -191,7 +241,7 @@ class Collecting(Evaluated, LightningDataModule):
         frames = self.collector.rollout()
         cuts = self.collector.env.pop_cuts()
         if cuts:
-            self.trainer.lightning_module.lose_track()
+            self.agent.lose_track()
         for step, copy, observation in cuts:
             frames["observation"][copy, step] = observation
             if step:
@@ -212,6 +262,11 @@ class Collecting(Evaluated, LightningDataModule):
 
     def _start_collector(self) -> None:
         resume, self._resume = self._resume, None
+        # Before the random states are restored, and after the algorithm has come to its device.
+        self.buffers = {name: spec.make(self.agent.device) for name, spec in self.buffer_specs.items()}
+        saved, self._saved_buffers = self._saved_buffers, {}
+        for name, state in saved.items():
+            self.buffers[name].load_state_dict(state)
         distributed.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         self._policy = ExploringPolicy(self.trainer.lightning_module, env)
@@ -264,6 +319,8 @@ class Collecting(Evaluated, LightningDataModule):
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()
+            state["schedule"] = self.schedule.state_dict()
+            state["buffers"] = {name: buffer.state_dict() for name, buffer in self.buffers.items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -287,6 +344,8 @@ class Collecting(Evaluated, LightningDataModule):
         if "random" not in own:
             return
         self.load_data(own)
+        self.schedule.load_state_dict(own["schedule"])
+        self._saved_buffers = own["buffers"]
         self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
         self._limit_epochs()
         done = self.clock.epochs_done()

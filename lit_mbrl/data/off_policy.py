@@ -18,18 +18,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
-from tensordict import TensorDictBase
 
-from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.agent import Batch, Experience
+from lit_mbrl.data.base import BufferSpec, Collecting
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
+from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
+from lit_mbrl.data.buffers.priorities import ReplayPriorities
 from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, require_room
 from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.hooks import WarmupListener
 
 
 class OffPolicy(Collecting):
@@ -49,6 +53,7 @@ class OffPolicy(Collecting):
         eval_episodes: deterministic episodes per evaluation.
     """
 
+    serves: ClassVar[Experience] = "transitions"
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
     # Not the option's own default: where a config names a subclass later, this class's defaults stay.
     default_storage: ClassVar[Storage] = "memory"
@@ -111,8 +116,14 @@ class OffPolicy(Collecting):
 
     # ------------------------------------------------------------------ set-up
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made or a replay that cannot fit. Cheap."""
-        require_room(self.capacity * self.frame_bytes, self.storage, directory)
+        """Raises `UserError` for an environment that cannot be made, or a replay and buffers that cannot fit. Cheap."""
+        replay = self.capacity * self.frame_bytes
+        require_room(replay, self.storage, directory)
+        if buffers := self._buffer_bytes():
+            require_room(buffers + (replay if self.storage == "memory" else 0), "memory", directory)
+
+    def _buffer_bytes(self) -> int:
+        return sum(spec.nbytes for spec in self.buffer_specs.values())
 
     @property
     def frame_bytes(self) -> int:
@@ -148,7 +159,31 @@ class OffPolicy(Collecting):
             needed["the replay's files"] = frames_in_files(self.capacity, share, between) * per_frame
             # The other devices' replays are in the checkpoint itself.
             needed["checkpoints"] = COPIES * (world_size - 1) * min(self.capacity, share) * per_frame
+            if buffers := self._buffer_bytes():
+                needed["the model's data"] = COPIES * buffers  # whole in each of them
         return needed
+
+    def add_buffer(self, name: str, capacity: int, most: int | None = None, segment_size: int | None = None) -> None:
+        """Asks for a buffer of imagined transitions, `buffers[name]` once collection begins.
+
+        Args:
+            capacity: transitions kept.
+            most: transitions that it is ever resized to; None: `capacity`.
+            segment_size: transitions of each segment, if it consists of segments, whose rows have a weight each.
+        """
+        sizes, weighted = (self.spec.observation_dim, self.spec.action_dim), segment_size is not None
+        most = capacity if most is None else most
+
+        def make(device: torch.device) -> ModelBuffer:
+            if segment_size is not None:
+                return SegmentedBuffer(capacity // segment_size, segment_size, *sizes, device)
+            return ModelBuffer(capacity, *sizes, device)
+
+        self.buffer_specs[name] = BufferSpec(make, most * bytes_per_row(*sizes, weighted), f"{most:,} transitions")
+
+    def add_priorities(self, name: str) -> None:
+        """Asks for priorities of the replay's frames, `buffers[name]` once collection begins."""
+        self.buffer_specs[name] = BufferSpec(lambda device: ReplayPriorities(self.replay))
 
     def make_room(self) -> None:
         """Makes the replay."""
@@ -159,30 +194,40 @@ class OffPolicy(Collecting):
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:
         """Takes `frames_per_batch` environment steps (per rank), random ones during the warm-up, and stores them."""
-        warming_up = self.env_steps < self.learning_starts
-        self._policy.random = warming_up
+        start = self.env_steps
+        if not self.collector.begun:
+            self.prepare_collection()
         frames = self.step_environments()
-        self.trainer.lightning_module.observe(frames)
         self.replay.extend(frames)
-        if warming_up:
+        if start < self.learning_starts:
             # There is no Lightning batch during the warm-up, and so no other sign of life.
             for callback in self.trainer.callbacks:
-                if hasattr(callback, "on_warmup"):
-                    callback.on_warmup(self.trainer, self.trainer.lightning_module)
+                if isinstance(callback, WarmupListener):
+                    callback.on_warmup(self.trainer, self.agent)
+        over = self.env_steps > self.learning_starts
+        self.schedule.clock = max(start - self.learning_starts, 0) if over else None
+        self.agent.after_collect(self, frames)
+
+    def prepare_collection(self) -> None:
+        """Lets the algorithm do what comes before environment steps."""
+        since = self.env_steps - self.learning_starts
+        self.schedule.clock = since if since >= 0 else None
+        self.agent.before_collect(self)
+        self._policy.random = since < 0
 
     def cut(self, copies: Iterable[int]) -> None:
         """See `Collecting.cut`; the replay's sequences must not cross it."""
         super().cut(copies)
         self.replay.truncate_running_episodes(copies)
 
-    def sample(self) -> dict[str, TensorDictBase]:
-        """This rank's share of a round's batches.
+    def sample(self) -> Batch:
+        """This rank's share of a round's batches, if the algorithm asks for nothing else.
 
         `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
         """
         world_size = distributed.world_size()
         batch = {"transitions": self.replay.sample_transitions(self.batch_size // world_size)}
-        wanted = self.trainer.lightning_module.sampling()
+        wanted = self.agent.sampling()
         if wanted.sequence_batches:
             size = self.sequence_batch_size // world_size
             sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)

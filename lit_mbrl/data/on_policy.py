@@ -1,6 +1,6 @@
 """On-policy data: rollouts of the current policy, each cut into shuffled minibatches for a number of epochs.
 
-    environments -> T steps of N -> Algorithm.prepare_rollout (values, advantages) -> [shuffle -> minibatches] x K
+    environments -> T steps of N -> Algorithm.after_collect (values, advantages) -> [shuffle -> minibatches] x K
 
 One Lightning batch, one round of updates, is one gradient step on one minibatch. A rollout of `T N` frames serves
 `K T N / batch_size` rounds, in which each of its frames is in exactly `K` minibatches, once per epoch; then it is
@@ -12,13 +12,14 @@ among them, gradients are averaged, and all take the same rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.agent import Experience
 from lit_mbrl.data.base import Collecting
 from lit_mbrl.data.buffers.transitions import require_room
 from lit_mbrl.data.schedule import RolloutClock
@@ -53,6 +54,7 @@ class OnPolicy(Collecting):
         "batch_size",
     )
 
+    serves: ClassVar[Experience] = "rollouts"
     unbounded_actions: ClassVar[bool] = True
     # Pictures of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
     evaluated_keys: ClassVar[Sequence[Any]] = ("action", *(("next", k) for k in ("reward", "terminated", "truncated")))
@@ -83,7 +85,7 @@ class OnPolicy(Collecting):
         self.num_epochs = num_epochs
         self.batch_size = batch_size
         self.share(1)
-        self._rollout: TensorDictBase | None = None
+        self.rollout: TensorDictBase | None = None  # `[T, N]`, as the algorithm's `after_collect` has prepared it
         self._order: Tensor | None = None  # of the frames in the running epoch
 
     # ------------------------------------------------------------------ set-up
@@ -122,11 +124,6 @@ class OnPolicy(Collecting):
         size = self.frames_per_batch * (3 * observation + 8 * spec.action_dim + 64)
         require_room(size, "memory", directory, "data.rollout_steps")
 
-    def check_algorithm(self, algorithm: Any) -> None:
-        """Raises `UserError` unless the algorithm learns from rollouts."""
-        name = type(algorithm).__name__
-        require(hasattr(algorithm, "prepare_rollout"), "data", "OnPolicy", f"lit_mbrl.data.OffPolicy for {name}")
-
     def make_room(self) -> None:
         """Prepares for the large activations of pictures, if there are any."""
         if self.spec.pixels:
@@ -134,24 +131,19 @@ class OnPolicy(Collecting):
 
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:
-        """Takes a rollout (per rank) and lets the algorithm prepare it."""
+        """Takes a rollout (per rank), of which the algorithm makes `rollout`."""
         self._policy.random = False
-        self._rollout = self.trainer.lightning_module.prepare_rollout(self.step_environments())
+        self.schedule.clock = self.env_steps
+        self.agent.before_collect(self)
+        self.agent.after_collect(self, self.step_environments())
 
-    def cut(self, copies: Iterable[int]) -> None:
-        """See `Collecting.cut`; what the algorithm sums over an episode starts anew, too."""
-        copies = list(copies)
-        super().cut(copies)
-        self.trainer.lightning_module.restart_episodes(copies)
-
-    def sample(self) -> dict[str, TensorDictBase]:
-        """This rank's share of the round's minibatch: `"transitions"`, of the algorithm's `minibatch`."""
+    def minibatch_index(self) -> Tensor:
+        """Numbers `[B]` of the rollout's frames in the round's minibatch, this rank's share; shuffled in each epoch."""
         position = (self.rounds - 1) % self.clock.rounds_per_rollout % self.minibatches
         if position == 0:
-            self._order = torch.randperm(self.frames_per_batch).to(self._rollout.device or "cpu")
+            self._order = torch.randperm(self.frames_per_batch).to(self.rollout.device or "cpu")
         size = self.batch_size // distributed.world_size()
-        index = self._order[position * size : (position + 1) * size]
-        return {"transitions": self.trainer.lightning_module.minibatch(self._rollout, index)}
+        return self._order[position * size : (position + 1) * size]
 
     # ------------------------------------------------------------------ evaluation
     def play(self, env: VectorEnv) -> TensorDictBase:
@@ -176,7 +168,7 @@ class OnPolicy(Collecting):
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
         if self.collector is not None and self.rounds % self.clock.rounds_per_rollout:
-            state["rollout"] = {"order": self._order, "frames": dict(self._rollout.items())}
+            state["rollout"] = {"order": self._order, "frames": dict(self.rollout.items())}
         return state
 
     def load_data(self, own: dict[str, Any]) -> None:
@@ -184,5 +176,5 @@ class OnPolicy(Collecting):
         if "rollout" in own:
             frames = own["rollout"]["frames"]
             device = self.trainer.strategy.root_device
-            self._rollout = TensorDict(frames, [self.rollout_steps, self.env.num_envs]).to(device)
+            self.rollout = TensorDict(frames, [self.rollout_steps, self.env.num_envs]).to(device)
             self._order = own["rollout"]["order"].to(device)

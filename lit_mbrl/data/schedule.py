@@ -1,4 +1,4 @@
-"""When rounds of updates are due, and where epochs end."""
+"""When rounds of updates are due, where epochs end, and when an algorithm's work between rounds is due."""
 
 from __future__ import annotations
 
@@ -117,3 +117,35 @@ class RolloutClock(Clock):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
         self.env_steps, self.rounds = state["env_steps"], state["rounds"]
+
+
+class Schedule:
+    """When an algorithm's work between rounds is due, by names that the algorithm gives.
+
+    Attributes:
+        clock: environment steps from the end of the warm-up to the start of the running collection; None during the
+            warm-up.
+    """
+
+    def __init__(self) -> None:
+        self.clock: int | None = None
+        self._last: dict[str, int] = {}
+
+    def due(self, name: str, every: int) -> bool:
+        """Whether work is due, and if so, notes that it is done: at first after the warm-up, then every so many steps.
+
+        Steps are collected several at a time; work is due once if a multiple of `every` has been passed since.
+        """
+        clock, last = self.clock, self._last.get(name)
+        if clock is None or (last is not None and clock // every <= last // every):
+            return False
+        self._last[name] = clock
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clock when each work was last done."""
+        return {"last": dict(self._last)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._last = dict(state["last"])

@@ -16,6 +16,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.agent import Batch, Experience
 from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
 from lit_mbrl.data.buffers.transitions import Storage
 from lit_mbrl.data.off_policy import OffPolicy
@@ -49,6 +50,7 @@ class Sequences(OffPolicy):
         **kwargs: of `OffPolicy`.
     """
 
+    serves: ClassVar[Experience] = "sequences"
     stored: ClassVar[str] = "frames"
     default_storage: ClassVar[Storage] = "memmap"
     only_at_start: ClassVar[tuple[str, ...]] = (*OffPolicy.only_at_start, "pretrain_rounds")
@@ -99,15 +101,6 @@ class Sequences(OffPolicy):
         self.pictured: TensorDictBase | None = None
         self._seen: list[Tensor] = []
 
-    def check_algorithm(self, algorithm: Any) -> None:
-        """Raises `UserError` unless the algorithm learns from sequences alone."""
-        require(
-            algorithm.learns_from_sequences,
-            "data",
-            type(self).__name__,
-            f"lit_mbrl.data.OffPolicy for {type(algorithm).__name__}, which learns from transitions",
-        )
-
     @property
     def frame_bytes(self) -> int:
         """See `OffPolicy.frame_bytes`."""
@@ -118,23 +111,16 @@ class Sequences(OffPolicy):
         own = folder / str(distributed.rank()) if distributed.world_size() > 1 else folder
         return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
 
-    def collect(self) -> None:
-        """See `OffPolicy.collect`; a policy that takes over in the middle of episodes is shown their past."""
-        if self.env_steps >= self.learning_starts:
-            self.trainer.lightning_module.catch_up(self.replay)
-        super().collect()
-
     def meanwhile(self) -> None:
         """Begins the next step if asked to `overlap`."""
-        assert self.collector is not None and self._policy is not None  # they brought what the round is about
+        assert self.collector is not None  # it brought what the round is about
         if self.overlap and not self.collector.begun:
-            self.trainer.lightning_module.catch_up(self.replay)
-            self._policy.random = False
+            self.prepare_collection()
             self.collector.begin()
 
-    def sample(self) -> dict[str, TensorDictBase]:
+    def sample(self) -> Batch:
         """This rank's share of a round's sequences, `[R, B, T]`."""
-        batches = max(1, self.trainer.lightning_module.sampling().sequence_batches)
+        batches = max(1, self.agent.sampling().sequence_batches)
         size = self.batch_size // distributed.world_size()
         sequences = self.replay.sample(batches * size, self.sequence_length, self.episode_choice, self.short_episodes)
         return {"sequences": sequences.view(batches, size, -1)}

@@ -11,7 +11,7 @@ updates together and is never used.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -24,9 +24,9 @@ from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.compiled import CannotCompile, CompiledRound
 from lit_mbrl.training.descent import Descent
-from lit_mbrl.training.fits import require_data, require_device, require_environment
+from lit_mbrl.training.fits import require_device, require_environment
 from lit_mbrl.training.optim import Adam
-from lit_mbrl.training.update import Sampling, Update
+from lit_mbrl.training.update import Sampling, Update, check_order
 from lit_mbrl.utils import distributed
 
 Compile = bool | Literal["cudagraphs"]
@@ -46,7 +46,7 @@ class Algorithm(Descent):
     continuous_actions: ClassVar[bool] = True
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
-    learns_from_sequences: ClassVar[bool] = False  # and from nothing else: `data.Sequences`
+    learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
     watches: bool = False  # whether metrics are recorded in every round, for `watch`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
@@ -64,6 +64,7 @@ class Algorithm(Descent):
         self._clock_is_read = False
         self._recorded: dict[str, Tensor] = {}
         self._recording = False
+        self._notes: dict[str, float] = {}
         self._last_log: tuple[float, int] | None = None
         self._model_rollouts = 0
         self._seconds_before = 0.0
@@ -90,15 +91,11 @@ class Algorithm(Descent):
         """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
         raise NotImplementedError
 
-    def catch_up(self, replay: Any) -> None:
-        """Brings what acting remembers of running episodes up to date, before `explore` acts in them; nothing here.
-
-        Args:
-            replay: a `data.buffers.episodes.EpisodeReplay`.
-        """
-
     def lose_track(self) -> None:
         """Forgets what acting remembers, since an episode has begun without `is_init` for `explore`; nothing here."""
+
+    def restart_episodes(self, copies: Iterable[int]) -> None:
+        """Forgets what is summed over running episodes, where new ones begin in these environments; nothing here."""
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
@@ -125,6 +122,28 @@ class Algorithm(Descent):
         A loss that reads a clock has to be covered here.
         """
         return ()
+
+    # ------------------------------------------------------------------ where the control flow is the paper's
+    def add_buffers(self, data: Any) -> None:
+        """Asks the data module for buffers besides its replay (`data.add_buffer`), which `data.buffers` has then."""
+
+    def before_collect(self, data: Any) -> None:
+        """Does what comes before environment steps; nothing here.
+
+        `data.schedule.due("fit", every=250)` says whether work is due, at first after the warm-up.
+        """
+
+    def after_collect(self, data: Any, frames: TensorDictBase) -> None:
+        """Does what comes after environment steps, here: takes them into the observations' statistics.
+
+        Args:
+            frames: `[num_envs, T]`, raw, valid until the next collection; they are in the replay already.
+        """
+        self.observe(frames)
+
+    def sample(self, data: Any) -> dict[str, TensorDictBase]:
+        """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
+        return data.sample()
 
     # ------------------------------------------------------------------ clocks
     @property
@@ -170,9 +189,11 @@ class Algorithm(Descent):
         """See `require_device`."""
         require_device(self, device)
 
+    def check_devices(self, count: int) -> None:
+        """Raises `UserError` if the algorithm cannot be trained on so many devices; any number here."""
+
     def check_data(self, data: Any) -> None:
-        """See `require_data`."""
-        require_data(self, data)
+        """Raises `UserError` if options of the data module, which is of the right kind, do not suit; they do here."""
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
@@ -197,6 +218,7 @@ class Algorithm(Descent):
         for _, target in self.targets():
             target.requires_grad_(False)
         self.update_list = list(self.updates())
+        check_order(self.update_list)
         self._built = True
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -272,11 +294,12 @@ class Algorithm(Descent):
     def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
         optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
+        given: dict[str, Any] = {}
         for index in due:
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.record(f"loss/{update.name}", self.descend(update, optimizers[index], frames))
+                self.record(f"loss/{update.name}", self.descend(update, optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
         """Whether the round could be compiled, and so has been run."""
@@ -334,12 +357,18 @@ class Algorithm(Descent):
             value = value() if callable(value) else value
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
+    def note(self, metrics: dict[str, float]) -> None:
+        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
+        self._notes |= metrics
+
     def log_training(self) -> None:
         """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
         of_round = self.pop_recorded()
         recorded = torch.stack([value.to(self.device) for value in of_round.values()])
         distributed.average_([recorded])
         metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
+        metrics |= self._notes
+        self._notes = {}
         self.finite.settle()
         metrics |= self.finite.metrics()
         now = time.perf_counter()
@@ -394,10 +423,12 @@ class Algorithm(Descent):
         self.finite.settle()
         checkpoint["skipped"] = dict(self.finite.skipped)
         checkpoint.pop("loops", None)
+        checkpoint["notes"] = dict(self._notes)
         checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the clocks and the count of left-out steps back."""
+        """Takes the clocks, what is still to be logged and the count of left-out steps back."""
         clocks = checkpoint["clocks"]
         self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
+        self._notes = dict(checkpoint["notes"])
         self.finite.skipped = dict(checkpoint["skipped"])

@@ -118,16 +118,25 @@ class CompiledRound:
         return recorded, torch.cat(finite)
 
     def groups(self, due: Sequence[int]) -> list[_Group]:
-        """The due updates by the graphs they are in: those that are not repeated and read one batch, together."""
+        """The due updates by the graphs they are in: those that are not repeated and read one batch, together.
+
+        Raises:
+            CannotCompile: if an update takes what one in another graph gives.
+        """
         groups: list[_Group] = []
         for index in due:
             update = self._algorithm.update_list[index]
             last = groups[-1] if groups else None
-            alone = update.repeat > 1 or update.batch == "sequences"
-            if last is not None and not alone and last.repeat == 1 and last.batch == update.batch:
+            if last is not None and update.repeat == last.repeat == 1 and last.batch == update.batch:
                 groups[-1] = _Group([*last.updates, (index, update)], last.batch, 1)
             else:
                 groups.append(_Group([(index, update)], update.batch, update.repeat))
+        for group in groups:
+            known: set[str] = set()
+            for _, update in group.updates:
+                if missing := set(update.takes) - known:
+                    raise CannotCompile(f"{update.name!r} takes {missing.pop()!r} from an update in another graph")
+                known |= set(update.gives)
         return groups
 
     def _set_lr(self, index: int) -> None:
@@ -241,6 +250,7 @@ def _steps(
     module = [name for name in state if "/" not in name]
     state, before = dict(state), state
     values: dict[str, Tensor] = {}
+    given: dict[str, Any] = {}
     flags: list[Tensor] = []
     frames_are_prepared = False
     for index, update in group.updates:
@@ -252,7 +262,7 @@ def _steps(
         with _reparametrize_module(algorithm, leaves), torch.enable_grad():
             if not frames_are_prepared:
                 frames, frames_are_prepared = algorithm.prepare_batch(frames), True
-            loss = update.loss(frames)
+            loss = update.compute_loss(frames, given)
             gradients = torch.autograd.grad(loss, [leaves[name] for name in trained], materialize_grads=True)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         finite = torch.isfinite(loss.detach() + norm)

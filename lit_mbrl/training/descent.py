@@ -36,15 +36,18 @@ class Descent(LightningModule):
         own = all(isinstance(optimizer, Adam) for optimizer in trainer.optimizers)
         self._is_plain = own and is_plain(trainer, self)
 
-    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase) -> Tensor:
+    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase, given: dict[str, Any]) -> Tensor:
         """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
 
         On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
 
+        Args:
+            given: what the updates before this one in the round have given; what this one gives is added.
+
         Returns:
             The loss before the step.
         """
-        loss = update.loss(frames)
+        loss = update.compute_loss(frames, given)
         parameters = update.parameters()
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None

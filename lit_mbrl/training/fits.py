@@ -1,4 +1,4 @@
-"""Whether an algorithm fits its environment, its device and its data: one line if not."""
+"""Whether an algorithm fits its environment and its device: one line if not."""
 
 from __future__ import annotations
 
@@ -28,14 +28,4 @@ def require_device(algorithm: Any, device: torch.device) -> None:
         "model.compile",
         algorithm._compile,
         "true or false on a CPU: CUDA graphs need a GPU",
-    )
-
-
-def require_data(algorithm: Any, data: Any) -> None:
-    """Raises `UserError` if the algorithm learns from sequences alone and such a data module does not serve them."""
-    require(
-        not algorithm.learns_from_sequences or hasattr(data, "sequence_length"),
-        "data",
-        type(data).__name__,
-        f"lit_mbrl.data.Sequences for {type(algorithm).__name__}, which learns from sequences",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -13,9 +13,21 @@ from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss
 from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
 from lit_mbrl.networks import glorot_, to_uint8
 from lit_mbrl.training.algorithm import Algorithm, Compile, Sampling, Update
-from lit_mbrl.training.compiled import CannotCompile, CompiledRound
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils.errors import positive, require
+
+
+class Starts(NamedTuple):
+    """The posterior states of a round's sequences, constants, from which the behaviour imagines.
+
+    | field | shape | |
+    |---|---|---|
+    | `latent` | `[N, ...]` | the states |
+    | `counts` | `[N, 1]` | how much each counts: 0 where the episode has ended, if the model knows such states |
+    """
+
+    latent: Latent
+    counts: Tensor
 
 
 class Memory(nn.Module):
@@ -68,11 +80,11 @@ class LatentAlgorithm(Algorithm):
         model_lr: Adam's learning rate of the whole model.
         adam_eps: of every Adam.
         max_grad_norm: bound of every gradient's norm.
-        compile: see `Algorithm`; says in one line that the rounds run eagerly.
+        compile: see `Algorithm`.
     """
 
     pixels: ClassVar[bool | None] = None
-    learns_from_sequences: ClassVar[bool] = True
+    learns_from = "sequences"
     decode_from_stoch: ClassVar[bool] = False
     activation: ClassVar[type[nn.Module]] = nn.ELU
     bits: ClassVar[int] = 8
@@ -117,7 +129,6 @@ class LatentAlgorithm(Algorithm):
         self.kl_scale, self.free_nats = kl_scale, free_nats
         self.reward_scale, self.termination_scale = reward_scale, termination_scale
         self.model_lr, self.adam_eps, self.max_grad_norm = model_lr, adam_eps, max_grad_norm
-        self._starts: tuple[Latent, Tensor] | None = None
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -131,7 +142,6 @@ class LatentAlgorithm(Algorithm):
             )
 
     def check_data(self, data: Any) -> None:
-        super().check_data(data)
         least = 3 if self.order == "blind_start" else 2
         require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
 
@@ -163,16 +173,13 @@ class LatentAlgorithm(Algorithm):
         """Fused Adam with TensorFlow's epsilon, which is ten times PyTorch's."""
         return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
 
-    def _start_compiling(self) -> CompiledRound:
-        raise CannotCompile(f"the updates of {type(self).__name__} share the states of one pass through the model")
-
     def updates(self) -> Iterator[Update]:
         """The model alone."""
-        yield self.update("model", self.world_model, self.model_loss, self.model_lr)
+        yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("starts",))
 
-    def update(self, name: str, module: nn.Module, loss: Callable[[TensorDictBase], Tensor], lr: float) -> Update:
+    def update(self, name: str, module: nn.Module, loss: Callable[..., Any], lr: float, **options: Any) -> Update:
         """An update on the round's sequences, with the bound on its gradient."""
-        return Update(name, module, loss, lr, "sequences", max_grad_norm=self.max_grad_norm)
+        return Update(name, module, loss, lr, "sequences", max_grad_norm=self.max_grad_norm, **options)
 
     def sampling(self) -> Sampling:
         return Sampling(sequence_batches=1)
@@ -182,10 +189,10 @@ class LatentAlgorithm(Algorithm):
         return batch
 
     # ------------------------------------------------------------------ the model
-    def model_loss(self, batch: TensorDictBase) -> Tensor:
+    def model_loss(self, batch: TensorDictBase) -> tuple[Tensor, Starts]:
         """Minus the evidence lower bound (Dreamer eq. 10, MaxEnt Dreamer eq. 3-4), mean over batch and time.
 
-        Frames that only fill up a short sequence (`"mask"` False) do not count. Leaves the states for the behaviour.
+        Frames that only fill up a short sequence (`"mask"` False) do not count. Second are the posterior states.
 
         | key | shape | |
         |---|---|---|
@@ -215,8 +222,7 @@ class LatentAlgorithm(Algorithm):
         for name, part in parts.items():
             self.record(f"model/{name}_loss", part)
         alive = counts if logit is None else counts & ~batch["terminated"][:, first:]
-        self._starts = observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype)
-        return loss
+        return loss, Starts(observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype))
 
     def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
         """Weighted divergence of posterior and prior; the free nats are those of the mean (Dreamer's public code)."""
@@ -227,16 +233,6 @@ class LatentAlgorithm(Algorithm):
     def reward_error(self, predicted: Tensor, reward: Tensor) -> Tensor:
         """Minus the reward's log-likelihood, `[..., 1]`."""
         return unit_gaussian_loss(predicted, reward)
-
-    @property
-    def starts(self) -> tuple[Latent, Tensor]:
-        """The posterior states `[N, ...]` of the round's sequences, constants, and how much each counts, `[N, 1]`.
-
-        From a state in which the episode has ended nothing is imagined, where the model knows such states.
-        """
-        if self._starts is None:
-            raise RuntimeError("the behaviour imagines from states that model_loss leaves behind; it has to run first")
-        return self._starts
 
     # ------------------------------------------------------------------ acting
     def watch(
@@ -252,11 +248,18 @@ class LatentAlgorithm(Algorithm):
         noise = torch.zeros_like(latent.stoch) if noise is None else noise
         return model.rssm.observe_one(latent, action, embed, is_first, noise)
 
+    def before_collect(self, data: Any) -> None:
+        if data.schedule.clock is not None:  # the policy acts
+            self.catch_up(data.replay)
+
     def catch_up(self, replay: Any) -> None:
         """Filters the running episodes so far, if nothing is remembered of them: after the random warm-up.
 
         The public codes have no such case, because their warm-ups are whole episodes. Not step by step during the
         warm-up, because the model may have been pre-trained since.
+
+        Args:
+            replay: a `data.buffers.episodes.EpisodeReplay`.
         """
         past = None if self.memory.state is not None else replay.running_episodes()
         if past is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
@@ -18,22 +19,35 @@ class Update:
     Attributes:
         name: the optimiser's name, also the metric `loss/<name>`.
         modules: whose parameters are trained. No other parameter receives a gradient from this loss.
-        loss: maps the batch to a scalar.
+        loss: maps the batch, and what `takes` names, to a scalar; with `gives`, to a scalar and as many values.
         lr: Adam's learning rate.
         batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
         repeat: gradient steps per round, each on a batch of its own where `batch` is `"sequences"`.
         every: take part in every n-th round only (TD3's delay).
         max_grad_norm: clip the gradient to this global norm.
+        takes: names of values that earlier updates of the same round give; the loss's further arguments, in this order.
+        gives: names of the values that the loss returns after the scalar, for later updates: constants.
     """
 
     name: str
     modules: nn.Module | nn.Parameter | Iterable[nn.Module]
-    loss: Callable[[TensorDictBase], Tensor]
+    loss: Callable[..., Any]
     lr: float
     batch: str = "transitions"
     repeat: int = 1
     every: int = 1
     max_grad_norm: float | None = None
+    takes: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+
+    def compute_loss(self, batch: TensorDictBase, given: dict[str, Any]) -> Tensor:
+        """Computes the scalar from a batch and from `given`, and adds to `given` what the loss gives."""
+        result = self.loss(batch, *[given[name] for name in self.takes])
+        if not self.gives:
+            return result
+        loss, *values = result
+        given.update(zip(self.gives, values, strict=True))
+        return loss
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained parameters, in a fixed order."""
@@ -45,6 +59,17 @@ class Update:
             return [self.modules]
         modules = [self.modules] if isinstance(self.modules, nn.Module) else list(self.modules)
         return list(chain.from_iterable(module.parameters() for module in modules))
+
+
+def check_order(updates: Sequence[Update]) -> None:
+    """Raises `ValueError` if an update takes what no earlier update gives in each of its rounds."""
+    for index, update in enumerate(updates):
+        for name in update.takes:
+            givers = [earlier for earlier in updates[:index] if name in earlier.gives]
+            if not any(update.every % giver.every == 0 for giver in givers):
+                raise ValueError(
+                    f"the update {update.name!r} takes {name!r}, which no update before it gives in the same round"
+                )
 
 
 @dataclass(frozen=True)

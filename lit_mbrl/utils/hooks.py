@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol, runtime_checkable
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -9,6 +11,20 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 _HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _METHODS = ("manual_backward", "backward", "optimizer_step", "optimizer_zero_grad")
+
+
+@runtime_checkable
+class WarmupListener(Protocol):
+    """A callback that is told of every collection of the warm-up, in which there is no Lightning batch."""
+
+    def on_warmup(self, trainer: Trainer, pl_module: Any) -> None: ...
+
+
+@runtime_checkable
+class ModelWorkListener(Protocol):
+    """A callback that is told what goes on where no round ends for a while."""
+
+    def on_model_work(self, trainer: Trainer, pl_module: Any, news: str) -> None: ...
 
 
 def is_plain(trainer: Trainer, module: LightningModule) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -47,9 +48,10 @@ def make_frames(*shape: int, observation_dim: int = 3, action_dim: int = 2, term
 
 
 def make_batch(algorithm: Algorithm, kind: str, size: int = 6) -> TensorDict:
-    """A batch as `update.batch` names it, with the log-probabilities that the actor's loss leaves behind."""
-    if kind == "sequences":
-        return make_frames(size, algorithm.sampling().sequence_length)
-    frames = make_frames(size)
-    frames["log_prob"] = torch.randn(size, 1)
-    return frames
+    """A batch as `update.batch` names it."""
+    return make_frames(size, algorithm.sampling().sequence_length) if kind == "sequences" else make_frames(size)
+
+
+def make_given(size: int = 6) -> dict[str, Any]:
+    """What a model-free update takes of those before it."""
+    return {"log_prob": torch.randn(size, 1)}

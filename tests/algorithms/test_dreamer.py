@@ -49,9 +49,10 @@ def part(name: str) -> str:
 @pytest.mark.parametrize("name", DREAMERS)
 def test_losses_reach_what_the_papers_say(name: str) -> None:
     algorithm, batch, found = build(DREAMERS[name]), sequences(), {}
+    given: dict[str, Any] = {}
     for update in algorithm.update_list:
         algorithm.zero_grad(set_to_none=True)
-        update.loss(batch).backward()
+        update.compute_loss(batch, given).backward()
         found[update.name] = {
             part(name) for name, p in algorithm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
         }
@@ -63,9 +64,10 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
     algorithm, batch = build(DREAMERS[name]), sequences()
     monkeypatch.setattr(type(algorithm), "grad_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
+    given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, algorithm.configure_optimizers(), strict=True):
         before = {key: p.clone() for key, p in algorithm.named_parameters()}
-        algorithm.descend(update, optimizer, batch)
+        algorithm.descend(update, optimizer, batch, given)
         own = {id(p) for p in update.parameters()}
         moved = {key for key, p in algorithm.named_parameters() if not torch.equal(p, before[key])}
         assert moved and moved <= {key for key, p in algorithm.named_parameters() if id(p) in own}, update.name
@@ -99,7 +101,7 @@ def test_state_t_predicts_the_reward_of_observation_t_and_imagination_goes_on_fr
     for step in range(250):
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / 250)
         optimizer.zero_grad()
-        algorithm.model_loss(counting(16, 6)).backward()
+        algorithm.model_loss(counting(16, 6))[0].backward()
         optimizer.step()
     frames, model = counting(64, 6), algorithm.world_model
     first = model.rssm.first
@@ -119,7 +121,8 @@ def test_frames_that_fill_up_a_sequence_do_not_count(name: str) -> None:
 
     def losses() -> list[float]:
         torch.manual_seed(0)
-        return [update.loss(batch).item() for update in algorithm.update_list]
+        given: dict[str, Any] = {}
+        return [update.compute_loss(batch, given).item() for update in algorithm.update_list]
 
     before = losses()
     for key in ("observation", "action", "reward"):
@@ -131,11 +134,11 @@ def test_frames_that_fill_up_a_sequence_do_not_count(name: str) -> None:
 
 def test_nothing_is_imagined_from_a_state_in_which_the_episode_has_ended() -> None:
     algorithm, batch = build(RevisedDreamer), sequences(2, 4)
-    algorithm.model_loss(batch)
-    assert algorithm.starts[1].flatten().tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
+    _, starts = algorithm.model_loss(batch)
+    assert starts.counts.flatten().tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
     algorithm = build(Dreamer)  # without a termination model it does not know such states
-    algorithm.model_loss(batch)
-    assert algorithm.starts[1].flatten().tolist() == [1] * 8
+    _, starts = algorithm.model_loss(batch)
+    assert starts.counts.flatten().tolist() == [1] * 8
 
 
 def test_revised_divergence_is_that_of_section_4_2() -> None:
@@ -154,19 +157,19 @@ def test_dreamer_learns_from_the_returns_of_all_states_and_revised_from_the_firs
     batch = sequences()
     for cls, inputs in ((Dreamer, (15, 2, 10)), (RevisedDreamer, (15, 1, 10 + A))):
         algorithm = build(cls)
-        algorithm.model_loss(batch)
-        imagined = algorithm.imagine(algorithm.actor)
-        lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic)
+        _, starts = algorithm.model_loss(batch)
+        imagined = algorithm.imagine(algorithm.actor, starts)
+        lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
         assert lesson.inputs.shape == inputs and lesson.returns.shape == (15, inputs[1], 1)
 
 
 def test_revised_return_by_hand() -> None:
     """`Q(s_t, a_t)` holds `r(s_{t+1})`, and the end in `s_{t+1}` cuts what follows it."""
     algorithm = build(RevisedDreamer)
-    algorithm.model_loss(sequences())
-    imagined = algorithm.imagine(algorithm.actor)
+    _, starts = algorithm.model_loss(sequences())
+    imagined = algorithm.imagine(algorithm.actor, starts)
     seed = torch.random.get_rng_state()
-    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic)
+    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
     torch.random.set_rng_state(seed)
     last = algorithm.actor.action(imagined.feature[:, 3], torch.randn(15, A))
     model, states = algorithm.world_model, imagined.feature
@@ -182,9 +185,9 @@ def test_revised_return_by_hand() -> None:
 
 def test_dreamer_s_weights_are_the_discounts_before_each_state() -> None:
     algorithm = build(Dreamer, termination=True)
-    algorithm.model_loss(sequences(ended=False))
-    imagined = algorithm.imagine(algorithm.actor)
-    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic)
+    _, starts = algorithm.model_loss(sequences(ended=False))
+    imagined = algorithm.imagine(algorithm.actor, starts)
+    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
     ends = algorithm.world_model.termination_prob(imagined.feature[:, 1])
     expected = torch.stack([torch.ones_like(ends), 0.99 * (1 - ends)], 1)
     torch.testing.assert_close(lesson.weight, expected)
@@ -194,12 +197,12 @@ def test_dreamer_s_weights_are_the_discounts_before_each_state() -> None:
 def test_entropy_s_gradient_is_that_of_finite_differences() -> None:
     algorithm = build(MaxEntDreamer).double()
     batch = sequences().apply(lambda x: x.double() if x.is_floating_point() else x)
-    algorithm.model_loss(batch)
+    _, starts = algorithm.model_loss(batch)
     bias = algorithm.actor.net[-1].bias
 
     def entropy() -> torch.Tensor:
         torch.manual_seed(1)
-        imagined = algorithm.imagine(algorithm.actor)
+        imagined = algorithm.imagine(algorithm.actor, starts)
         return algorithm.entropy(
             imagined.feature, algorithm.world_model.termination_prob(imagined.feature[:, 1:])
         ).sum()
@@ -225,8 +228,8 @@ def test_entropy_weighs_the_objective_by_beta() -> None:
     for beta in (0.0, 1.0, 2.0):
         algorithm.entropy_coeff.fill_(beta)
         torch.manual_seed(0)
-        algorithm.model_loss(batch)
-        values.append(algorithm.actor_loss(batch))
+        _, starts = algorithm.model_loss(batch)
+        values.append(algorithm.actor_loss(batch, starts)[0])
     torch.testing.assert_close(values[0] - values[1], values[1] - values[2])
     assert values[0] != values[1]
 

@@ -1,4 +1,4 @@
-"""A Dreamer on the command line, with pictures: it goes on exactly, and says what it cannot do."""
+"""A Dreamer on the command line, with pictures: it goes on exactly, and mistakes are told."""
 
 from __future__ import annotations
 
@@ -27,12 +27,6 @@ def test_a_resumed_run_is_the_whole_run_and_acting_remembers_the_episode(work: P
     assert rows(work / "run") == rows(work / "whole")
     coefficients = [float(row["policy/entropy_coeff"]) for row in rows(work / "whole") if row["policy/entropy_coeff"]]
     assert coefficients == sorted(coefficients, reverse=True) and 0.19 < coefficients[-1] < coefficients[0] <= 0.2
-
-
-def test_compiling_falls_back_with_one_line(work: Path) -> None:
-    with pytest.warns(UserWarning, match="the rounds run eagerly, since the updates of Dreamer share"):
-        options = ["--model.compile=true", "--data.total_frames=24"]
-        assert main(["fit", "--config", "conf/dreamer.yaml", *tiny("dreamer"), NO_WANDB, *options]) == 0
 
 
 @pytest.mark.parametrize(

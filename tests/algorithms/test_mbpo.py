@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
-from lit_mbrl.data import Dyna, PrioritizedDyna
 from lit_mbrl.losses import q_loss, soft_q_target
 from lit_mbrl.models import Recurrent, factories
 from lit_mbrl.utils.errors import RunFailed
-from tests.algorithms.frames import make_frames
+from tests.algorithms.frames import make_frames, make_given
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
-from tests.dyna import DYNA, IMAGINED, Known, make, make_dyna
+from tests.dyna import DYNA, EVENTS, IMAGINED, Known, make, make_dyna
 from tests.runs import fit
 
 COUNTDOWN = {"hidden_sizes": [8], "world_model": Known()}
@@ -56,7 +55,7 @@ def test_a_rollout_ends_with_its_last_sample() -> None:
 
 def test_the_state_of_a_model_follows_its_samples() -> None:
     """A recurrent model's hidden state is that of the samples that are left."""
-    algorithm = built(MBPO(hidden_sizes=[8], world_model=DYNA["mbpo_recurrent"][0]().world_model_factory))
+    algorithm = built(MBPO(hidden_sizes=[8], world_model=DYNA["mbpo_recurrent"]().world_model_factory))
     model = algorithm.world_model
     with torch.no_grad():
         model.termination_model.net[-1].weight.zero_()
@@ -88,13 +87,13 @@ def test_actions_are_the_stochastic_policy_s_at_what_it_sees() -> None:
 # ---------------------------------------------------------------------- training
 @pytest.mark.parametrize("name", ["mbpo", "memr"])
 def test_losses_are_sac_s_and_leave_the_model_alone(name: str) -> None:
-    algorithm = built(DYNA[name][0]())
+    algorithm = built(DYNA[name]())
     found = {}
     for update in algorithm.updates():
         algorithm.zero_grad(set_to_none=True)
         batch = make_frames(6)
-        batch["log_prob"], batch["weight"] = torch.randn(6, 1), torch.rand(6, 1)
-        update.loss(batch).backward()
+        batch["weight"] = torch.rand(6, 1)
+        update.compute_loss(batch, make_given()).backward()
         reached = {key for key, p in algorithm.named_parameters() if p.grad is not None and p.grad.any()}
         found[update.name] = {part(key) for key in reached}
     assert found == {**MODEL_FREE, **TEMPERATURE}
@@ -117,7 +116,7 @@ def test_a_fit_moves_the_model_only(name: str) -> None:
 
 
 def test_memr_s_critic_loss_is_the_weighted_one_row_by_row() -> None:
-    algorithm = built(DYNA["memr"][0]())
+    algorithm = built(DYNA["memr"]())
     batch = make_frames(6)
     batch["weight"] = torch.rand(6, 1)
     seed = torch.get_rng_state()
@@ -159,8 +158,10 @@ def test_nothing_that_a_recurrent_model_s_fit_holds_out_is_learnt_from(
 
     dynamics = factories._dynamics_loss
     monkeypatch.setattr(factories, "_dynamics_loss", watched)
-    algorithm = kind(world_model=Recurrent(8, 1, 1, 1), hidden_sizes=[8], model_max_epochs=1)
-    data = make_dyna(PrioritizedDyna) if kind is MEMR else make_dyna(Dyna, rollout_schedule=(1, 2, 2, 2))
+    options = {"rollout_freq": 2, "segments": 3} if kind is MEMR else {"rollout_schedule": (1, 2, 2, 2)}
+    model = Recurrent(8, 1, 1, 1)
+    algorithm = kind(world_model=model, hidden_sizes=[8], model_max_epochs=1, **(EVENTS | options))
+    data = make_dyna()
     fit(algorithm, data)
     assert len(held) > 1  # fits
     for _ in range(10):

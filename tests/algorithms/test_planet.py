@@ -28,7 +28,7 @@ def test_free_nats_are_taken_off_every_step() -> None:
 def test_only_the_model_is_trained() -> None:
     algorithm = build(PlaNet)
     (update,) = algorithm.update_list
-    update.loss(sequences()).backward()
+    update.compute_loss(sequences(), {}).backward()
     assert update.name == "model" and update.lr == 1e-3 and update.max_grad_norm == 1000.0
     assert all(p.grad is not None for p in algorithm.parameters())
     assert algorithm.configure_optimizers()[0].param_groups[0]["eps"] == 1e-4

@@ -32,7 +32,7 @@ def test_all_agents_learn_from_pictures(agent: type[PPO]) -> None:
     assert isinstance(algorithm.encoder, Impala)
     assert data.env_steps == 32 and data.rounds == 8
     assert float(trainer.callback_metrics["eval/episode_length"]) == 5
-    assert data._rollout["observation"].dtype == torch.uint8
+    assert data.rollout["observation"].dtype == torch.uint8
     assert all(torch.isfinite(parameter).all() for parameter in algorithm.parameters())
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.training.algorithm import Update
-from tests.algorithms.frames import ALGORITHMS, make_batch
+from tests.algorithms.frames import ALGORITHMS, make_batch, make_given
 
 MODEL = {"world_model.dynamics", "world_model.reward_model", "world_model.termination_model"}
 MODEL_UPDATES = {
@@ -47,7 +47,7 @@ def part(name: str) -> str:
 
 def reached(algorithm: Algorithm, update: Update) -> set[str]:
     algorithm.zero_grad(set_to_none=True)
-    update.loss(make_batch(algorithm, update.batch)).backward()
+    update.compute_loss(make_batch(algorithm, update.batch), make_given()).backward()
     return {part(name) for name, p in algorithm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
@@ -70,7 +70,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
             key: value.clone() for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)
         }
         optimizer = torch.optim.Adam(update.parameters(), lr=update.lr)
-        algorithm.descend(update, optimizer, make_batch(algorithm, update.batch))
+        algorithm.descend(update, optimizer, make_batch(algorithm, update.batch), make_given())
         own = {id(p) for p in update.parameters()}
         trained = {key for key, p in algorithm.named_parameters() if id(p) in own}
         after = algorithm.state_dict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,18 +28,21 @@ def test_horizon_zero_is_exactly_sac(objective: str) -> None:
     sac, svg = twins(SACSVG(horizon=0, objective=objective, hidden_sizes=[8, 8], init_alpha=0.3))
     frames = make_frames(16)
     assert {update.name for update in svg.update_list} == {"actor", "alpha", "critic"}
-    for loss in ("critic_loss", "actor_loss", "alpha_loss"):
+    given: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    updates = {update.name: update for update in svg.update_list}
+    for update in sac.update_list:
         torch.manual_seed(7)
-        expected = getattr(sac, loss)(frames)
+        expected = update.compute_loss(frames, given[0])
         torch.manual_seed(7)
-        found = getattr(svg, loss)(frames)
-        assert torch.equal(expected, found), loss
-        for p, q in zip(sac.parameters(), svg.parameters(), strict=True):
-            assert (p.grad is None) == (q.grad is None)
+        found = updates[update.name].compute_loss(frames, given[1])
+        assert torch.equal(expected, found), update.name
+    assert torch.equal(given[0]["log_prob"], given[1]["log_prob"])
+    for p, q in zip(sac.parameters(), svg.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None)
     torch.manual_seed(7)
-    expected = torch.autograd.grad(sac.actor_loss(frames), list(sac.actor.parameters()))
+    expected = torch.autograd.grad(sac.actor_loss(frames)[0], list(sac.actor.parameters()))
     torch.manual_seed(7)
-    found = torch.autograd.grad(svg.actor_loss(frames), list(svg.actor.parameters()))
+    found = torch.autograd.grad(svg.actor_loss(frames)[0], list(svg.actor.parameters()))
     for p, q in zip(expected, found, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
 
@@ -69,11 +74,11 @@ def test_warmup_uses_the_model_free_objective(monkeypatch: pytest.MonkeyPatch) -
     sac, svg = twins(SACSVG(horizon=2, warmup_steps=100, init_alpha=0.3, **SMALL))
     frames = make_frames(16)
     torch.manual_seed(7)
-    expected = sac.actor_loss(frames)
+    expected, _ = sac.actor_loss(frames)
     for env_steps, equal in ((99, True), (100, False)):
         monkeypatch.setattr(SACSVG, "env_steps", env_steps)
         torch.manual_seed(7)
-        assert torch.equal(expected, svg.actor_loss(frames)) is equal
+        assert torch.equal(expected, svg.actor_loss(frames)[0]) is equal
 
 
 def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
@@ -87,7 +92,7 @@ def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
             head.net[-1].weight.zero_()
             head.net[-1].bias.fill_(bias)
         torch.manual_seed(3)
-        loss = svg.actor_loss(frames)
+        loss, _ = svg.actor_loss(frames)
         torch.manual_seed(3)
         path = svg.imagine(frames["observation"], 1)
         q = svg.critic(path.observation[:, 1], path.action[:, 1]).amin(0)
@@ -105,7 +110,7 @@ def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None
     world, calls = svg.world_model, []
     world.termination_model.register_forward_hook(lambda *args: calls.append(1))
     torch.manual_seed(3)
-    loss = svg.actor_loss(frames)
+    loss, _ = svg.actor_loss(frames)
     assert len(calls) == (3 if terminal else 2)
     torch.manual_seed(3)
     noise = svg.noise(5, 3)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lit_mbrl.algorithms import MBPO, SAC
-from lit_mbrl.data import Dyna, PrioritizedDyna
+from lit_mbrl.algorithms import MBPO, PPO, SAC
+from lit_mbrl.data import OffPolicy
 from lit_mbrl.utils.errors import UserError
-from tests.dyna import DYNA, IMAGINED, make, make_dyna
-from tests.runs import SaveAndStop, Stop, everything, fit, make_data
+from tests.dyna import DYNA, EVENTS, IMAGINED, make, make_dyna
+from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
 
 class Batches(Callback):
@@ -31,16 +31,17 @@ def test_every_batch_has_exactly_its_share_of_real_rows(name: str, ratio: float)
     batches = Batches()
     algorithm, data = make(name, real_ratio=ratio, batch_size=21)
     fit(algorithm, data, batches)
-    assert data.real_rows == int(21 * ratio) == [1, 8][ratio == 0.4]
+    real = algorithm.real_rows(data.batch_size)
+    assert real == int(21 * ratio) == [1, 8][ratio == 0.4]
     for batch in batches.seen:
         imagined = batch["next", "reward"].squeeze(-1) == IMAGINED
-        assert imagined.tolist() == [False] * data.real_rows + [True] * (21 - data.real_rows)
+        assert imagined.tolist() == [False] * real + [True] * (21 - real)
     assert len(batches.seen) == 36
 
 
 @pytest.mark.parametrize(("ratio", "size", "rows"), [(0.05, 256, 12), (0.29, 100, 29), (0.0, 8, 0), (0.99, 8, 7)])
 def test_real_rows_are_counted_without_rounding_errors(ratio: float, size: int, rows: int) -> None:
-    assert make_dyna(real_ratio=ratio, batch_size=size).real_rows == rows
+    assert MBPO(real_ratio=ratio).real_rows(size) == rows
 
 
 @pytest.mark.parametrize("name", ["mbpo_known", "memr_known"])
@@ -50,7 +51,7 @@ def test_imagined_data_never_enter_the_replay(name: str) -> None:
     frames = data.replay.frames()
     assert data.replay.written == data.env_steps == len(frames) == 60
     assert (frames["next", "reward"] <= 0).all()  # Pendulum's
-    assert len(data.model_buffer) > 0 and (data.model_buffer.rows()["next", "reward"] == IMAGINED).all()
+    assert len(data.buffers["model"]) > 0 and (data.buffers["model"].rows()["next", "reward"] == IMAGINED).all()
 
 
 class Events(MBPO):
@@ -69,9 +70,11 @@ class Events(MBPO):
 
 
 def events(**options: Any) -> list[tuple[str, int, int]]:
-    algorithm = Events(world_model=DYNA["mbpo_known"][0]().world_model_factory, hidden_sizes=[8], model_max_epochs=1)
+    frames = {name: options.pop(name) for name in ("frames_per_batch",) if name in options}
+    factory = DYNA["mbpo_known"]().world_model_factory
+    algorithm = Events(world_model=factory, hidden_sizes=[8], model_max_epochs=1, **(EVENTS | options))
     algorithm.events = []
-    fit(algorithm, make_dyna(**options))
+    fit(algorithm, make_dyna(**frames))
     return algorithm.events
 
 
@@ -101,40 +104,41 @@ def test_frames_that_straddle_the_events() -> None:
 
 
 def test_schedule_is_mbpo_s() -> None:
-    data = make_dyna(rollout_schedule=[20, 150, 1, 15])
+    algorithm = MBPO(rollout_schedule=[20, 150, 1, 15])
     for epoch in range(200):
         share = min(max((epoch - 20) / 130, 0.0), 1.0)
-        assert data.rollout_length(epoch) == int(share * 14 + 1 + 1e-9)  # the code's formula
-    assert data.longest_rollout == 15
-    assert make_dyna(rollout_schedule=[5, 5, 1, 3]).rollout_length(5) == 1
-    assert make_dyna(rollout_schedule=[5, 5, 1, 3]).rollout_length(6) == 3
+        assert algorithm.rollout_length(epoch) == int(share * 14 + 1 + 1e-9)  # the code's formula
+    assert algorithm.longest_rollout == 15
+    assert MBPO(rollout_schedule=[5, 5, 1, 3]).rollout_length(5) == 1
+    assert MBPO(rollout_schedule=[5, 5, 1, 3]).rollout_length(6) == 3
 
 
 def test_buffer_grows_with_the_schedule() -> None:
     # Epochs of 16 steps with two rollouts of 20 states each.
     algorithm, data = make("mbpo_known", rollout_schedule=[0, 2, 1, 3], retain_epochs=2)
-    assert [data.model_capacity(data.rollout_length(epoch)) for epoch in range(3)] == [80, 160, 240]
+    assert [algorithm.model_capacity(algorithm.rollout_length(epoch)) for epoch in range(3)] == [80, 160, 240]
     fit(algorithm, data)
-    assert data.model_buffer.capacity == 240
-    assert make_dyna(model_epoch=4).model_capacity(1) == 20  # never less than one rollout
+    assert data.buffers["model"].capacity == 240
+    assert DYNA["mbpo"](model_epoch=4).model_capacity(1) == 20  # never less than one rollout
 
 
 def test_first_states_of_rollouts_are_real() -> None:
     algorithm, data = make("mbpo_known")
     fit(algorithm, data)
     real = {tuple(row) for row in data.replay.frames()["observation"].tolist()}
-    assert {tuple(row) for row in data.model_buffer.rows()["observation"].tolist()} <= real
+    assert {tuple(row) for row in data.buffers["model"].rows()["observation"].tolist()} <= real
 
 
 # ---------------------------------------------------------------------- resume
-def state_of(algorithm: MBPO, data: Dyna) -> dict[str, torch.Tensor]:
+def state_of(algorithm: MBPO, data: OffPolicy) -> dict[str, torch.Tensor]:
     state = everything(algorithm, data)
-    model = data.model_state()
-    for name, rows in model["buffer"]["rows"].items():
+    buffers = {name: buffer.state_dict() for name, buffer in data.buffers.items()}
+    for name, rows in buffers["model"]["rows"].items():
         state[f"buffer.{name}"] = rows
-    state["events"] = torch.tensor([model["last_fit"], model["last_rollout"], model["buffer"]["cursor"]])
-    if "priorities" in model:
-        state["priorities"] = model["priorities"]["mass"]
+    last = data.schedule.state_dict()["last"]
+    state["events"] = torch.tensor([last["fit"], last["rollout"], buffers["model"]["cursor"]])
+    if "priorities" in buffers:
+        state["priorities"] = buffers["priorities"]["mass"]
     for name, optimizer in algorithm._own_optimizers.items():
         for p, values in optimizer.state_dict()["state"].items():
             state |= {f"{name}.{p}.{key}": value for key, value in values.items()}
@@ -180,7 +184,7 @@ def test_what_is_not_logged_yet_is_in_the_checkpoint(tmp_path: Path) -> None:
     first, data = make("mbpo")
     with pytest.raises(Stop):
         fit(first, data, SaveAndStop(path, 9))  # rounds 10, 20, ... are logged
-    metrics = torch.load(path, weights_only=True)["Dyna"]["model"]["metrics"]
+    metrics = torch.load(path, weights_only=True)["notes"]
     assert {"model/epochs", "model/holdout_dynamics", "rollout/length"} <= metrics.keys()
 
 
@@ -188,46 +192,50 @@ def test_what_is_not_logged_yet_is_in_the_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"model_train_freq": 0}, "data.model_train_freq"),
-        ({"rollout_freq": 0}, "data.rollout_freq"),
-        ({"rollout_batch_size": 0}, "data.rollout_batch_size"),
-        ({"rollout_schedule": (20, 10, 1, 1)}, "data.rollout_schedule"),
-        ({"rollout_schedule": (0, 10, 0, 1)}, "data.rollout_schedule"),
-        ({"model_epoch": 0}, "data.model_epoch"),
-        ({"retain_epochs": 0}, "data.retain_epochs"),
-        ({"real_ratio": 1.0}, "data.real_ratio"),
-        ({"real_ratio": float("nan")}, "data.real_ratio"),
+        ({"model_train_freq": 0}, "model.model_train_freq"),
+        ({"rollout_freq": 0}, "model.rollout_freq"),
+        ({"rollout_batch_size": 0}, "model.rollout_batch_size"),
+        ({"rollout_schedule": (20, 10, 1, 1)}, "model.rollout_schedule"),
+        ({"rollout_schedule": (0, 10, 0, 1)}, "model.rollout_schedule"),
+        ({"model_epoch": 0}, "model.model_epoch"),
+        ({"retain_epochs": 0}, "model.retain_epochs"),
+        ({"real_ratio": 1.0}, "model.real_ratio"),
+        ({"real_ratio": float("nan")}, "model.real_ratio"),
         ({"learning_starts": 1}, "data.learning_starts"),
-        ({"kind": PrioritizedDyna, "segments": 0}, "data.segments"),
-        ({"kind": PrioritizedDyna, "rollout_schedule": (0, 1, 1, 2)}, "data.rollout_schedule"),
+        ({"name": "memr", "segments": 0}, "model.segments"),
+        ({"name": "memr", "rollout_schedule": (0, 1, 1, 2)}, "model.rollout_schedule"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
-        make_dyna(**options)
+        algorithm, data = make(**({"name": "mbpo"} | options))
+        data.check_algorithm(algorithm)
 
 
 def test_algorithms_and_data_that_do_not_fit_are_refused() -> None:
-    mbpo, memr = DYNA["mbpo"][0](), DYNA["memr"][0]()
-    with pytest.raises(UserError, match="OffPolicy"):
-        mbpo.check_data(make_data())
-    with pytest.raises(UserError, match="PrioritizedDyna"):
-        memr.check_data(make_dyna())
-    with pytest.raises(UserError, match="imagines no data"):
-        make_dyna().check_algorithm(SAC())
-    with pytest.raises(UserError, match="no priority"):
-        make_dyna(PrioritizedDyna).check_algorithm(mbpo)
-    mbpo.check_data(make_dyna())
-    memr.check_data(make_dyna(PrioritizedDyna))
-    make_dyna().check_algorithm(mbpo)
-    make_dyna(PrioritizedDyna).check_algorithm(memr)
+    for name in ("mbpo", "memr"):
+        with pytest.raises(UserError, match="lit_mbrl.data.OffPolicy for M.*, which learns from transitions"):
+            make_rollouts().check_algorithm(DYNA[name]())
+        make_data().check_algorithm(DYNA[name]())
+    with pytest.raises(UserError, match="lit_mbrl.data.OnPolicy for PPO, which learns from rollouts"):
+        make_data().check_algorithm(PPO())
+
+
+def test_an_algorithm_that_imagines_no_data_has_no_buffer() -> None:
+    data = make_data()
+    data.check_algorithm(DYNA["memr"]())
+    assert data.buffer_specs.keys() == {"model", "priorities"}
+    data.check_algorithm(SAC())
+    assert not data.buffer_specs
 
 
 def test_several_devices_are_refused() -> None:
     with pytest.raises(UserError, match="trainer.devices"):
-        make_dyna().share(2)
+        DYNA["mbpo"]().check_devices(2)
 
 
 def test_a_buffer_that_does_not_fit_is_refused() -> None:
+    algorithm, data = make("mbpo", rollout_batch_size=10**12)
+    data.check_algorithm(algorithm)
     with pytest.raises(UserError, match="GB"):
-        make_dyna(rollout_batch_size=10**12).check()
+        data.check()

@@ -33,7 +33,7 @@ class Watch(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.clocks.append((pl_module.env_steps, pl_module.grad_steps))
         self.batches.append(batch["transitions"]["observation"].clone())
-        self.rollouts.append(trainer.datamodule._rollout["observation"].flatten(0, 1).clone())
+        self.rollouts.append(trainer.datamodule.rollout["observation"].flatten(0, 1).clone())
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.evaluations.append(pl_module.env_steps)
@@ -122,7 +122,7 @@ def test_the_environment_gets_actions_within_its_bounds_and_the_rollout_keeps_th
 
     data.step_environments = step_environments.__get__(data)
     fit(algorithm, data)
-    drawn, executed = data._rollout["action"], torch.stack(seen[-10:])
+    drawn, executed = data.rollout["action"], torch.stack(seen[-10:])
     assert drawn.abs().max() > 1
     assert torch.equal(executed, drawn.clamp(-1, 1))
 
@@ -135,7 +135,7 @@ def test_statistics_stand_still_during_a_rollout_and_its_epochs() -> None:
     fit(algorithm, data, watch)
     assert counts == [20.0] * 10 + [40.0] * 10 + [60.0] * 10
     # Ratios start at 1: rows are normalised as they were for the policy that acted on them.
-    rollout = data._rollout
+    rollout = data.rollout
     assert rollout["observation"].abs().max() < 20
 
 
@@ -211,4 +211,4 @@ def test_algorithms_and_data_that_do_not_belong_together() -> None:
     with pytest.raises(UserError, match="--data=OnPolicy: expected lit_mbrl.data.OffPolicy for SAC"):
         make_rollouts("Pendulum-v1").check_algorithm(SAC())
     with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.OnPolicy for PPO"):
-        PPO().check_data(make_data())
+        make_data().check_algorithm(PPO())

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torchrl.data.replay_buffers.samplers import PrioritizedSampler
 
-from lit_mbrl.data.prioritized import Priorities, PrioritizedDyna, _Slots
+from lit_mbrl.algorithms import MEMR
+from lit_mbrl.data import OffPolicy
+from lit_mbrl.data.buffers.priorities import Priorities, _Slots
 from lit_mbrl.losses import importance_weight, normalized_by_max
-from tests.dyna import make, make_dyna
+from tests.dyna import make
 from tests.runs import SaveAndStop, Stop, fit
 
 
@@ -66,26 +68,27 @@ def test_priorities_follow_their_frames_into_a_replay_of_another_size(
     assert sum(after[state] == before[state] for state in kept) >= len(kept) - 20
 
 
-def masses(data: PrioritizedDyna) -> list[float]:
-    return data.priorities.of(torch.arange(len(data.replay))).tolist()
+def masses(data: OffPolicy) -> list[float]:
+    return data.buffers["priorities"].of(torch.arange(len(data.replay))).tolist()
 
 
-class Watched(PrioritizedDyna):
+class Watched(MEMR):
     """Follows a rollout line by line."""
 
-    def imagine(self, length: int) -> int:
-        algorithm, before = self.trainer.lightning_module, self.priorities.known
-        count = super().imagine(length)
-        self.checked.append((before, len(self.replay), self.model_buffer.rows()[-self.rollout_batch_size :].clone()))
-        assert count == self.rollout_batch_size and algorithm is not None
+    def fill(self, data: OffPolicy, length: int) -> int:
+        before = data.buffers["priorities"].known
+        count = super().fill(data, length)
+        rows = data.buffers["model"].rows()[-self.rollout_batch_size :].clone()
+        self.checked.append((before, len(data.replay), rows))
+        assert count == self.rollout_batch_size
         return count
 
 
 @pytest.mark.parametrize("name", ["memr_known", "memr"])
 def test_algorithm_1_line_by_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, data = make(name)
-    data.__class__ = Watched
-    data.checked = []
+    algorithm.__class__ = Watched
+    algorithm.checked = []
     drawn: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     original = Priorities.draw
 
@@ -96,9 +99,11 @@ def test_algorithm_1_line_by_line(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Priorities, "draw", draw)
     fit(algorithm, data)
-    assert len(drawn) == len(data.checked) == 18  # 36 steps after the warm-up, a rollout every second one
+    assert len(drawn) == len(algorithm.checked) == 18  # 36 steps after the warm-up, a rollout every second one
     known = 0
-    for event, ((slots, probability, mass), (before, size, rows)) in enumerate(zip(drawn, data.checked, strict=True)):
+    for event, ((slots, probability, mass), (before, size, rows)) in enumerate(
+        zip(drawn, algorithm.checked, strict=True)
+    ):
         # Line 8: every state that is there has a priority before any is drawn; those of the last event had none yet.
         assert before == known and (mass[:size] > 0).all() and (mass[size:] == 0).all()
         known = size
@@ -124,8 +129,8 @@ def test_algorithm_1_line_by_line(name: str, monkeypatch: pytest.MonkeyPatch) ->
             assert not torch.equal(after[~others], mass[:size][~others])
     # The last event's priorities are eq. 4 at its rows, of the policy as it was fitted to them (line 15).
     slots, _, _ = drawn[-1]
-    rows = data.checked[-1][2]
-    mass = data.priorities._mass
+    rows = algorithm.checked[-1][2]
+    mass = data.buffers["priorities"]._mass
     expected = algorithm.priority_mass(rows["observation"], rows["action"])
     for index, slot in enumerate(slots.tolist()):
         if slot not in slots[index + 1 :].tolist():
@@ -173,13 +178,13 @@ def test_the_first_events_are_those_written_out_from_the_paper(monkeypatch: pyte
 def test_a_round_reads_one_segment_and_its_weights() -> None:
     algorithm, data = make("memr")
     fit(algorithm, data)
-    m = data.rollout_batch_size
-    segments = data.model_buffer._rows.view(data.segments, m)
+    m = algorithm.rollout_batch_size
+    segments = data.buffers["model"]._rows.view(algorithm.segments, m)
     for _ in range(50):
-        batch = data.sample()["transitions"]
+        batch = algorithm.sample(data)["transitions"]
         hits = [
             s
-            for s in range(data.segments)
+            for s in range(algorithm.segments)
             if all((segments[s]["observation"] == row).all(-1).any() for row in batch["observation"])
         ]
         assert hits
@@ -190,20 +195,24 @@ def test_a_round_reads_one_segment_and_its_weights() -> None:
 def test_real_rows_have_weight_one() -> None:
     algorithm, data = make("memr_known", real_ratio=0.5)
     fit(algorithm, data)
-    batch = data.sample()["transitions"]
-    assert (batch["weight"][: data.real_rows] == 1.0).all() and data.real_rows == 4
-    assert (batch["weight"][data.real_rows :] < 1.0).any()
+    batch = algorithm.sample(data)["transitions"]
+    real = algorithm.real_rows(data.batch_size)
+    assert (batch["weight"][:real] == 1.0).all() and real == 4
+    assert (batch["weight"][real:] < 1.0).any()
 
 
 def test_priorities_follow_the_ring_of_a_full_replay() -> None:
     algorithm, data = make("memr", capacity=30)
     fit(algorithm, data)
     assert data.replay.written == 60 and len(data.replay) == 30
-    data.rank_new_frames()
-    assert (data.priorities._mass > 0).all()
+    algorithm.rank_new_frames(data)
+    assert (data.buffers["priorities"]._mass > 0).all()
 
 
 def test_sizes_of_the_buffer() -> None:
-    data = make_dyna(PrioritizedDyna, rollout_batch_size=400, segments=5)
-    assert data.model_capacity(1) == 2000
-    assert data._model_bytes() == 2000 * (4 * (3 + 3 + 1 + 1 + 1) + 1)  # Pendulum: O = 3, A = 1; reward, weight; a flag
+    algorithm, data = make("memr", rollout_batch_size=400, segments=5)
+    data.check_algorithm(algorithm)
+    assert data.buffer_specs["model"].text == "2,000 transitions"
+    assert data._buffer_bytes() == 2000 * (
+        4 * (3 + 3 + 1 + 1 + 1) + 1
+    )  # Pendulum: O = 3, A = 1; reward, weight; a flag

@@ -168,9 +168,8 @@ def test_algorithm_and_data_have_to_fit() -> None:
     with pytest.raises(UserError, match="--data=Sequences: expected lit_mbrl.data.OffPolicy for SAC"):
         make_sequences().check_algorithm(SAC())
     with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.Sequences for Remembers"):
-        Remembers().check_data(make_data())
+        make_data().check_algorithm(Remembers())
     make_sequences().check_algorithm(Remembers())
-    Remembers().check_data(make_sequences())
 
 
 def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,24 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.algorithms import SAC, SACSVG, TD3, Algorithm
+from lit_mbrl.algorithms import SAC, SACSVG, TD3, Algorithm, MaxEntDreamer, PlaNet
 from lit_mbrl.app.cli import main
 from lit_mbrl.training import compiled
 from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.update import Update
 from tests.algorithms.frames import ALGORITHMS
+from tests.algorithms.latents import SMALL
+from tests.algorithms.test_catching_up import PLANNER, make_run
 from tests.command_line import SAC as FIT
 from tests.command_line import load, rows, same
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 from tests.training.test_nonfinite import BAD_ROUND
 
 ROUNDS = 16  # of a run of 40 frames whose warm-up takes 24
+LATENT: dict[str, Callable[[], Algorithm]] = {
+    "maxent": lambda: MaxEntDreamer(horizon=3, **SMALL),
+    "planet": lambda: PlaNet(planner=PLANNER, **SMALL),
+}
 
 
 @pytest.fixture
@@ -59,6 +68,71 @@ def test_weights_optimisers_and_random_numbers_are_the_eager_ones(name: str) -> 
     eager, graph = run(ALGORITHMS[name], False), run(ALGORITHMS[name], True)
     assert torch.equal(eager["random"], graph["random"])
     assert_same(eager, graph, 2e-4)
+
+
+def run_latent(name: str, compile: bool) -> tuple[Algorithm, dict[str, Tensor]]:
+    """A few rounds of sequences of vectors."""
+    torch.manual_seed(0)
+    algorithm, data = LATENT[name](), make_run()
+    algorithm._compile = compile
+    fit(algorithm, data)
+    return algorithm, everything(algorithm, data)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("name", LATENT)
+def test_rounds_whose_losses_share_states_are_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[list[str]] = []
+    original = compiled.CompiledRound._compile
+    monkeypatch.setattr(
+        compiled.CompiledRound,
+        "_compile",
+        lambda self, group, batch: graphs.append([u.name for _, u in group.updates]) or original(self, group, batch),
+    )
+    (_, eager), (algorithm, graph) = run_latent(name, False), run_latent(name, True)
+    assert algorithm._compile and graphs == [[update.name for update in algorithm.update_list]]
+    assert torch.equal(eager["random"], graph["random"])
+    assert_same(eager, graph, 2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LATENT)
+def test_inductor_compiles_latent_algorithms(name: str) -> None:
+    (_, eager), (algorithm, graph) = run_latent(name, False), run_latent(name, True)
+    assert algorithm._compile
+    assert_same(eager, graph, 2e-3)
+
+
+class Greedy(SAC):
+    """An update that takes what comes after it."""
+
+    def updates(self) -> Iterator[Update]:
+        return reversed(list(super().updates()))
+
+
+class Late(SAC):
+    """An update that takes what is given in some of its rounds only."""
+
+    def updates(self) -> Iterator[Update]:
+        for update in super().updates():
+            yield replace(update, every=2) if update.name == "actor" else update
+
+
+@pytest.mark.parametrize("algorithm", [Greedy, Late])
+def test_what_an_update_takes_has_to_be_given_before_it(algorithm: type[SAC]) -> None:
+    with pytest.raises(ValueError, match="'alpha' takes 'log_prob', which no update before it gives"):
+        algorithm(hidden_sizes=[8]).setup_networks(3, 2)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_what_is_given_stays_in_its_graph() -> None:
+    class Apart(SAC):
+        def updates(self) -> Iterator[Update]:
+            critic, actor, alpha = super().updates()
+            yield from (critic, replace(actor, repeat=2), alpha)
+
+    with pytest.warns(UserWarning, match="eagerly, since 'alpha' takes 'log_prob' from an update in another graph"):
+        run(lambda: Apart(hidden_sizes=[8]), True)
 
 
 @pytest.mark.slow
@@ -175,16 +249,17 @@ def test_the_end_of_the_warm_up_is_a_phase_with_graphs_of_its_own() -> None:
 class Clockwork(SAC):
     """A loss that reads a clock."""
 
-    def actor_loss(self, batch: TensorDictBase) -> Tensor:
-        return super().actor_loss(batch) * (1.0 + self.env_steps)
+    def actor_loss(self, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+        loss, log_prob = super().actor_loss(batch)
+        return loss * (1.0 + self.env_steps), log_prob
 
 
 class Peeping(SAC):
     """A loss that branches on a value."""
 
-    def actor_loss(self, batch: TensorDictBase) -> Tensor:
-        loss = super().actor_loss(batch)
-        return loss if loss.item() > 0 else 2.0 * loss
+    def actor_loss(self, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+        loss, log_prob = super().actor_loss(batch)
+        return loss if loss.item() > 0 else 2.0 * loss, log_prob
 
 
 @pytest.mark.parametrize(

@@ -11,22 +11,23 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import MBPO, MEMR
-from lit_mbrl.data import Dyna, PrioritizedDyna
 from lit_mbrl.models import Ensemble, Recurrent
 from lit_mbrl.training import compiled
 from lit_mbrl.training.compiled import CannotCompile
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from tests.data.test_dyna import state_of
-from tests.dyna import make_dyna
+from tests.dyna import EVENTS, make_dyna
 from tests.runs import SaveAndStop, Stop, fit
 from tests.training.test_compiled import assert_same
 
-SMALL: dict[str, Any] = {"hidden_sizes": [8], "model_max_epochs": 2, "model_batch_size": 8}
+SMALL: dict[str, Any] = EVENTS | {"hidden_sizes": [8], "model_max_epochs": 2, "model_batch_size": 8}
 ENSEMBLE = Ensemble(num_members=3, num_elites=2, hidden_sizes=[8])
 MAKE = {
     "mbpo": lambda compile: MBPO(world_model=ENSEMBLE, compile=compile, **SMALL),
     "mbpo_recurrent": lambda compile: MBPO(world_model=Recurrent(8, 1, 1, 1), compile=compile, **SMALL),
-    "memr": lambda compile: MEMR(world_model=ENSEMBLE, compile=compile, behaviour_batch_size=8, **SMALL),
+    "memr": lambda compile: MEMR(
+        world_model=ENSEMBLE, compile=compile, behaviour_batch_size=8, rollout_freq=2, segments=3, **SMALL
+    ),
 }
 
 
@@ -39,7 +40,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(name: str, compile: bool) -> tuple[MBPO, Any]:
     torch.manual_seed(0)
     algorithm = MAKE[name](compile)
-    return algorithm, make_dyna(PrioritizedDyna if name == "memr" else Dyna)
+    return algorithm, make_dyna()
 
 
 def run(name: str, compile: bool) -> tuple[MBPO, dict[str, Tensor]]:

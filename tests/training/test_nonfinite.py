@@ -40,11 +40,11 @@ def spoil(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Makes SAC's actor loss, or only its gradient, not finite in one round."""
     original = SAC.actor_loss
 
-    def actor_loss(self: SAC, batch: TensorDictBase) -> Tensor:
-        loss = original(self, batch)
-        if self.grad_steps != BAD_ROUND:
-            return loss
-        return InfiniteGradient.apply(loss) if kind == "gradient" else loss + float(kind)
+    def actor_loss(self: SAC, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
+        loss, log_prob = original(self, batch)
+        if self.grad_steps == BAD_ROUND:
+            loss = InfiniteGradient.apply(loss) if kind == "gradient" else loss + float(kind)
+        return loss, log_prob
 
     monkeypatch.setattr(SAC, "actor_loss", actor_loss)
 

@@ -42,7 +42,7 @@ def split_starts(ends: np.ndarray, length: int, ratio: float, most: int) -> tupl
     pieces = np.maximum(lengths // size, 1)
     if pieces.sum() < 2:
         raise UserError(
-            "data.rollout_schedule",
+            "model.rollout_schedule",
             length,
             "rollouts for which the replay has a sequence to learn from and another one to hold out; it has "
             f"{len(ends)} transitions (raise data.learning_starts or shorten the rollouts)",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.app.cli import main
-from lit_mbrl.data import Dyna, Replay
+from lit_mbrl.data import OffPolicy, Replay
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files, require_disk
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import predicted_bytes
@@ -98,14 +98,14 @@ def test_a_model_buffer_is_part_of_every_checkpoint(tmp_path: Path, monkeypatch:
     """What an MBPO run leaves behind is within its estimate, and most of it is imagined."""
     monkeypatch.chdir(tmp_path)
     estimates: list[dict[str, int]] = []
-    original = Dyna.disk_bytes
+    original = OffPolicy.disk_bytes
 
-    def disk_bytes(self: Dyna, every_epochs: int | None, world_size: int) -> dict[str, int]:
+    def disk_bytes(self: OffPolicy, every_epochs: int | None, world_size: int) -> dict[str, int]:
         estimates.append(original(self, every_epochs, world_size))
         return estimates[-1]
 
-    monkeypatch.setattr(Dyna, "disk_bytes", disk_bytes)
-    command = ["fit", "--config", "conf/mbpo.yaml", *TINY, "--data.rollout_batch_size=2000", NO_WANDB]
+    monkeypatch.setattr(OffPolicy, "disk_bytes", disk_bytes)
+    command = ["fit", "--config", "conf/mbpo.yaml", *TINY, "--model.rollout_batch_size=2000", NO_WANDB]
     assert main([*command, "--data.total_frames=40", "--trainer.default_root_dir=run"]) == 0
     (estimate,) = estimates
     size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size

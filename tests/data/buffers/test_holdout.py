@@ -99,7 +99,7 @@ def test_two_sequences_are_enough_and_one_is_not() -> None:
     for steps, ends in ((4, {}), (5, {2: "terminated"}), (9, {})):
         replay = Replay(50)
         replay.extend(numbered(steps, 1, ends))
-        with pytest.raises(UserError, match="--data.rollout_schedule=3: .* hold out"):
+        with pytest.raises(UserError, match="--model.rollout_schedule=3: .* hold out"):
             replay.split_sequences(3, 0.2, 5_000)
     with pytest.raises(UserError):
         Replay(50).split_sequences(3, 0.2, 5_000)
