@@ -16,10 +16,7 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/metrics.md",
-    "docs/checkpoints.md",
-    "docs/performance.md",
-    "docs/sweeps.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 ]
 
 
