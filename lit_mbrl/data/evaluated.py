@@ -66,8 +66,12 @@ class Evaluated:
 
     @property
     def evaluation_seed(self) -> int:
-        """Seed of the first evaluation episode at this environment step; the next episodes count on from it."""
-        return (torch.initial_seed() % 2**31 + 1_000_003 * (1 + self.env_steps)) % 2**31
+        """Seed of the first evaluation episode at this environment step; the next episodes count on from it.
+
+        The run's seed and the step are hashed: runs with the seeds 10 and 11 shall not be evaluated on nine of the
+        same ten episodes, which would make their returns look more alike than they are.
+        """
+        return int(np.random.SeedSequence((torch.initial_seed(), self.env_steps)).generate_state(1)[0]) % 2**31
 
     def play(self, env: VectorEnv) -> TensorDictBase:
         """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""

@@ -52,6 +52,16 @@ def test_both_environments_are_evaluated(tmp_path: Path) -> None:
     assert data._eval_envs == {}  # closed
 
 
+def test_runs_of_neighbouring_seeds_are_evaluated_on_other_episodes() -> None:
+    data, seeds = make_data(), []
+    for run_seed in range(10, 30):
+        torch.manual_seed(run_seed)
+        for data.env_steps in (0, 500, 1000):
+            seeds += [data.evaluation_seed + episode for episode in range(data.eval_episodes)]
+            assert data.evaluation_seed == data.evaluation_seed  # a resumed run finds the same
+    assert len(set(seeds)) == len(seeds) == 20 * 3 * data.eval_episodes
+
+
 def test_there_is_one_evaluation_without_the_option() -> None:
     data = OffPolicy(EnvConfig(TOY, {"longest": 2}), **SHORT)
     trainer = fit(SAC(hidden_sizes=[8, 8]), data)
