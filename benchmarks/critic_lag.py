@@ -27,6 +27,7 @@ class Options:
     tau: float = 0.005
     gamma: float = 0.99
     horizon: int = 0
+    critic_horizon: int = 0
     normalize: bool = True
     target_entropy: float = -1.0
     fixed_alpha: bool = False
@@ -135,14 +136,42 @@ class Agents:
         if not o.fixed_alpha:
             loss = self.log_alpha.exp() * (-log_prob.detach() - o.target_entropy)
             self.descend(2, [self.log_alpha], loss)
-        with torch.no_grad():
-            action, log_prob = self.sample(following, self.normal(self.seeds, o.batch, 1))
-            value = self.q(self.targets, following, action).amin(-1, keepdim=True) - alpha * log_prob
-            target = o.reward_scale * batch["reward"].unsqueeze(-1) + o.gamma * value  # Pendulum never terminates
-        error = self.q(self.critics, x, batch["action"].unsqueeze(-1)) - target
-        self.descend(1, self.critic_weights, error.square().sum(-1, keepdim=True))
+        inputs, targets = self.critic_targets(batch, x, following, alpha)
+        error = sum(
+            (self.q(self.critics, *pair) - target).square().sum(-1, keepdim=True)
+            for pair, target in zip(inputs, targets, strict=True)
+        )
+        self.descend(1, self.critic_weights, error / len(targets))
         online = [w.detach() for w in self.critic_weights]
         torch._foreach_lerp_([w for target in self.targets for w in target], online, o.tau)
+
+    @torch.no_grad()
+    def critic_targets(
+        self, batch: dict[str, Tensor], x: Tensor, following: Tensor, alpha: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+        """Where the critics are trained, and to which values: SAC's, or MVE's TD-k trick with the true dynamics.
+
+        MVE (arXiv 1803.00101) follows the policy from the next state for `critic_horizon` steps; the target of each
+        state-action pair on the way is the discounted rewards from there on and the target networks' value of the last.
+        """
+        o = self.options
+        inputs, rewards = [(x, batch["action"].unsqueeze(-1))], [o.reward_scale * batch["reward"].unsqueeze(-1)]
+        angle, speed = batch["next_angle"], batch["next_speed"]
+        action, log_prob = self.sample(following, self.normal(self.seeds, o.batch, 1))
+        bonuses = [-alpha * log_prob]
+        for _ in range(o.critic_horizon):
+            inputs.append((following, action))
+            angle, speed, reward = pendulum(angle, speed, action[..., 0])
+            rewards.append(o.reward_scale * reward.unsqueeze(-1))
+            following = self.normalize(observe(angle, speed))
+            action, log_prob = self.sample(following, self.normal(self.seeds, o.batch, 1))
+            bonuses.append(-alpha * log_prob)
+        value = self.q(self.targets, following, action).amin(-1, keepdim=True)
+        targets = []
+        for reward, bonus in zip(reversed(rewards), reversed(bonuses), strict=True):  # Pendulum never terminates
+            value = reward + o.gamma * (value + bonus)
+            targets.append(value)
+        return inputs, targets[::-1]
 
     def update_actor(self, x: Tensor, angle: Tensor, speed: Tensor, alpha: Tensor) -> Tensor:
         """Minus the H-step soft value, eq. 9, with the true dynamics; the log-probabilities at replayed states."""
@@ -269,6 +298,11 @@ VARIANTS = {
     "tau 0.02, gamma 0.98": {"tau": 0.02, "gamma": 0.98},
     "H = 2, tau 0.005": {"horizon": 2},
     "H = 2, tau 0.02": {"horizon": 2, "tau": 0.02},
+    "MVE(2), tau 0.005": {"critic_horizon": 2},
+    "MVE(2), tau 0.01": {"critic_horizon": 2, "tau": 0.01},
+    "MVE(2), tau 0.02": {"critic_horizon": 2, "tau": 0.02},
+    "MVE(2) and H = 2, tau 0.005": {"horizon": 2, "critic_horizon": 2},
+    "MVE(2) and H = 2, tau 0.02": {"horizon": 2, "critic_horizon": 2, "tau": 0.02},
 }
 
 

@@ -45,3 +45,33 @@ def test_an_update_moves_each_seed_by_its_own_batch_alone() -> None:
     pairs = list(zip(first.critic_weights + first.actor, second.critic_weights + second.actor, strict=True))
     assert all(torch.equal(mine[0], other[0]) for mine, other in pairs)
     assert not all(torch.equal(mine[1], other[1]) for mine, other in pairs)
+
+
+def test_value_expansion_sums_the_rewards_along_the_imagined_path() -> None:
+    own, alpha = agents(critic_horizon=2, normalize=False), torch.full((2, 1, 1), 0.3)
+    batch = {name: torch.rand(2, 8) for name in ("angle", "speed", "action", "reward", "next_angle", "next_speed")}
+    x, following = observe(batch["angle"], batch["speed"]), observe(batch["next_angle"], batch["next_speed"])
+    state = own.generator.get_state()
+    inputs, targets = own.critic_targets(batch, x, following, alpha)
+    own.generator.set_state(state)
+    path, angle, speed = [], batch["next_angle"], batch["next_speed"]
+    for _ in range(3):
+        observation = observe(angle, speed)
+        action, log_prob = own.sample(observation, own.normal(2, 8, 1))
+        angle, speed, reward = pendulum(angle, speed, action[..., 0])
+        path.append((observation, action, reward.unsqueeze(-1), -alpha * log_prob))
+    (x0, u0, r0, b0), (x1, u1, r1, b1), (x2, u2, _, b2) = path
+    last = own.q(own.targets, x2, u2).amin(-1, keepdim=True)
+    g = 0.99
+    expected = [
+        batch["reward"].unsqueeze(-1) + g * b0 + g * r0 + g**2 * b1 + g**2 * r1 + g**3 * (b2 + last),
+        r0 + g * b1 + g * r1 + g**2 * (b2 + last),
+        r1 + g * (b2 + last),
+    ]
+    for found, wanted in zip(targets, expected, strict=True):
+        torch.testing.assert_close(found, wanted.detach())
+    for (observation, action), wanted in zip(
+        inputs, ((x, batch["action"].unsqueeze(-1)), (x0, u0), (x1, u1)), strict=True
+    ):
+        assert torch.equal(observation, wanted[0])
+        assert torch.equal(action, wanted[1])
