@@ -37,7 +37,8 @@ from scipy.stats import bootstrap
 import callbacks.progress
 from callbacks import Checkpoint, GracefulStop, Progress, SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
-from lit_mbrl.app.loggers import CsvLogger, WandbLogger
+from lit_mbrl.app.csv_logger import CsvLogger
+from lit_mbrl.app.loggers import WandbLogger
 from lit_mbrl.app.output import quiet
 from lit_mbrl.app.watchdog import Watchdog
 from lit_mbrl.data import OffPolicy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import RunFailed, require
 from lit_mbrl.utils.files import flush
+
+_TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
 
 
 class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
@@ -27,7 +30,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         every_epochs: epochs between checkpoints; the end of a run and an improvement are always saved.
         monitor: metric of the evaluation that decides which checkpoint is the best.
         mode: whether a good value is a high (`"max"`) or a low one (`"min"`).
-        folder: where to, relative to `trainer.default_root_dir`.
+        folder: a name inside the run folder.
     """
 
     def __init__(
@@ -35,6 +38,9 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
     ) -> None:
         require(every_epochs > 0, "checkpoint.every_epochs", every_epochs, "an integer > 0")
         require(mode in ("max", "min"), "checkpoint.mode", mode, "max or min")
+        plain = Path(folder).name == folder != "" and folder.isprintable() and len(folder.encode()) < 200
+        expected = "a name of its own inside the run folder, as checkpoints"
+        require(plain and folder not in ("..", *_TAKEN), "checkpoint.folder", folder, expected)
         self.every_epochs, self.monitor, self.mode, self.folder = every_epochs, monitor, mode, folder
         self.best: float | None = None
         self._saved: tuple[int, int] | None = None
@@ -60,6 +66,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds what tells this checkpoint from another algorithm's."""
         data = trainer.datamodule
+        checkpoint["format"], checkpoint["saved_at"] = 1, time.time()
         checkpoint["lit_mbrl"] = {
             "algorithm": type(pl_module).__name__,
             "environment": data.spec.name,
@@ -87,10 +94,15 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         """
         if trainer.fast_dev_run:
             return
-        folder = Path(trainer.default_root_dir) / self.folder
+        run_folder = Path(trainer.default_root_dir)
+        folder = run_folder / self.folder
         temporary = folder / "last.ckpt.tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        if not run_folder.is_dir():
+            raise RunFailed(f"the run folder {run_folder} has been removed or moved while the run went on")
         try:
+            folder.mkdir(exist_ok=True)
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)  # were it a link, another file would be written
             trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
                 flush(temporary)

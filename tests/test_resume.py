@@ -61,7 +61,11 @@ def test_last_is_the_run_that_saved_last(work: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "command"),
     [
-        (["fit", "--config", "a b.yaml"], "python -m lit_mbrl fit --config 'a b.yaml' --ckpt_path last"),
+        (
+            ["fit", "--config", "a b.yaml"],
+            "python -m lit_mbrl fit --config 'a b.yaml' --ckpt_path run/checkpoints/last.ckpt",
+        ),
+        (["fit", "--init_from=old"], "python -m lit_mbrl fit --ckpt_path run/checkpoints/last.ckpt"),
         (["fit", "--x=1", "--ckpt_path", "old"], "python -m lit_mbrl fit --x=1 --ckpt_path run/checkpoints/last.ckpt"),
         (["fit", "--ckpt_path=old"], "python -m lit_mbrl fit --ckpt_path run/checkpoints/last.ckpt"),
     ],

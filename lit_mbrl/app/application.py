@@ -24,32 +24,32 @@ from omegaconf.errors import OmegaConfBaseException
 from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF
-from lit_mbrl.app.arguments import CHECKPOINT_WORDS, resume_command, with_config_of_checkpoint
-from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
+from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
+from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
+from lit_mbrl.app.components import (
+    class_of,
+    reject_nulls,
+    reject_unknown_fields,
+    require_components,
+    require_finite,
+    require_sections,
+)
+from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.guard import guarded, trainer_errors
-from lit_mbrl.app.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+from lit_mbrl.app.init_from import initial_weights
+from lit_mbrl.app.location import Location, locate, require_checkpoint
+from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
-from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match
+from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match, require_monitor
 from lit_mbrl.app.resume import changes
-from lit_mbrl.app.run_folder import (
-    SavedRun,
-    existing_parent,
-    find_checkpoint,
-    folder_of,
-    locked,
-    make_folder,
-    new_folder,
-    read_checkpoint,
-    read_last_good,
-    require_replay,
-    run_family,
-)
+from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
+from lit_mbrl.app.trust import only_installed
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
-from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, require
+from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable, require
 
 
 def run(argv: Sequence[str]) -> int:
@@ -72,27 +72,27 @@ class Application(LightningCLI):
     def __init__(self, argv: Sequence[str], until_the_end: ExitStack | None = None) -> None:
         self.argv = list(argv)
         self.until_the_end = until_the_end or ExitStack()
-        arguments = with_config_of_checkpoint(self.argv)
+        arguments, saved_by = with_config_of_checkpoint(self.argv)
+        self.location: Location
         self.run_folder = Path()
         self.saved_run: SavedRun | None = None
         self.changed: list[str] = []
-        self.damage: str | None = None
         self.graceful_stop = GracefulStop()
-        jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-        # omegaconf+: interpolations are resolved after the command line has been applied.
+        # omegaconf+: interpolations are resolved after the command line has been applied, by `Parser`.
         parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
         command = parser | {"default_config_files": [str(CONF / "base.yaml")]}
-        super().__init__(
-            Algorithm,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_class=Parser,
-            parser_kwargs=parser | {name: dict(command) for name in self.subcommands()},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=arguments,
-        )
+        with only_installed(saved_by):
+            super().__init__(
+                Algorithm,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_class=Parser,
+                parser_kwargs=parser | {name: dict(command) for name in self.subcommands()},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=arguments,
+            )
 
     # ------------------------------------------------------------------ parsing
     @staticmethod
@@ -130,6 +130,15 @@ class Application(LightningCLI):
             default="stop",
             help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
         )
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="a checkpoint whose weights a new run starts with"
+        )
+        parser.add_argument(
+            "--init_parts",
+            type=list[str] | None,
+            default=None,
+            help="which of its weights, as [actor,critic]; null: those of every part that the algorithm has",
+        )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Progress, "progress")
 
@@ -138,11 +147,11 @@ class Application(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except (ParseError, OmegaConfBaseException) as error:
-            command = self._subcommand_parsers.get(self.argv[0] if self.argv else "")
+            command = self._subcommand_parsers.get(args[0] if args else "")
             raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
         config = self.config[self.config.subcommand]
-        if not isinstance(config.trainer, jsonargparse.Namespace):
-            raise UserError("trainer", config.trainer, "a mapping, or its entries as --trainer.<name>=<value>")
+        require_sections(config)
+        require_components(config.model, config.data)
         for key in ("model", "data"):
             reject_unknown_fields(key, config[key])
             reject_nulls(key, class_of(config[key]), config[key].init_args)
@@ -152,6 +161,7 @@ class Application(LightningCLI):
                 reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
         reject_nulls("checkpoint", Checkpoint, config.checkpoint)
         reject_nulls("progress", Progress, config.progress)
+        require_finite(config)
         every = config.trainer.log_every_n_steps
         require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
 
@@ -171,31 +181,19 @@ class Application(LightningCLI):
         config = self.config[self.subcommand]
         threads = config.num_threads
         require(threads is None or threads > 0, "num_threads", threads, "an integer > 0 or null")
+        most = max(64, 4 * (os.cpu_count() or 1))  # of very many the interpreter dies
+        require(threads is None or threads <= most, "num_threads", threads, f"at most {most} on this machine")
         if threads is not None:
             torch.set_num_threads(threads)
-        family = run_family(
-            [str(path) for path in config.config or ()],
-            config.model.class_path.rpartition(".")[2],
-            config.data.init_args.env.name,
-            config.seed_everything,
-        )
-        root_dir = config.trainer.default_root_dir
         training = self.subcommand == "fit"
-        require(training or config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
-        if config.ckpt_path in CHECKPOINT_WORDS:
-            found = find_checkpoint(config.ckpt_path, family, root_dir)
-            self.saved_run, problem = read_last_good(found, with_replay=training)
+        if not training:
+            require_checkpoint(config)
+        self.location = locate(config, self.argv, training)
+        self.run_folder, self.saved_run = self.location.run_folder, self.location.saved
+        if self.saved_run is not None:
             config.ckpt_path = str(self.saved_run.path)
-            if problem is not None:
-                self.damage = f"{shorten(found)}: expected {problem}; going on from {shorten(self.saved_run.path)}"
-        elif config.ckpt_path is not None:
-            self.saved_run = read_checkpoint(Path(config.ckpt_path))
             if training:
-                require_replay(self.saved_run)
-        if self.saved_run is not None and training:
-            self.changed = self._changes(self.saved_run)
-        resumed = folder_of(self.saved_run.path) if self.saved_run else None
-        self.run_folder = Path(root_dir) if root_dir else resumed or new_folder(family)
+                self.changed = self._changes(self.saved_run)
 
     def _changes(self, saved: SavedRun) -> list[str]:
         """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
@@ -256,8 +254,9 @@ class Application(LightningCLI):
 
     def _save_config(self) -> SaveConfig:
         config = self.config[self.subcommand].clone()
-        config.ckpt_path = None  # so that `--config .../config.yaml` starts the run anew
-        return SaveConfig(self._parser(self.subcommand), config, overwrite=True)
+        # So that `--config .../config.yaml` starts the run anew, elsewhere.
+        config.ckpt_path = config.trainer.default_root_dir = None
+        return SaveConfig(self._parser(self.subcommand), config)
 
     def after_instantiate_classes(self) -> None:
         """The checks that need the objects; then, for `fit`, creates the run folder."""
@@ -279,27 +278,63 @@ class Application(LightningCLI):
                 self._get(self.config, "trainer").callbacks,
                 f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
             )
+            require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
+        started_from = self._add_initial_weights(twin)
         if self.saved_run is not None:
             require_match(self.saved_run, twin)
             if self.subcommand == "fit":
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             self._check_disk(twin)
-        if self.damage is not None:
-            print(f"warning: {self.damage}", file=sys.stderr)
+        if self.location.damage is not None:
+            print(f"warning: {printable(self.location.damage)}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
-            make_folder(self.run_folder)
-            if self.trainer.is_global_zero:  # the other processes of a run share its folder
-                self.until_the_end.enter_context(locked(self.run_folder))
+            self._take_folder()
         parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
         say(
             f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
             f"action {spec.action_dim}, {parameters:,} parameters, seed {self._get(self.config, 'seed_everything')}, "
             f"{self.trainer.strategy.root_device}{f' and {devices - 1} more' if devices > 1 else ''}"
         )
+        if started_from:
+            say(f"starts from {started_from}")
+
+    def _add_initial_weights(self, twin: Algorithm) -> str | None:
+        """Lets a new run start from `init_from`, and says what it takes from there."""
+        path, parts = (self._get(self.config, name) for name in ("init_from", "init_parts"))
+        asked = bool(option_values(self.argv, "--init_from", "--init_parts"))
+        resumed = "one of --ckpt_path, which goes on with a run, and --init_from, which begins one"
+        require(not (asked and self.saved_run), "init_from", path, resumed)
+        require(path is not None or parts is None, "init_parts", parts, "--init_from=<checkpoint> beside it")
+        if path is None or self.subcommand != "fit" or self.saved_run is not None:
+            return None
+        callback, line = initial_weights(Path(path), parts, twin)
+        self.trainer.callbacks.append(callback)
+        return line
+
+    @property
+    def _checkpoints(self) -> str:
+        """Name of the folder for checkpoints."""
+        return self._get(self.config, "checkpoint").folder
+
+    def _take_folder(self) -> None:
+        """Creates the run folder and keeps other runs out of it."""
+        rank_zero, checkpoints = self.trainer.is_global_zero, self._checkpoints
+        if self.location.is_new and rank_zero and (folder := claim(self.run_folder)) != self.run_folder:
+            # Another run of the same second has it.
+            self.run_folder = folder
+            self.trainer._default_root_dir = str(folder)
+            for logger in self.trainer.loggers:
+                if hasattr(logger, "use_folder"):
+                    logger.use_folder(folder)
+        make_folder(self.run_folder, checkpoints)
+        if rank_zero:  # the other processes of a run share its folder
+            self.until_the_end.enter_context(locked(self.run_folder))
+            if not self.location.goes_on:
+                require_no_run(self.run_folder, checkpoints)  # which another run may have filled in the meantime
 
     def _check_disk(self, twin: Algorithm) -> None:
         """Raises `UserError` if what the run is going to write does not fit where its folder is."""
@@ -330,14 +365,17 @@ class Application(LightningCLI):
         except Interrupted:
             exit_code = 0  # the checkpoint is written
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and not str(error.filename or "").startswith(str(self.run_folder)):
                 raise
             raise RunFailed(
                 f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
             ) from error
         except RunFailed as error:
             raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            if saved is not None and raised_while_loading(error) and not isinstance(error, UserError):
+                raise wrong_entries(saved.path, error) from error
             if several is None or (what := several.explain(error)) is None:
                 raise
             raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
@@ -350,16 +388,25 @@ class Application(LightningCLI):
                 urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
         for url in filter(None, urls):
             say(f"W&B: {url}")
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, SaveConfig) and not (self.run_folder / "config.yaml").is_file():
+                callback.write(self.run_folder)  # somebody has removed it
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
-            say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
+            resume = resume_command(self.argv, self.run_folder, self._checkpoints)
+            say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
+            if saved is not None and saved.env_steps == datamodule.env_steps:
+                limit = f"trainer.max_epochs={self._get(self.config, 'trainer').max_epochs}"
+                if saved.env_steps >= datamodule.total_frames:
+                    limit = f"data.total_frames={datamodule.total_frames}"
+                done = f"Finished: {saved.env_steps:,} env steps before this command, which had nothing to do ({limit})"
             env = datamodule.env  # games open no window, and neither does what an agent sees as pictures
             window = not (is_game(env.name) or env.pixels)
-            say(summary(done, self.trainer.callback_metrics, self.run_folder, window))
+            say(summary(done, self.trainer.callback_metrics, self.run_folder, window, self._checkpoints))
 
     def _last_checkpoint(self) -> str:
-        path = self.run_folder / "checkpoints" / "last.ckpt"
+        path = self.run_folder / self._checkpoints / "last.ckpt"
         if not path.is_file():
             return "there is no checkpoint yet"
         saved = read_checkpoint(path)
@@ -381,6 +428,10 @@ class Application(LightningCLI):
         try:
             with trainer_errors():
                 self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            if raised_while_loading(error) and not isinstance(error, (UserError, RunFailed)):
+                raise wrong_entries(saved.path, error) from error
+            raise
         finally:
             datamodule.teardown("validate")
         return saved

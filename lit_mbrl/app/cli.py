@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["list"]:
-        print(algorithm_table())
-        return 0
     try:
+        if argv[:1] == ["list"]:
+            print(algorithm_table(), flush=True)
+            return 0
         # Imports take seconds, which `list` has no use for; `plot` has none for torch.
         own = _COMMANDS.get(argv[0]) if argv else None
         run = _load(own or "lit_mbrl.app.application").run

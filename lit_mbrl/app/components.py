@@ -3,20 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import jsonargparse
 
+from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.app.interpolation import option_name
 from lit_mbrl.app.messages import type_names
-from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean
+from lit_mbrl.data.base import Collecting
+from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, require
+
+_SECTIONS = ("model", "data", "trainer", "checkpoint", "progress")
+_ENVIRONMENTS = {("data", "env", "kwargs"), ("data", "env", "eval_kwargs")}
 
 
 def class_of(component: Any) -> Any:
     """The class that a section of the configuration names."""
     module, _, name = component.class_path.rpartition(".")
     return getattr(sys.modules[module], name)
+
+
+def require_sections(config: jsonargparse.Namespace) -> None:
+    """Raises `UserError` about a section that is no mapping: a file may say `checkpoint: null`."""
+    for key in _SECTIONS:
+        value = config[key]
+        entries = isinstance(value, jsonargparse.Namespace)
+        value = "null" if value is None else value
+        require(entries, key, value, f"a mapping, or its entries as --{key}.<name>=<value>")
+
+
+def require_components(model: Any, data: Any) -> None:
+    """Raises `UserError` unless the classes are an algorithm and a data module that can be run."""
+    algorithm, module = class_of(model), class_of(data)
+    whole = algorithm.updates is not Algorithm.updates and algorithm.build is not Algorithm.build
+    require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
+    ours = issubclass(module, Collecting) and module.collect is not Collecting.collect
+    expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
+    require(ours and module.sample is not Collecting.sample, "data", data.class_path, expected)
+
+
+def require_finite(config: jsonargparse.Namespace) -> None:
+    """Raises `UserError` about a number that is NaN or infinite (`.nan`, `1e400`); what environments get is theirs."""
+    for path, value in _numbers(config):
+        option = tuple(key for key in path if key not in ("init_args", "dict_kwargs"))
+        if option[:3] not in _ENVIRONMENTS:
+            require(math.isfinite(value), option_name(path), value, "a finite number")
+
+
+def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, jsonargparse.Namespace | dict):
+        for key, inner in (value if isinstance(value, dict) else vars(value)).items():
+            yield from _numbers(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(inner, path)
 
 
 def reject_unknown_fields(key: str, component: Any) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import Aborted
 from lit_mbrl.app.output import quiet
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import OneLine, RunFailed, UserError
+from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable
 
 
 def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> 
 
 def _fail(line: str, code: int = 2) -> int:
     where = f" on device {distributed.rank()}" if distributed.rank() > 0 else ""
-    print(f"error{where}: {line}", file=sys.stderr, flush=True)
+    print(f"error{where}: {printable(line)}", file=sys.stderr, flush=True)
     return code
 
 

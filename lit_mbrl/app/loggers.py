@@ -1,125 +1,24 @@
-"""Where metrics go: a table in the run folder, always, and Weights & Biases.
+"""Where metrics go besides the run folder's table (`csv_logger.py`): Weights & Biases and TensorBoard.
 
-The x-axis of both is the environment step, which `Algorithm.log_metrics` passes as `step`.
+The x-axis is the environment step, which `Algorithm.log_metrics` passes as `step`.
 """
 
 from __future__ import annotations
 
-import csv
 import netrc
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import lightning.pytorch.loggers
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_mbrl.app.watchdog import Watchdog
 from lit_mbrl.utils.errors import UserError
-
-_ROUNDS = "time/rounds"
-
-
-class CsvLogger(Logger):
-    """`metrics.csv` in the run folder: a row per call, `step` (environment steps) first.
-
-    A row is on its way to the disk as soon as it is logged. A metric that is new widens the table: the file is written
-    anew, with one header for all rows, and empty cells where a row lacks a metric.
-
-    Args:
-        folder: the run folder.
-        resume_at: `(env_steps, rounds)` of the checkpoint that the run goes on from. Rows of later rounds, which the
-            resumed run takes again, are dropped. None: a new run, and a new table.
-    """
-
-    def __init__(self, folder: str | Path, resume_at: tuple[int, int] | None = None) -> None:
-        super().__init__()
-        self.path = Path(folder) / "metrics.csv"
-        self._resume_at = resume_at
-        self._columns: list[str] = []
-        self._file: TextIO | None = None
-        self._writer: Any = None
-
-    @property
-    def name(self) -> str:
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.path.parent)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder has `config.yaml`."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Appends a row."""
-        if not self._columns:
-            self._start()
-        new = [name for name in metrics if name not in self._columns]
-        if new:
-            rows = self._read()
-            self._columns += new
-            self._write(rows)
-        if self._file is None:
-            self._open()
-        self._writer.writerow({"step": step} | {name: float(value) for name, value in metrics.items()})
-        self._file.flush()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Closes the file; a later row would open it again."""
-        self._close()
-
-    def _start(self) -> None:
-        """Begins a new table, or cuts an old one where its run is resumed."""
-        self._columns = ["step"]
-        rows = []
-        if self._resume_at is not None and self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
-                rows = [row for row in reader if self._precedes(row)]
-        self._write(rows)
-
-    def _precedes(self, row: Mapping[str, str | None]) -> bool:
-        env_steps, rounds = self._resume_at or (0, 0)
-        # A killed run may have left half a line.
-        if None in row.values() or not row["step"]:
-            return False
-        return int(row["step"]) <= env_steps and float(row.get(_ROUNDS) or 0) <= rounds
-
-    def _read(self) -> list[dict[str, str]]:
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    def _write(self, rows: Iterable[Mapping[str, str]]) -> None:
-        self._close()
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self.path)
-
-    def _open(self) -> None:
-        self._file = self.path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, self._columns)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = self._writer = None
 
 
 class WandbLogger(lightning.pytorch.loggers.WandbLogger):

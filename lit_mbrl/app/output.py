@@ -13,14 +13,16 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lit_mbrl.utils.errors import printable
+
 _HERE, _FORMAT = Path(__file__).parents[1], warnings.formatwarning
 _LIGHTNING = ("lightning", "lightning.fabric", "lightning.pytorch")
 
 
 @rank_zero_only
 def say(line: str) -> None:
-    """Prints a line, once however many processes there are."""
-    print(line, flush=True)
+    """Prints a line, or several, once however many processes there are."""
+    print(printable(line, keep="\n"), flush=True)
 
 
 def evaluation(metrics: Mapping[str, Tensor]) -> str:
@@ -34,25 +36,28 @@ def shorten(path: Path) -> Path:
     return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
-def summary(done: str, metrics: Mapping[str, Tensor], folder: Path, window: bool) -> str:
+def summary(
+    done: str, metrics: Mapping[str, Tensor], folder: Path, window: bool, checkpoints: str = "checkpoints"
+) -> str:
     """The line at the end of a run: what it has done, its last evaluation, and where things are.
 
     Args:
         window: whether the environment can be watched in one.
+        checkpoints: name of the folder for checkpoints.
     """
     parts = [done] + ([evaluation(metrics)] if "eval/return" in metrics else [])
-    found = [name for name in ("last", "best") if (folder / "checkpoints" / f"{name}.ckpt").exists()]
+    found = [name for name in ("last", "best") if (folder / checkpoints / f"{name}.ckpt").exists()]
     if not found:
         return ", ".join(parts) + "."
-    checkpoints = "{last,best}" if len(found) == 2 else found[0]
-    best = shlex.quote(str(shorten(folder / "checkpoints" / f"{found[-1]}.ckpt")))
+    files = "{last,best}" if len(found) == 2 else found[0]
+    best = shlex.quote(str(shorten(folder / checkpoints / f"{found[-1]}.ckpt")))
     watch = f"video --ckpt_path {best}"
     if window:
         watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
-    return (
-        f"{', '.join(parts)}. Everything is in {shorten(folder)}: metrics.csv, checkpoints/{checkpoints}.ckpt, "
-        f"config.yaml. Watch it: python -m lit_mbrl {watch}"
-    )
+    there = [name for name in ("metrics.csv", f"{checkpoints}/{files}.ckpt", "config.yaml")]
+    there = [name for name in there if "/" in name or (folder / name).is_file()]
+    where = f"Everything is in {shorten(folder)}: {', '.join(there)}"
+    return f"{', '.join(parts)}. {where}. Watch it: python -m lit_mbrl {watch}"
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def _formatted(
 ) -> str:
     """A warning of ours is one line for the user; where in the code it stands is for those of others."""
     if Path(filename).is_relative_to(_HERE) or Path(filename).is_relative_to(_HERE.parent / "callbacks"):
-        return f"warning: {message}\n"
+        return f"warning: {printable(str(message))}\n"
     return _FORMAT(message, category, filename, lineno, line)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app.run_folder import SavedRun, weight_shapes
-from lit_mbrl.utils.errors import require
+from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
+from lit_mbrl.utils.errors import did_you_mean, require
 
 
 def networks(model: Algorithm, spec: Any) -> Algorithm:
@@ -57,3 +57,18 @@ def checkpoint_bytes(twin: Algorithm) -> int:
 
 def _bytes(tensors: list[Any]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
+    """Raises `UserError` about a metric that no evaluation of this run will have.
+
+    Metrics of training (`train/...`) are left to the first evaluation, which knows what has been logged.
+    """
+    known = ["eval/return", "eval/return_std", "eval/episode_length"]
+    if data.env.eval_kwargs is not None:
+        known += ["eval/train_levels_return", "eval/train_levels_return_std"]
+    if len(data.env.tasks) > 1:
+        known += [f"eval/return/{task.rpartition('/')[2]}" for task in data.env.tasks]
+    known += [f"model/mse_{step}" for step in range(1, getattr(model, "model_horizon", 0) + 1)]
+    right = f"a metric of the evaluation: {', '.join(known)}{did_you_mean(monitor, known)}"
+    require(monitor in known or monitor.startswith("train/"), "checkpoint.monitor", monitor, right)

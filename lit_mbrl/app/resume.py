@@ -11,7 +11,8 @@ from typing import Any
 
 from lit_mbrl.utils.errors import UserError
 
-_ELSEWHERE = ("ckpt_path", "config", "trainer.default_root_dir")  # where the run is, not what it does
+# Where the run is and what it has started from, not what it does.
+_ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default_root_dir")
 _MISSING = object()
 
 

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-import yaml
-
-from lit_mbrl.data.buffers.files import File, damaged, files_of
+from lit_mbrl.app.checkpoints import saved_at
 from lit_mbrl.utils.errors import UserError, require
-from lit_mbrl.utils.files import damaged_record
+from lit_mbrl.utils.files import is_file
 
 _SHARED = "LIT_MBRL_RUN_FOLDER"
 _UNNAMED = ("config", "base")
+_LONGEST = 100  # letters of a name that is made of others; file systems take 255 bytes
+_OURS = ("config.yaml", "metrics.csv", "replay")  # what a run writes into its folder besides its checkpoints
+CHECKPOINTS = "checkpoints"
 
 
 def run_family(config_files: Sequence[str], algorithm: str, environment: str, seed: object) -> Path:
     """What the folders of runs that differ only in their time have in common: `runs/sac_svg/Pendulum-v1/seed0`."""
     stems = [stem for stem in (Path(file).stem for file in config_files) if stem not in _UNNAMED]
     name = "+".join(stems) or algorithm.lower()
-    return Path("runs") / name / environment.replace("/", "-").replace(":", "-") / f"seed{seed}"
+    return Path("runs") / _short(name) / _short(environment.replace("/", "-").replace(":", "-")) / f"seed{seed}"
+
+
+def _short(name: str) -> str:
+    """A name for a folder; what does not fit is told apart by a checksum."""
+    name = "".join(letter if letter.isprintable() else "_" for letter in name)
+    name = f"_{name[1:]}" if name in (".", "..") else name
+    if len(name.encode()) <= _LONGEST:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST - 9].decode(errors='ignore')}-{mark}"
 
 
 def new_folder(family: Path) -> Path:
@@ -43,72 +53,123 @@ def new_folder(family: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     if trial := os.environ.get("WANDB_RUN_ID"):  # other agents of the sweep may begin a trial in the same second
         stamp += f"-{trial}"
-    folder = family.with_name(f"{family.name}-{stamp}")
-    count = 2
-    while folder.exists():
-        folder = family.with_name(f"{family.name}-{stamp}-{count}")
-        count += 1
+    folder = next(name for name in _names(family.with_name(f"{family.name}-{stamp}")) if not name.exists())
     os.environ[_SHARED] = str(folder)
     return folder
 
 
-def find_checkpoint(word: str, family: Path, root_dir: str | None) -> Path:
+def claim(folder: Path) -> Path:
+    """Creates a folder that `new_folder` has named, or the next one if another run was faster.
+
+    Raises:
+        UserError: if it cannot be created.
+    """
+    for name in _names(folder):
+        try:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.mkdir()
+        except FileExistsError:
+            if not name.exists():
+                raise _unusable(folder, OSError(errno.EEXIST, "a link in its place leads nowhere")) from None
+            continue
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        os.environ[_SHARED] = str(name)
+        return name
+    raise AssertionError("there is always another name")
+
+
+def _names(folder: Path) -> Iterator[Path]:
+    yield folder
+    count = 2
+    while True:
+        yield folder.with_name(f"{folder.name}-{count}")
+        count += 1
+
+
+def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: str = CHECKPOINTS) -> Path:
     """What `--ckpt_path=last` (or `best`) means: of the same config, environment and seed, the run that saved last.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or if two are copies of each other.
     """
-    folders = [Path(root_dir)] if root_dir else list(family.parent.glob(f"{family.name}-*"))
-    found = [path for folder in folders if (path := folder / "checkpoints" / f"{word}.ckpt").is_file()]
+    folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*"))
+    found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
     where = root_dir or f"{family}-*"
-    require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no checkpoints/{word}.ckpt")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no {checkpoints}/{word}.ckpt")
+    if len(found) == 1:
+        return found[0]
+    ages = {path: saved_at(path) for path in found}
+    newest = [path for path in found if ages[path] == max(ages.values())]
+    both = " and ".join(map(str, newest[:2]))
+    require(len(newest) == 1, "ckpt_path", word, f"a path, since these are copies of one checkpoint: {both}")
+    return newest[0]
 
 
-def read_last_good(path: Path, with_replay: bool) -> tuple[SavedRun, str | None]:
-    """The checkpoint or, if it is damaged, the newest whole one beside it, and then what is wrong with the first.
-
-    Args:
-        path: a checkpoint of a run folder.
-        with_replay: whether its replay has to be whole, too.
-
-    Raises:
-        UserError: about the first one, if none is whole.
-    """
-    others = sorted(set(path.parent.glob("*.ckpt")) - {path}, key=lambda file: file.stat().st_mtime, reverse=True)
-    problem: UserError | None = None
-    for candidate in (path, *others):
-        try:
-            saved = read_checkpoint(candidate)
-            if with_replay:
-                require_replay(saved)
-        except UserError as error:
-            problem = problem or error
-        else:
-            return saved, None if problem is None else problem.expected
-    assert problem is not None  # the first candidate was not whole
-    raise problem
-
-
-def folder_of(checkpoint: Path) -> Path | None:
+def folder_of(checkpoint: Path, checkpoints: str = CHECKPOINTS) -> Path | None:
     """The run folder of a checkpoint; None if it lies elsewhere."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    # Names alone do not say where `last.ckpt` or `../last.ckpt` are.
+    lying = checkpoint if len(checkpoint.parts) > 2 and ".." not in checkpoint.parts else checkpoint.absolute()
+    lying = Path(os.path.normpath(lying))
+    return lying.parent.parent if lying.parent.name == checkpoints else None
 
 
-def make_folder(folder: Path) -> None:
-    """Creates the run folder.
+def folder_of_config(config: Path) -> Path | None:
+    """The run folder that a configuration was saved in; None if it lies elsewhere."""
+    folder = config.parent
+    saved = config.name == "config.yaml" and ((folder / ".lock").exists() or (folder / CHECKPOINTS).is_dir())
+    return folder if saved else None
+
+
+def require_no_run(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
+    """Raises `UserError` if a new run would overwrite something in a folder.
+
+    A run that has ended before its first checkpoint can begin anew.
+    """
+    try:
+        others = any((folder / checkpoints).glob("*.ckpt"))
+        foreign = [name for name in (*_OURS, checkpoints) if _has_something(folder / name)]
+        ours = (folder / ".lock").exists()
+    except OSError:
+        return  # what is wrong with the folder is told where it is made
+    option = "trainer.default_root_dir"
+    require(not others, option, folder, "a new folder, or --ckpt_path=last to go on with the run that is in this one")
+    expected = f"a new folder, since this one has a {foreign[0]} that no run has left there" if foreign else ""
+    require(ours or not foreign, option, folder, expected)
+
+
+def _has_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+
+
+def require_usable_name(folder: Path) -> None:
+    """Raises `UserError` about a name that no folder can have."""
+    try:
+        folder.exists()
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from error
+
+
+def make_folder(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
+    """Creates the run folder, and in it the one for checkpoints.
 
     Raises:
         UserError: if it cannot be written to.
     """
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / checkpoints).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise UserError(
-            "trainer.default_root_dir", folder, f"a folder that can be written to ({error.strerror})"
-        ) from error
+        for name in ("config.yaml", "metrics.csv"):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there")
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError | ValueError) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError("trainer.default_root_dir", folder, f"a folder that can be written to ({reason})")
 
 
 @contextmanager
@@ -118,7 +179,12 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: if another run has it.
     """
-    with (folder / ".lock").open("a+") as file:
+    try:
+        # Not through a link, which may lead to any file of the user's.
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise _unusable(folder / ".lock", error) from error
+    with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -129,6 +195,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f"a folder in which no other run is going on, but process {file.read().strip() or '?'} has one there",
             ) from error
         file.truncate(0)
+        file.seek(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
@@ -136,70 +203,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def existing_parent(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-
-
-@dataclass(frozen=True)
-class SavedRun:
-    """What a checkpoint says about its run.
-
-    Attributes:
-        path: the file.
-        algorithm: class name of the algorithm.
-        environment: name of the environment.
-        env_steps: environment steps taken.
-        rounds: rounds of updates taken.
-        shapes: shape of every weight.
-        optimizers: number of optimisers.
-        replay: the files that hold its replay, in the folder `replay` beside the checkpoint.
-        config: its configuration, as in `config.yaml`; None if it was not run by the command line.
-        devices: number of processes that trained together.
-    """
-
-    path: Path
-    algorithm: str
-    environment: str
-    env_steps: int
-    rounds: int
-    shapes: Mapping[str, tuple[int, ...]]
-    optimizers: int
-    replay: tuple[File, ...] = ()
-    config: Mapping[str, Any] | None = None
-    devices: int = 1
-
-
-def read_checkpoint(path: Path) -> SavedRun:
-    """Reads what is needed to tell whether a run can go on from a checkpoint; the tensors stay on the disk.
-
-    Raises:
-        UserError: if the file is missing, damaged, or not a checkpoint of this application.
-    """
-    require(path.is_file(), "ckpt_path", path, "a checkpoint, but there is no such file")
-    whole = "a checkpoint, but this file is damaged or something else"
-    try:
-        require(damaged_record(path) is None, "ckpt_path", path, whole)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # What these raise depends on which of the file's bytes are wrong.
-    except Exception as error:
-        raise UserError("ckpt_path", path, whole) from error
-    known = isinstance(content, dict) and {"lit_mbrl", "state_dict", "optimizer_states"} <= content.keys()
-    require(known, "ckpt_path", path, "a checkpoint of lit_mbrl, but this is another program's")
-    return SavedRun(
-        path=path,
-        **content["lit_mbrl"],
-        shapes=weight_shapes(content["state_dict"]),
-        optimizers=len(content["optimizer_states"]),
-        replay=tuple(files_of(content)),
-        config=yaml.safe_load(content["config"]) if "config" in content else None,
-    )
-
-
-def weight_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight; what a module remembers besides (noise of running episodes) may have any, and gets ()."""
-    return {name: () if name.endswith("_extra_state") else tuple(value.shape) for name, value in state.items()}
-
-
-def require_replay(saved: SavedRun) -> None:
-    """Raises `UserError` if a file of the checkpoint's replay is missing or damaged. Evaluating it needs none."""
-    file = damaged(saved.path.parent / "replay", saved.replay)
-    require(file is None, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")
+    for path in (folder, *folder.absolute().parents):
+        try:
+            if path.is_dir():
+                return path
+        except (OSError, ValueError):
+            continue  # a name that no folder can have
+    return Path("/")

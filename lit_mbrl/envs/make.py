@@ -43,6 +43,9 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
     Raises:
         UserError: if the name or an argument is wrong, a package is missing, or observations are dicts.
     """
+    module, colon, _ = name.partition(":")
+    if colon and not all(part.isidentifier() for part in module.split(".")):
+        raise _unknown(name)
     try:
         # Gymnasium warns of every superseded version (`Ant-v4`); whoever names one means it.
         with warnings.catch_warnings():

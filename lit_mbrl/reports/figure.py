@@ -39,6 +39,7 @@ RC = {
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
     "svg.hashsalt": "lit_mbrl",
+    "text.parse_math": False,  # a name with a dollar is a name
 }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from lit_mbrl.utils.errors import OneLine, did_you_mean
+from lit_mbrl.utils.errors import OneLine, did_you_mean, printable
+from lit_mbrl.utils.yaml import load_yaml
 
 # How long a run goes and how it is watched does not make it another experiment.
 _NOT_THE_EXPERIMENT = {
@@ -96,13 +96,13 @@ def read_run(folder: Path) -> Run:
     """
     config_path, table = folder / "config.yaml", folder / "metrics.csv"
     try:
-        config = yaml.safe_load(config_path.read_text())
-        algorithm = config["model"]["class_path"].rpartition(".")[2]
-        task = str(config["data"]["init_args"]["env"]["name"])
+        config = load_yaml(config_path.read_text(), "config", config_path)
+        algorithm = printable(config["model"]["class_path"].rpartition(".")[2])
+        task = printable(str(config["data"]["init_args"]["env"]["name"]))
         episodes = int(config["data"]["init_args"].get("eval_episodes", 1))
     except OSError as error:
         raise OneLine(f"{folder}: expected a run folder with metrics.csv and config.yaml ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OneLine(f"{config_path}: expected the config.yaml of a run, with model and data.env.name") from error
     seed = config.get("seed_everything")
     chosen = str(seed) if isinstance(seed, int) and not isinstance(seed, bool) else folder.name
@@ -146,7 +146,7 @@ def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return str(value).replace(" ", "")
+    return printable(str(value).replace(" ", ""))
 
 
 def by_panel(run: Run, panels: str) -> Run:

@@ -32,6 +32,17 @@ class RunFailed(RuntimeError):
     """A run that cannot go on, through no mistake of its command line. Printed as one line, exit code 1."""
 
 
+def printable(text: str, keep: str = "") -> str:
+    """The text without what a terminal would obey: `\\x1b` for an escape. Names may come from files of others.
+
+    Args:
+        keep: control characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+
+
 def require(condition: bool, option: str, value: object, expected: str) -> None:
     """Raises `UserError` unless `condition` holds."""
     if not condition:

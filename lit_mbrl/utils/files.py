@@ -10,6 +10,31 @@ from pathlib import Path
 _CHUNK = 1 << 20
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than names may be, or with a null byte
+        return False
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def unused_name(path: Path) -> Path:
+    """A name beside a file that no file has: `metrics-1.csv` for `metrics.csv`."""
+    count = 1
+    while os.path.lexists(name := path.with_name(f"{path.stem}-{count}{path.suffix}")):
+        count += 1
+    return name
+
+
 def flush(path: Path) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -138,6 +138,12 @@ def test_null_on_the_command_line_takes_a_config_s_value_back(section: str, capf
     assert config["data"]["init_args"]["env"]["pixels"] is None
 
 
+def test_null_for_an_argument_of_the_environment_is_null(capfd: pytest.CaptureFixture) -> None:
+    given = ("--data.env.kwargs.g=9.5", "--data.env.kwargs.render_mode=null", "--data.env.eval_kwargs.g", "null")
+    env = printed_config(capfd, "--config=conf/sac.yaml", *given)["data"]["init_args"]["env"]
+    assert env["kwargs"] == {"g": 9.5, "render_mode": None} and env["eval_kwargs"] == {"g": None}
+
+
 def test_interpolation_sees_the_command_line(work: Path, capfd: pytest.CaptureFixture) -> None:
     (work / "mine.yaml").write_text(
         "model:\n  class_path: SAC\ndata:\n  init_args:\n    learning_starts: 30\n"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbrl.app.loggers import CsvLogger, WandbLogger, has_login
+from lit_mbrl.app.csv_logger import CsvLogger
+from lit_mbrl.app.loggers import WandbLogger, has_login
+from lit_mbrl.utils.errors import RunFailed
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +69,83 @@ def test_logging_goes_on_after_finalize(logger: CsvLogger, tmp_path: Path) -> No
 
 def test_new_run_in_an_old_folder_starts_anew(logger: CsvLogger, tmp_path: Path) -> None:
     logger.log_metrics({"a": 1.0}, step=1)
+    logger.finalize("failed")
     with closing(tmp_path) as new:
         new.log_metrics({"b": 2.0}, step=2)
     assert lines(tmp_path) == ["step,b", "2,2.0"]
+    assert (tmp_path / "metrics-1.csv").read_text().splitlines() == ["step,a", "1,1.0"]
+
+
+def test_a_table_that_is_removed_is_written_anew(logger: CsvLogger, tmp_path: Path) -> None:
+    logger.log_metrics({"a": 1.0}, step=1)
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.warns(match="metrics.csv has been removed while the run went on"):
+        logger.log_metrics({"b": 2.0}, step=2)
+    assert lines(tmp_path) == ["step,a,b", "1,1.0,", "2,,2.0"]
+    (tmp_path / "metrics.csv").rename(tmp_path / "moved.csv")
+    (tmp_path / "metrics.csv").write_text("mine\n")
+    with pytest.warns(match="metrics.csv has been replaced"):
+        logger.finalize("success")
+    assert lines(tmp_path) == ["step,a,b", "1,1.0,", "2,,2.0"]
+    assert (tmp_path / "metrics-1.csv").read_text() == "mine\n"
+
+
+def test_a_table_that_is_emptied_gets_its_header_back(logger: CsvLogger, tmp_path: Path) -> None:
+    logger.log_metrics({"a": 1.0}, step=1)
+    (tmp_path / "metrics.csv").write_text("")
+    with pytest.warns(match="metrics.csv has been cut"):
+        logger.log_metrics({"a": 2.0}, step=2)
+    assert lines(tmp_path) == ["step,a", "2,2.0"]
+
+
+def test_a_run_whose_folder_is_gone_stops(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with closing(tmp_path / "run") as gone:
+        gone.log_metrics({"a": 1.0}, step=1)
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with pytest.raises(RunFailed, match="run has been removed or moved"):
+            gone.log_metrics({"a": 2.0}, step=2)
+        gone.finalize("failed")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept", "what"),
+    [
+        (b"1,x\n2,0.5\n", ["2,0.5"], "a row"),
+        (b"\x00\xff\xfe,1\n,\n2,0.5\n", ["2,0.5"], "2 rows"),
+        (b"1,2,3\n1.5,1\n-1,1\n2,0.5\n", ["2,0.5"], "3 rows"),
+    ],
+)
+def test_damaged_rows_are_left_out_and_kept_aside(damage: bytes, kept: list[str], what: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"step,a\n" + damage)
+    with (
+        pytest.warns(match=f"{what} cannot be read and is left out; metrics-1.csv has all as it was"),
+        closing(tmp_path, resume_at=(5, 5)) as resumed,
+    ):
+        resumed.log_metrics({"a": 1.0}, step=6)
+    assert lines(tmp_path) == ["step,a", *kept, "6,1.0"]
+    assert (tmp_path / "metrics-1.csv").read_bytes() == b"step,a\n" + damage
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\x00\n", b"step,step\n1,1\n", b'step,"a\n1,1\n'])
+def test_a_table_of_something_else_is_kept_aside(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.warns(match="cannot be read and is left out"), closing(tmp_path, resume_at=(5, 5)) as resumed:
+        resumed.log_metrics({"a": 1.0}, step=6)
+    assert lines(tmp_path) == ["step,a", "6,1.0"]
+    assert (tmp_path / "metrics-1.csv").read_bytes() == content
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("step,a\n1,0.5\n")
+    for name in ("metrics.csv", "metrics.csv.tmp"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    with closing(tmp_path / "run", resume_at=(5, 5)) as resumed:
+        resumed.log_metrics({"a": 1.0}, step=6)
+    assert lines(tmp_path / "run") == ["step,a", "1,0.5", "6,1.0"]
+    assert (tmp_path / "mine").read_text() == "step,a\n1,0.5\n"
 
 
 def test_resumed_run_drops_what_it_takes_again(logger: CsvLogger, tmp_path: Path) -> None:

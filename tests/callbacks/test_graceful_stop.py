@@ -57,7 +57,8 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
     stopped = re.search(r"^Stopped at (\d+) env steps. Resume: (.*)$", out, re.MULTILINE)
     assert stopped and int(stopped[1]) == saved["lit_mbrl"]["env_steps"]
     command = shlex.split(stopped[2])
-    assert command[:3] == ["python", "-m", "lit_mbrl"] and command[-2:] == ["--ckpt_path", "last"]
+    assert command[:3] == ["python", "-m", "lit_mbrl"] and command[-2] == "--ckpt_path"
+    assert Path(command[-1]) == folder / "checkpoints" / "last.ckpt"
 
     assert main([*SAC, "--ckpt_path", "last"]) == 0
     assert run_folders(Path()) == [folder]
@@ -154,5 +155,7 @@ def test_ctrl_c_of_a_real_process(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 0
-    assert re.search(r"^Stopped at [\d,]+ env steps. Resume: python -m lit_mbrl fit .* --ckpt_path last$", out, re.M)
+    assert re.search(
+        r"^Stopped at [\d,]+ env steps. Resume: python -m lit_mbrl fit .* --ckpt_path runs/\S+/last.ckpt$", out, re.M
+    )
     assert "Traceback" not in err

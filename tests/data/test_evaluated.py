@@ -12,7 +12,7 @@ import torch
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import main
-from lit_mbrl.app.loggers import CsvLogger
+from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils.errors import UserError

@@ -29,9 +29,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.app.application import guarded
+from lit_mbrl.app.checkpoints import SavedRun, read_checkpoint, require_replay
 from lit_mbrl.app.commands.options import OptionParser, positive_integer, positive_number
 from lit_mbrl.app.output import say
-from lit_mbrl.app.run_folder import SavedRun, read_checkpoint, require_replay
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import Replay
 from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory, fit

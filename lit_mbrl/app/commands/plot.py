@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import Group, Run, by_panel, find_runs, group_runs, read_run
 from lit_mbrl.reports.statistics import BANDS, ESTIMATES
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, require
+from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, printable, require
 
 _DESCRIPTION = """Draws learning curves from the metrics.csv of runs into a PNG and an SVG file and prints a table. One
 panel per task; runs of an algorithm are one curve unless an option other than the seed differs among them. The band is
@@ -29,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         plot(argv)
     except (UserError, OneLine) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -64,7 +66,7 @@ def plot(argv: Sequence[str]) -> None:
     out = _output(options.out)
     written = save(draw(curves, options.metric, options.estimate, options.band, options.each), out)
     longest = max(curves.values(), key=len)
-    print(_table(longest, options.metric, options.estimate))
+    print(printable(_table(longest, options.metric, options.estimate), keep="\n"))
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
@@ -79,7 +81,7 @@ def _plot_bars(runs: Sequence[Run], options: argparse.Namespace) -> None:
     if not bars:
         raise OneLine(f"--at={options.at}: expected environment steps that a run has reached")
     written = save(draw_bars(bars, options.metric, options.estimate), _output(options.out))
-    print(_bar_table(bars, options.metric, options.estimate))
+    print(printable(_bar_table(bars, options.metric, options.estimate), keep="\n"))
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
@@ -145,11 +147,14 @@ def _require_column(runs: Sequence[Run], option: str, value: str, column: str) -
 def _output(name: str) -> Path:
     out = Path(name)
     out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    require(out.name != "" and not out.is_dir(), "out", name, "the name of a file, without its ending")
+    require(out.name != "" and not os.path.isdir(out), "out", name, "the name of a file, without its ending")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError("out", name, f"a name in a folder that can be written to ({error.strerror})") from error
+        with tempfile.TemporaryFile(dir=out.parent):
+            out.with_name(f"{out.name}.png").exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError("out", name, f"a name in a folder that can be written to ({reason})") from error
     return out
 
 
@@ -173,4 +178,4 @@ def _final(final: Estimate) -> tuple[str, str]:
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from lit_mbrl.utils.files import checksum, flush
 
 # Name, number of the first frame, number after the last one, bytes, CRC-32.
 File = tuple[str, int, int, int, int]
+_NAME = re.compile(r"\d+-\d+(-\d+)?\.pt")
 
 
 class ReplayFiles:
@@ -77,14 +79,17 @@ class ReplayFiles:
         self._files = files
 
     def tidy(self) -> None:
-        """Removes the files that no checkpoint beside the folder needs; none if one of those cannot be read."""
+        """Removes files of frames that no checkpoint beside the folder needs; none if one of those cannot be read."""
         if not self.folder.is_dir():
             return
         needed = {name for name, *_ in self._files}
+        before, self._known = self._known, {}
         for checkpoint in self.folder.parent.glob("*.ckpt"):
             status = checkpoint.stat()
             key = status.st_ino, status.st_mtime_ns, status.st_size
-            if key not in self._known:
+            if key in before:
+                self._known[key] = before[key]
+            else:
                 try:
                     content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
                 # What torch.load raises depends on which of the file's bytes are wrong.
@@ -93,7 +98,8 @@ class ReplayFiles:
                 self._known[key] = {name for name, *_ in files_of(content)}
             needed |= self._known[key]
         for file in self.folder.iterdir():
-            if file.name not in needed:
+            # Whatever else is in the folder is somebody else's.
+            if file.name not in needed and _NAME.fullmatch(file.name) and not file.is_dir():
                 file.unlink()
 
     def _write(self, first: int, last: int, frames: dict[str, Tensor]) -> File:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from lit_mbrl.app.checkpoints import read_checkpoint
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.commands.model_error import Episodes, Learner, episodes_of
-from lit_mbrl.app.run_folder import read_checkpoint
 from lit_mbrl.models import Recurrent
 from lit_mbrl.reports.model_error import SPLITS
 from tests.command_line import SAC, load

@@ -1,0 +1,112 @@
+"""A run folder is not code: what a saved configuration names is lit_mbrl's or an installed package's.
+
+A configuration that comes with a checkpoint was perhaps written by somebody else, and the classes in it are imported by
+name. While it is in use, modules that Python would find in the working directory or on `PYTHONPATH` stay unimported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from lit_mbrl.utils.errors import OneLine
+
+_OURS = ("lit_mbrl", "callbacks")
+
+
+class Untrusted(ModuleNotFoundError):
+    """A module that a saved configuration asks for is neither ours nor installed."""
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.refused: list[Untrusted] = []
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or "." in fullname or fullname in _OURS:
+            return None
+        foreign = [entry for entry in sys.path if _is_foreign(entry)]
+        found = PathFinder.find_spec(fullname, foreign)
+        if found is None:
+            return None
+        others = [PathFinder.find_spec(fullname, [entry for entry in sys.path if entry not in foreign])]
+        others += [
+            finder.find_spec(fullname, None)
+            for finder in sys.meta_path
+            if finder is not self and finder is not PathFinder and hasattr(finder, "find_spec")
+        ]
+        for spec in others:
+            if spec is not None and spec.loader is not None:
+                return spec
+        where = found.origin or next(iter(found.submodule_search_locations or []), "?")
+        self.refused.append(
+            Untrusted(
+                f"{fullname}: {self.source} names this module, and {where} is no part of lit_mbrl or of an installed "
+                "package: read it, then --trust runs it",
+                name=fullname,
+            )
+        )
+        raise self.refused[-1]
+
+
+@contextmanager
+def only_installed(source: Path | None) -> Iterator[None]:
+    """Keeps modules that are not installed from being imported.
+
+    Args:
+        source: where the configuration comes from; None: from the user, who may name any class.
+
+    Raises:
+        OneLine: if such a module is asked for.
+    """
+    if source is None:
+        yield
+        return
+    finder = _Finder(source)
+    sys.meta_path.insert(0, finder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    except Exception as error:
+        for refused in finder.refused:
+            if _is_because_of(error, refused):
+                raise OneLine(str(refused)) from error
+        raise
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def _is_because_of(error: BaseException, refused: Untrusted) -> bool:
+    following: BaseException | None = error
+    while following is not None:
+        # jsonargparse and we ourselves put what was wrong into a text of our own.
+        if following is refused or str(refused) in " ".join(str(following).split()):
+            return True
+        following = following.__cause__ or following.__context__
+    return False
+
+
+def _is_foreign(entry: str) -> bool:
+    """Whether what lies in a folder of `sys.path` is not installed: the working directory, or one of PYTHONPATH."""
+    folder = os.path.realpath(entry or ".")
+    if folder in _installed():
+        return False
+    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return folder in {os.path.realpath("."), *map(os.path.realpath, named)}
+
+
+def _installed() -> set[str]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return {os.path.realpath(path) for path in [*paths, *site.getsitepackages(), site.getusersitepackages()] if path}
