@@ -26,6 +26,7 @@ from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF
 from lit_mbrl.app.arguments import CHECKPOINT_WORDS, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
+from lit_mbrl.app.env_errors import say_remarks, with_traceback
 from lit_mbrl.app.guard import guarded, trainer_errors
 from lit_mbrl.app.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
@@ -50,6 +51,7 @@ from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, require
+from lit_mbrl.utils.overdue import WATCH
 
 
 def run(argv: Sequence[str]) -> int:
@@ -288,6 +290,7 @@ class Application(LightningCLI):
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             self._check_disk(twin)
+        say_remarks(spec, self.datamodule.env)
         if self.damage is not None:
             print(f"warning: {self.damage}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
@@ -321,6 +324,7 @@ class Application(LightningCLI):
         if self.changed:
             say(f"changed since the checkpoint: {', '.join(self.changed)}")
         several = self.trainer.strategy if isinstance(self.trainer.strategy, AveragedGradients) else None
+        WATCH.last_words = self._last_checkpoint
         start = time.monotonic()
         exit_code = 1
         try:
@@ -336,7 +340,9 @@ class Application(LightningCLI):
                 f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
             ) from error
         except RunFailed as error:
-            raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+            what = with_traceback(error, self.run_folder)
+            # Not as its cause: the traceback has its file.
+            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from None
         except RuntimeError as error:
             if several is None or (what := several.explain(error)) is None:
                 raise
@@ -348,6 +354,8 @@ class Application(LightningCLI):
                 # After an exception Lightning tears nothing down.
                 datamodule.teardown("fit")
                 urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+            WATCH.ask_to_stop(False)
+            WATCH.last_words = str
         for url in filter(None, urls):
             say(f"W&B: {url}")
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
