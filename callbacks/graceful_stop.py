@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.checkpoint import Checkpoint
 from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils import distributed
+from lit_mbrl.utils.overdue import WATCH
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,7 +35,8 @@ class GracefulStop(NothingInsideARound, Callback):
     of a sweep), which repeat themselves and kill what takes too long: any number of them asks for the same.
 
     In the middle of an epoch the round ends by raising `Interrupted`. At the end of an epoch the evaluation and the
-    checkpoint that are due there take place first. The warm-up is part of the first round.
+    checkpoint that are due there take place first. The warm-up is part of the first round. A call of the environment
+    that does not return within `overdue.STOP_SECONDS` ends the run without another checkpoint.
 
     Has to come after the callbacks that belong to a round (`SoftTargetUpdate`), or their work would not be saved.
     """
@@ -48,6 +50,7 @@ class GracefulStop(NothingInsideARound, Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the two signals, Lightning's own SIGTERM handler (which raises in mid-round) included."""
         self.requested = self._interrupted = False
+        WATCH.ask_to_stop(False)
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
 
@@ -69,6 +72,7 @@ class GracefulStop(NothingInsideARound, Callback):
             if self._interrupted:
                 raise Aborted
             self._interrupted = True
+        WATCH.ask_to_stop()
         known, self.requested = self.requested, True
         if known or distributed.rank() > 0:
             return  # said once, by one of the ranks that a terminal's Ctrl-C reaches

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import math
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class WandbRun(Callback):
         self.upload_best, self.video_every = upload_best, video_every
         self._evaluations: list[list[float]] = []
         self._run: Any = None
+        # How W&B is talked to: by way of our logger, which a failure of W&B's does not get past.
+        self._attempt: Callable[..., Any] = lambda function, *args: function(*args)
 
     # ------------------------------------------------------------------ hooks
     def check(self, trainer: Trainer, datamodule: Any) -> None:
@@ -62,17 +65,19 @@ class WandbRun(Callback):
         """Records what is known now."""
         if trainer.fast_dev_run or not trainer.is_global_zero:
             return
-        self._run = _logger(trainer).experiment
+        logger = _logger(trainer)
+        self._run = logger.experiment
+        self._attempt = getattr(logger, "attempt", self._attempt)
         known = {
             "git": git_state(_ROOT),
             "environment": _plain(trainer.datamodule.spec),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         # A resumed run may be resumed at another commit; the last one is the one to know.
-        self._run.config.update(known, allow_val_change=True)
+        self._attempt(lambda: self._run.config.update(known, allow_val_change=True))
         config = Path(trainer.default_root_dir, "config.yaml")
         if config.is_file():
-            self._run.save(str(config), base_path=str(config.parents[1]), policy="now")
+            self._attempt(lambda: self._run.save(str(config), base_path=str(config.parents[1]), policy="now"))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes an evaluation, and films an episode when it is time to."""
@@ -87,13 +92,13 @@ class WandbRun(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sends the table and, if asked for, the best checkpoint."""
-        self._log_table()
+        self._attempt(self._log_table)
         if self._run is not None and self.upload_best:
-            self._upload(trainer)
+            self._attempt(self._upload, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Sends the table of what there was."""
-        self._log_table()
+        self._attempt(self._log_table)
 
     def state_dict(self) -> dict[str, Any]:
         """The evaluations so far."""
@@ -148,7 +153,8 @@ class WandbRun(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most pictures.
         imageio.mimwrite(path, list(pictures), fps=rate, macro_block_size=2)
-        self._run.log({"eval/video": wandb.Video(str(path), format="mp4"), "env_steps": pl_module.env_steps})
+        steps = pl_module.env_steps
+        self._attempt(lambda: self._run.log({"eval/video": wandb.Video(str(path), format="mp4"), "env_steps": steps}))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ from lit_mbrl.app.components import (
     require_sections,
 )
 from lit_mbrl.app.csv_logger import CsvLogger
+from lit_mbrl.app.env_errors import say_remarks, with_traceback
 from lit_mbrl.app.guard import guarded, trainer_errors
 from lit_mbrl.app.init_from import initial_weights
 from lit_mbrl.app.location import Location, locate, require_checkpoint
@@ -50,6 +51,7 @@ from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable, require
+from lit_mbrl.utils.overdue import WATCH
 
 
 def run(argv: Sequence[str]) -> int:
@@ -289,6 +291,7 @@ class Application(LightningCLI):
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             self._check_disk(twin)
+        say_remarks(spec, self.datamodule.env)
         if self.location.damage is not None:
             print(f"warning: {printable(self.location.damage)}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
@@ -356,6 +359,7 @@ class Application(LightningCLI):
         if self.changed:
             say(f"changed since the checkpoint: {', '.join(self.changed)}")
         several = self.trainer.strategy if isinstance(self.trainer.strategy, AveragedGradients) else None
+        WATCH.last_words = self._last_checkpoint
         start = time.monotonic()
         exit_code = 1
         try:
@@ -372,7 +376,9 @@ class Application(LightningCLI):
                 f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
             ) from error
         except RunFailed as error:
-            raise RunFailed(f"{error}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+            what = with_traceback(error, self.run_folder)
+            # Not as its cause: the traceback has its file.
+            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from None
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             if saved is not None and raised_while_loading(error) and not isinstance(error, UserError):
                 raise wrong_entries(saved.path, error) from error
@@ -386,6 +392,8 @@ class Application(LightningCLI):
                 # After an exception Lightning tears nothing down.
                 datamodule.teardown("fit")
                 urls = [logger.close(exit_code) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+            WATCH.ask_to_stop(False)
+            WATCH.last_words = str
         for url in filter(None, urls):
             say(f"W&B: {url}")
         for callback in self.trainer.callbacks:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Aborted
+from lit_mbrl.app.env_errors import with_traceback
 from lit_mbrl.app.output import quiet
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable
@@ -20,9 +21,9 @@ def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> 
         try:
             command(argv)
         except (UserError, OneLine) as error:
-            return _fail(str(error))
+            return _fail(with_traceback(error))
         except RunFailed as error:
-            return _fail(str(error), 1)
+            return _fail(with_traceback(error), 1)
         except Aborted:
             if distributed.rank() == 0:
                 print("Stopped at once; the last checkpoint is where a resumed run starts.", file=sys.stderr)

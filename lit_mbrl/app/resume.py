@@ -11,6 +11,7 @@ from typing import Any
 
 from lit_mbrl.utils.errors import UserError
 
+_FREE = ("data.env.workers", "data.env.max_eval_steps", "data.env.timeout")  # how, and not which, environment
 # Where the run is and what it has started from, not what it does.
 _ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default_root_dir")
 _MISSING = object()
@@ -22,7 +23,7 @@ def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: 
     Args:
         saved: the configuration in the checkpoint, as `config.yaml` has it.
         config: that of the command line.
-        only_at_start: options, and sections as `data.env`, that cannot change; a section's `workers` can.
+        only_at_start: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
 
     Raises:
         UserError: if one of those differs.
@@ -38,7 +39,7 @@ def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: 
         if (old is _MISSING or new is _MISSING) and not free_form:
             continue
         old, new = ("unset" if value is _MISSING else value for value in (old, new))
-        if any(name == option or name.startswith(f"{option}.") for option in fixed) and name != "data.env.workers":
+        if any(name == option or name.startswith(f"{option}.") for option in fixed) and name not in _FREE:
             raise UserError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
         found.append(name if isinstance(old, list) and name == "trainer.callbacks" else f"{name} {old} -> {new}")
     return found

@@ -104,6 +104,7 @@ class Collecting(Evaluated, LightningDataModule):
         self._resume: dict[str, Any] | None = None
         self._max_epochs: int | None = None
         self._training = False
+        self._faults = 0  # steps that the running environments have left out
 
     # ------------------------------------------------------------------ what a data module says
     def make_room(self) -> None:
@@ -239,6 +240,7 @@ class Collecting(Evaluated, LightningDataModule):
     def step_environments(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
         frames = self.collector.rollout()
+        self._count_faults(self.collector.env)
         cuts = self.collector.env.pop_cuts()
         if cuts:
             self.agent.lose_track()
@@ -251,6 +253,12 @@ class Collecting(Evaluated, LightningDataModule):
         self.env_steps += frames.numel() * distributed.world_size()
         self.meter.add(frames)
         return frames
+
+    def _count_faults(self, env: VectorEnv) -> None:
+        """Counts the steps of the environment that were left out since they were not finite."""
+        if env.faults > self._faults:
+            self.trainer.lightning_module.finite.count_frames(env.faults - self._faults)
+            self._faults = env.faults
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves batches alone on a CPU, where they are made: a TensorDict's `.to` looks for accelerators each time."""
@@ -269,6 +277,7 @@ class Collecting(Evaluated, LightningDataModule):
             self.buffers[name].load_state_dict(state)
         distributed.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
+        env.non_finite = "restart" if self.trainer.lightning_module.finite.action == "skip" else "stop"
         self._policy = ExploringPolicy(self.trainer.lightning_module, env)
         clip_actions = self.unbounded_actions and not self.spec.discrete
         self.collector = FrameCollector(env, self._policy, self.frames_per_batch, clip_actions)

@@ -18,8 +18,6 @@ from lit_mbrl.envs.wrappers.rendering import require_drawing
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
-_EVALUATION_MAX_STEPS = 10_000
-
 
 class Evaluated:
     """Deterministic episodes of the current policy, for a data module with these attributes."""
@@ -57,6 +55,7 @@ class Evaluated:
             config = self.env if as_trained else self.env.in_evaluation()
             self._eval_envs[as_trained] = VectorEnv(config, seed=self.evaluation_seed, num_envs=self.eval_episodes)
         env, whole = self._eval_envs[as_trained], False
+        env.non_finite = "end" if self.trainer.lightning_module.finite.action == "skip" else "stop"
         while not whole:
             env.set_seed(self.evaluation_seed)
             episodes = self.play(env)
@@ -83,7 +82,7 @@ class Evaluated:
             seen = algorithm.normalize(observation.to(algorithm.device))
             return player(seen, is_init.to(algorithm.device)).cpu()
 
-        limit = self.spec.max_episode_steps or _EVALUATION_MAX_STEPS
+        limit = self.spec.max_episode_steps or self.env.max_eval_steps
         return run_episodes(env, act, limit, self.evaluated_keys)
 
     def task_metrics(self, returns: Tensor) -> dict[str, Tensor]:

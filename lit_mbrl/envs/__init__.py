@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lit_mbrl.envs.make import describe, make_gym, registered_variants
+from lit_mbrl.envs.inspection import describe
+from lit_mbrl.envs.make import make_gym, registered_variants
 from lit_mbrl.envs.spec import EnvConfig, PixelConfig, Spec
 
 if TYPE_CHECKING:

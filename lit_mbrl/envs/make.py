@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,16 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from lit_mbrl.envs.spec import EnvConfig, Spec
+from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
+from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Spec
 from lit_mbrl.envs.state import Restorable
 from lit_mbrl.envs.tasks import mbpo, poplin, terminations
 from lit_mbrl.envs.wrappers import pixels
+from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.utils.errors import RunFailed, UserError, did_you_mean
+from lit_mbrl.utils.overdue import WATCH
 
 
 def registered_variants() -> list[str]:
@@ -33,7 +36,8 @@ def registered_variants() -> list[str]:
 def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
     """Makes one environment with actions in [-1, 1] and flat float32 observations, or images uint8 `[C, H, W]`.
 
-    Finite action ranges are rescaled linearly; discrete actions stay as they are.
+    Finite action ranges are rescaled linearly, integers rounded; discrete actions stay as they are. What the
+    environment raises and hands over passes through a `guard.Guard`.
 
     Args:
         name: see `EnvConfig`.
@@ -42,26 +46,35 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
 
     Raises:
         UserError: if the name or an argument is wrong, a package is missing, or observations are dicts.
+        EnvFailed: if its constructor raises, or does not return.
     """
     module, colon, _ = name.partition(":")
     if colon and not all(part.isidentifier() for part in module.split(".")):
         raise _unknown(name)
+    return _make(name, max_episode_steps, kwargs, TIMEOUT)
+
+
+def _make(name: str, max_episode_steps: int | None, kwargs: dict[str, Any], timeout: float | None) -> gym.Env:
+    WATCH.start()
     try:
         # Gymnasium warns of every superseded version (`Ant-v4`); whoever names one means it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            env = _build(name, max_episode_steps, kwargs)
-    except UserError:
+            env = watched(lambda: _build(name, max_episode_steps, kwargs), name, lambda: "constructor", timeout)
+        return _conform(env, name, timeout)
+    except EnvFailed as failed:
+        _explain(failed.__cause__, name, kwargs)
         raise
-    except (ImportError, gym.error.DependencyNotInstalled) as error:
+
+
+def _explain(error: BaseException | None, name: str, kwargs: dict[str, Any]) -> None:
+    """Raises `UserError` if an environment could not be made because of its name, its arguments or a package."""
+    if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
         raise UserError("data.env.name", name, f"an installed environment ({_line(error)})") from error
-    except gym.error.Error as error:  # unknown, removed or malformed ids
+    if isinstance(error, gym.error.Error):  # unknown, removed or malformed ids
         raise _unknown(name) from error
-    except (TypeError, ValueError, AssertionError, OSError) as error:
-        if not kwargs:
-            raise
+    if kwargs and isinstance(error, TypeError | ValueError | AssertionError | OSError):
         raise UserError("data.env.kwargs", kwargs, f"arguments that {name} takes ({_line(error)})") from error
-    return _conform(env, name)
 
 
 def make_configured(config: EnvConfig) -> gym.Env:
@@ -76,12 +89,12 @@ def make_configured(config: EnvConfig) -> gym.Env:
         procgen_games.check(config)
     kwargs = config.kwargs if config.pixels is None else pixels.arguments(config)
     try:
-        env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **kwargs)
+        env = _make(config.name, config.max_episode_steps, kwargs, config.timeout)
     except UserError as error:
         if config.pixels is None or "'render_mode'" not in error.expected:
             raise
         # It takes no such argument: it has an image of its own, or none.
-        env = make_gym(config.name, max_episode_steps=config.max_episode_steps, **config.kwargs)
+        env = _make(config.name, config.max_episode_steps, config.kwargs, config.timeout)
     if config.action_repeat > 1:
         env = ActionRepeat(env, config.action_repeat)
     if config.pixels is None:
@@ -121,22 +134,47 @@ def spec_of(env: gym.Env, name: str) -> Spec:
     )
 
 
-def describe(config: EnvConfig) -> Spec:
+def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str, ...]] | None = None) -> Spec:
     """Makes the environment, or each of several, once to look at it, and closes it.
 
+    Args:
+        check: called with each environment and its config; returns the spec's `remarks`.
+
     Raises:
-        UserError: as `make_gym` and `spec_of`; or if several tasks do not go together.
+        UserError: as `make_gym` and `spec_of`; if the environment fails; or if several tasks do not go together.
     """
     if config.other_tasks:
-        return _common([describe(config.of_copy(i)) for i in range(len(config.tasks))])
-    env = make_configured(config)
-    try:
-        spec = spec_of(env, config.name)
-        # The rules read observations, and say what one step of the environment does.
-        known = not spec.pixels and config.action_repeat == 1
-        return replace(spec, terminated=terminations.rule(config.name, config.kwargs) if known else None)
-    finally:
+        return _common([make_spec(config.of_copy(i), check) for i in range(len(config.tasks))])
+    with refused(config.name):
+        env = make_configured(config)
+        try:
+            spec = spec_of(env, config.name)
+            remarks = () if check is None else check(env, config)
+        except BaseException:
+            with contextlib.suppress(EnvFailed):
+                env.close()
+            raise
         env.close()
+    # The rules read observations, and say what one step of the environment does.
+    known = not spec.pixels and config.action_repeat == 1
+    rule = terminations.rule(config.name, config.kwargs) if known else None
+    return replace(spec, terminated=rule, remarks=remarks)
+
+
+@contextlib.contextmanager
+def refused(name: str) -> Iterator[None]:
+    """Around the making of an environment that nothing depends on yet: what is wrong with it is the user's choice.
+
+    Raises:
+        UserError: in the place of `EnvFailed`, which is its cause, and of a worker's death.
+    """
+    try:
+        yield
+    except RunFailed as error:
+        if not isinstance(error, EnvFailed):
+            raise UserError("data.env.name", name, f"an environment that works, but its {error}") from error
+        expected = f"an environment that works, but ({error.where}) {error.problem}"
+        raise UserError("data.env.name", name, expected) from error
 
 
 def _common(specs: list[Spec]) -> Spec:
@@ -152,6 +190,7 @@ def _common(specs: list[Spec]) -> Spec:
     longest = None if None in limits else max(limit for limit in limits if limit is not None)
     return replace(
         first,
+        remarks=tuple(remark for spec in specs for remark in spec.remarks),
         name=f"{first.name} and {len(specs) - 1} more",
         action_dim=max(spec.action_dim for spec in specs),
         max_episode_steps=longest,
@@ -218,18 +257,18 @@ def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, An
     return env
 
 
-def _conform(env: gym.Env, name: str) -> gym.Env:
-    action, observation = env.action_space, env.observation_space
+def _conform(env: gym.Env, name: str, timeout: float | None) -> gym.Env:
+    spaces = [getattr(env, space, None) for space in ("observation_space", "action_space")]
+    for space, kind in zip(spaces, ("observation_space", "action_space"), strict=True):
+        if not isinstance(space, gym.Space):
+            raise UserError("data.env.name", name, f"an environment whose {kind} is one of Gymnasium's, not {space!r}")
+    observation, action = spaces
     if isinstance(observation, gym.spaces.Dict | gym.spaces.Tuple):
         env.close()
         raise UserError("data.env.name", name, "an environment whose observation is one array, not a dict or tuple")
+    env = Guard(env, name, timeout)
     if isinstance(action, Box):
-        if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-            env.close()
-            raise UserError("data.env.name", name, "an environment with finite action bounds")
-        if (action.low != -1.0).any() or (action.high != 1.0).any():
-            one = np.ones(action.shape, np.float32)
-            env = gym.wrappers.RescaleAction(env, -one, one)
+        env = scale_actions(env, name)
     if is_image(observation):
         return env if is_channel_first(observation.shape) else ChannelFirst(env)
     if isinstance(observation, Box) and not (observation.dtype == np.float32 and len(observation.shape) == 1):
@@ -262,7 +301,7 @@ def _missing(name: str, what: str, packages: str, error: ImportError) -> UserErr
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()).partition(" was raised from the environment creator")[0]
+    return one_line(error).partition(" was raised from the environment creator")[0]
 
 
 def _log_mujoco_warnings() -> None:

@@ -15,99 +15,27 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
-from lit_mbrl.envs.make import describe, make_configured, spec_of
+from lit_mbrl.envs.guard import watched
+from lit_mbrl.envs.local_pool import LocalPool
+from lit_mbrl.envs.make import make_spec
 from lit_mbrl.envs.spec import EnvConfig
-from lit_mbrl.envs.state import get_state, set_state
 from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import RunFailed
 
 MAX_RESTARTS = 3
+_CLOSE_SECONDS = 5.0  # for all workers together to close their environments
+_MARGIN = 10.0  # seconds beyond a worker's own limits, which it keeps by itself
 _DIED = object()
-
-
-class LocalPool:
-    """`count` copies of an environment in this process.
-
-    Args:
-        config: which environment, or which several.
-        count: copies.
-        first: number of the first of these copies among all, where they are a worker's.
-    """
-
-    def __init__(self, config: EnvConfig, count: int, first: int | None = None) -> None:
-        self._envs: list[gym.Env] = []
-        try:
-            for i in range(count):
-                self._envs.append(make_configured(config.of_copy((first or 0) + i)))
-            alone = first is not None or not config.other_tasks
-            self.spec = spec_of(self._envs[0], config.name) if alone else describe(config)
-        except BaseException:
-            self.close()
-            raise
-        self._first_action = int(self._envs[0].action_space.start) if self.spec.discrete else 0
-        self._observation_shape = (count, *self.spec.observation_shape)
-        self._observation_dtype = np.uint8 if self.spec.pixels else np.float32
-        self._flag_shape = (count, 1)
-        # Of an action of several tasks each takes what it has a use for.
-        self._used = [slice(np.prod(env.action_space.shape, dtype=int)) for env in self._envs]
-
-    def reset(self, mask: np.ndarray | None, seeds: Sequence[int | None]) -> np.ndarray:
-        """Starts new episodes where `mask` [n] is True (everywhere if None); a seed that is not None reseeds that copy.
-
-        Returns:
-            Observations [n, O], of images [n, C, H, W]; zero for the copies that were not reset.
-        """
-        observation = np.zeros(self._observation_shape, self._observation_dtype)
-        for i, env in enumerate(self._envs):
-            if mask is None or mask[i]:
-                observation[i] = env.reset(seed=seeds[i])[0]
-        return observation
-
-    def step(self, actions: np.ndarray) -> Transition:
-        """Steps every copy with its row of `actions`, [n, A] or [n] indices."""
-        out = Transition(
-            np.empty(self._observation_shape, self._observation_dtype),
-            np.empty(self._flag_shape, np.float32),
-            np.empty(self._flag_shape, np.bool_),
-            np.empty(self._flag_shape, np.bool_),
-        )
-        observation, reward, terminated, truncated = out
-        for i, env in enumerate(self._envs):
-            action = int(actions[i]) + self._first_action if self.spec.discrete else actions[i, self._used[i]]
-            observation[i], reward[i, 0], terminated[i, 0], truncated[i, 0], _ = env.step(action)
-        return out
-
-    def restarted(self) -> dict[int, np.ndarray]:
-        """None: these copies live and die with this process."""
-        return {}
-
-    @property
-    def envs(self) -> list[gym.Env]:
-        """The copies."""
-        return self._envs
-
-    def get_state(self) -> list[dict[str, Any] | None]:
-        """`state.get_state` of every copy."""
-        return [get_state(env) for env in self._envs]
-
-    def set_state(self, states: Sequence[dict[str, Any]]) -> None:
-        """`state.set_state` of every copy."""
-        for env, state in zip(self._envs, states, strict=True):
-            set_state(env, state)
-
-    def close(self) -> None:
-        """Closes every copy."""
-        while self._envs:
-            self._envs.pop().close()
 
 
 class WorkerPool:
@@ -122,7 +50,8 @@ class WorkerPool:
 
     Raises:
         RunFailed: if a worker process dies too often, or where it cannot be replaced: while it starts, and while states
-            are read or set. An exception raised by an environment is raised here as it is.
+            are read or set.
+        EnvFailed: what an environment in a worker has raised, or that it does not return.
     """
 
     def __init__(self, config: EnvConfig, count: int) -> None:
@@ -131,7 +60,7 @@ class WorkerPool:
         self._seeds: list[int | None] = [None] * count
         self._restarted: dict[int, np.ndarray] = {}
         self._begun: tuple[str, Sequence[tuple[Any, ...]], list[bool]] = ("", (), [])
-        self.spec = describe(config)  # a wrong option is told here, before any process starts
+        self.spec = make_spec(config)  # a wrong option is told here, before any process starts
         processes = min(count, os.cpu_count() or 1)
         bounds = [count * i // processes for i in range(processes + 1)]
         self._slices = [slice(first, last) for first, last in itertools.pairwise(bounds)]
@@ -165,19 +94,23 @@ class WorkerPool:
                 del self._restarted[row]
         return observation
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> Transition:
         """See `LocalPool.step`."""
-        self.begin_step(actions)
+        self.begin_step(actions, mask)
         return self.finish_step()
 
-    def begin_step(self, actions: np.ndarray) -> None:
+    def begin_step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Lets the workers step while this process does something else; nothing but `finish_step` may come next."""
-        self._begin("step", *[(actions[s],) for s in self._slices])
+        self._begin("step", *[(actions[s], None if mask is None else mask[s]) for s in self._slices])
 
     def finish_step(self) -> Transition:
         """Waits for the step that `begin_step` has begun."""
         parts = self._finish()
         return Transition(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+    def episode_steps(self) -> list[int]:
+        """See `LocalPool.episode_steps`."""
+        return [steps for part in self._call("episode_steps", *[() for _ in self._slices]) for steps in part]
 
     def get_state(self) -> list[dict[str, Any] | None]:
         """See `LocalPool.get_state`."""
@@ -191,9 +124,10 @@ class WorkerPool:
         """Ends the worker processes and waits for them."""
         for connection in self._connections:
             connection.close()  # a worker leaves its loop at the end of its pipe
+        deadline = time.monotonic() + _CLOSE_SECONDS
         for process in self._processes:
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -221,6 +155,12 @@ class WorkerPool:
         self._begun = method, arguments, [self._send(i, method, args) for i, args in enumerate(arguments)]
 
     def _finish(self) -> list[Any]:
+        limit = self._config.timeout
+        copies = max(part.stop - part.start for part in self._slices)
+        seconds = None if limit is None else limit * copies + _MARGIN
+        return watched(self._answers, self._config.name, lambda: "a worker process", seconds)
+
+    def _answers(self) -> list[Any]:
         method, arguments, sent = self._begun
         answers = []
         for i, args in enumerate(arguments):
@@ -278,6 +218,19 @@ class WorkerPool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         return RunFailed(f"environment worker {i} (process {process.pid}) died with exit code {process.returncode}")
+
+
+def check_in_worker(config: EnvConfig) -> tuple[str, ...]:
+    """`check.check_env` in a process of its own.
+
+    Raises:
+        RunFailed: if the process dies of it.
+    """
+    pool = WorkerPool(replace(config, num_envs=1), 1)
+    try:
+        return pool._call("check", ())[0]
+    finally:
+        pool.close()
 
 
 def serve(descriptor: int) -> None:

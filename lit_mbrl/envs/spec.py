@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lit_mbrl.utils.errors import require
+
+TIMEOUT = 300.0
 
 
 @dataclass
@@ -61,6 +64,8 @@ class EnvConfig:
         other_tasks: further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The
             copies take turns: `name`, the first other task, ..., `name` again. Actions are as long as the longest; the
             others leave out what they have no use for.
+        max_eval_steps: steps of the agent after which evaluation ends an episode, where the environment has no limit.
+        timeout: seconds that a call of the environment (its constructor, a step, a reset) may take; None: for ever.
 
     Raises:
         UserError: if a value is out of range.
@@ -75,6 +80,8 @@ class EnvConfig:
     pixels: PixelConfig | None = None
     eval_kwargs: dict[str, Any] | None = None
     other_tasks: dict[str, int] = field(default_factory=dict)
+    max_eval_steps: int = 10_000
+    timeout: float | None = TIMEOUT
 
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
@@ -104,6 +111,15 @@ class EnvConfig:
         require(isinstance(self.workers, bool), "data.env.workers", self.workers, "true or false")
         repeat = self.action_repeat
         require(_is_int(repeat) and repeat >= 1, "data.env.action_repeat", repeat, "an integer >= 1")
+        steps, timeout = self.max_eval_steps, self.timeout
+        require(_is_int(steps) and steps >= 1, "data.env.max_eval_steps", steps, "an integer >= 1")
+        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        require(
+            timeout is None or (is_number and math.isfinite(timeout) and timeout > 0),
+            "data.env.timeout",
+            timeout,
+            "a number of seconds > 0, or null",
+        )
         others = self.other_tasks
         require(
             self.name not in others and all(_is_int(repeat) and repeat >= 1 for repeat in others.values()),
@@ -145,6 +161,7 @@ class Spec:
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.tasks.terminations`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
+        remarks: what is not as Gymnasium asks, but does no harm.
     """
 
     name: str
@@ -154,6 +171,7 @@ class Spec:
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.observation_shape:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,17 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from lit_mbrl.envs.finite import faulty_rows, is_finite, where_not_finite
+from lit_mbrl.envs.guard import EnvFailed
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
 from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+NonFinite = Literal["stop", "restart", "end"]
+_MAX_RESTARTS = 10  # of an episode in one step
 
 
 class VectorEnv(EnvBase):
@@ -38,8 +45,15 @@ class VectorEnv(EnvBase):
         seed: copy i is seeded with `seed + i` at its next reset.
         num_envs: replaces `config.num_envs`.
 
+    Attributes:
+        non_finite: what an observation or a reward that is NaN or infinite does. `"stop"` raises `EnvFailed`.
+            `"restart"`: the copy begins a new episode and takes the step there; `pop_cuts` tells. `"end"`: the episode
+            is truncated with that step, which has zeros in their place.
+        faults: steps that were left out so far.
+
     Raises:
         UserError: if the environment cannot be made or its observation is neither a vector nor an image.
+        EnvFailed: if an environment raises, does not return, or returns what it must not (`guard.Guard`).
         RunFailed: if worker processes keep dying (`pool.WorkerPool`).
     """
 
@@ -50,8 +64,11 @@ class VectorEnv(EnvBase):
         self.config = config
         self._pool = _make_pool(config, n)
         self._false = torch.zeros(n, 1, dtype=torch.bool)
+        self.non_finite: NonFinite = "stop"
+        self.faults = 0
         self._cut: list[tuple[int, int, Tensor]] = []
         self._steps = 0
+        self._action = np.zeros(0)
         self._make_specs()
         self.is_closed = False
         self._pending_seeds: list[int | None] = [None] * n
@@ -120,10 +137,11 @@ class VectorEnv(EnvBase):
         self._pending_seeds = [
             seed if rows is not None and not rows[i] else None for i, seed in enumerate(self._pending_seeds)
         ]
-        return observation
+        return observation if is_finite(observation) else self._restart_again(observation)
 
     def advance(self, action: np.ndarray) -> Transition:
         """One step of every copy, without TensorDicts and without resets; `action` `[N, A]`, or `[N]` if discrete."""
+        self._action = action
         return self._note(self._pool.step(action))
 
     def begin(self, action: np.ndarray) -> None:
@@ -132,6 +150,7 @@ class VectorEnv(EnvBase):
         Until `finish` nothing else may be asked of the copies.
         """
         assert isinstance(self._pool, WorkerPool)  # who begins steps has made sure of that
+        self._action = action.copy()  # the policy may act again before `finish`
         self._pool.begin_step(action)
 
     def finish(self) -> Transition:
@@ -142,8 +161,69 @@ class VectorEnv(EnvBase):
     def _note(self, transition: Transition) -> Transition:
         for row, first in self._pool.restarted().items():
             self._cut.append((self._steps, row, torch.from_numpy(first)))
+        if not (is_finite(transition.observation) and is_finite(transition.reward)):
+            transition = self._without_faults(transition)
         self._steps += 1
         return transition
+
+    def _without_faults(self, transition: Transition) -> Transition:
+        """The step with what is not finite left out, or `EnvFailed`: see `non_finite`."""
+        rows = faulty_rows(transition)
+        if self.non_finite == "end":
+            return self._end(transition, rows)
+        started = np.zeros_like(transition.observation)
+        restarted = np.zeros_like(rows)
+        for _ in range(_MAX_RESTARTS):
+            if not rows.any():
+                break
+            if self.non_finite == "stop":
+                raise self._fault(transition, rows)
+            self._leave_out(transition, rows)
+            restarted |= rows
+            first = self._pool.reset(rows, [None] * len(rows))
+            started[rows] = (first if is_finite(first) else self._restart_again(first))[rows]
+            for whole, part in zip(transition, self._pool.step(self._action, rows), strict=True):
+                whole[rows] = part[rows]
+            rows = faulty_rows(transition)
+        if rows.any():
+            raise self._fault(transition, rows, f" {_MAX_RESTARTS + 1} times in a row")
+        self._cut += [(self._steps, int(row), torch.from_numpy(started[row])) for row in np.flatnonzero(restarted)]
+        return transition
+
+    def _end(self, transition: Transition, rows: np.ndarray) -> Transition:
+        self._leave_out(transition, rows)
+        transition.observation[rows] = np.nan_to_num(transition.observation[rows], posinf=0.0, neginf=0.0)
+        transition.reward[rows] = 0.0
+        transition.truncated[rows] = ~transition.terminated[rows]
+        return transition
+
+    def _restart_again(self, observation: np.ndarray) -> np.ndarray:
+        """First observations of episodes that all are finite, where some of these `[N, O]` are not."""
+        for _ in range(_MAX_RESTARTS):
+            rows = ~np.isfinite(observation).reshape(len(observation), -1).all(-1)
+            if not rows.any():
+                return observation
+            if self.non_finite == "stop":
+                break
+            self.faults += int(rows.sum())
+            observation[rows] = self._pool.reset(rows, [None] * len(rows))[rows]
+        copy = int(np.flatnonzero(rows)[0])
+        raise EnvFailed(self.config.name, self._which(copy, "reset"), where_not_finite(observation[copy], 0.0) or "")
+
+    def _which(self, copy: int, where: str) -> str:
+        return where if self.config.num_envs == 1 else f"copy {copy}, {where}"
+
+    def _leave_out(self, transition: Transition, rows: np.ndarray) -> None:
+        if self.faults == 0:
+            fault = self._fault(transition, rows)
+            _LOG.warning("warning: %s; such steps are left out (--non_finite=skip)", fault)
+        self.faults += int(rows.sum())
+
+    def _fault(self, transition: Transition, rows: np.ndarray, more: str = "") -> EnvFailed:
+        copy = int(np.flatnonzero(rows)[0])
+        step = self._pool.episode_steps()[copy]
+        problem = where_not_finite(transition.observation[copy], transition.reward[copy, 0])
+        return EnvFailed(self.config.name, self._which(copy, f"step {step:,} of an episode"), f"{problem}{more}")
 
     def pop_cuts(self) -> list[tuple[int, int, Tensor]]:
         """Episodes that a worker's death has cut since the last call.

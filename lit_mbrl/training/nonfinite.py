@@ -11,9 +11,13 @@ from torch import Tensor
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import RunFailed
 
+MAX_SKIPPED = 100
+
 
 class FiniteCheck:
     """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
+
+    A run of which nothing is left does not go on, whatever the action: after `MAX_SKIPPED` steps of an update in a row.
 
     On a CPU the answer is there at once. On an accelerator it stays on the device, the fused optimiser reads it there
     (`found_inf`), and it is fetched with the metrics and before a checkpoint: a run stops late, but its weights are
@@ -29,6 +33,7 @@ class FiniteCheck:
     def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
         self.action = action
         self.skipped: dict[str, int] = {}
+        self._in_a_row: dict[str, int] = {}  # steps of an update left out since the last one that was taken
         self._pending: list[tuple[str, int, Tensor]] = []
 
     def passes(
@@ -47,6 +52,8 @@ class FiniteCheck:
         looked_at = [] if scaled else [gradient for gradient in gradients if gradient is not None]
         if loss.device.type == "cpu" and distributed.world_size() == 1:
             if math.isfinite(loss.item()) and all(math.isfinite(_square(gradient)) for gradient in looked_at):
+                if self._in_a_row:
+                    self._in_a_row.pop(name, None)
                 return True
             self._count(name, round)
             return False
@@ -69,8 +76,9 @@ class FiniteCheck:
         if finite.device.type == "cpu":
             if not finite.all():
                 for name, flag in zip(names, finite.tolist(), strict=True):
-                    if not flag:
-                        self._count(name, round)
+                    self._note(name, round, not flag)
+            elif self._in_a_row:
+                self._in_a_row.clear()
         else:
             flags = (~finite).float().unbind()
             self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
@@ -81,12 +89,21 @@ class FiniteCheck:
         if pending:
             flags = torch.stack([flag for _, _, flag in pending]).tolist()
             for (name, round, _), flag in zip(pending, flags, strict=True):
-                if flag:
-                    self._count(name, round)
+                self._note(name, round, bool(flag))
+
+    def count_frames(self, frames: int) -> None:
+        """Counts steps of the environment that were left out since an observation or a reward was not finite."""
+        self.skipped["frames"] = self.skipped.get("frames", 0) + frames
 
     def metrics(self) -> dict[str, float]:
-        """Steps left out so far, of the updates that had any: `faults/skipped_<update>`."""
+        """Steps left out so far, of the updates that had any (and `frames`): `faults/skipped_<update>`."""
         return {f"faults/skipped_{name}": float(count) for name, count in self.skipped.items()}
+
+    def _note(self, name: str, round: int, skipped: bool) -> None:
+        if skipped:
+            self._count(name, round)
+        else:
+            self._in_a_row.pop(name, None)
 
     def _count(self, name: str, round: int) -> None:
         if self.action == "stop":
@@ -95,6 +112,12 @@ class FiniteCheck:
                 "(--non_finite=skip goes on without it)"
             )
         self.skipped[name] = self.skipped.get(name, 0) + 1
+        self._in_a_row[name] = count = self._in_a_row.get(name, 0) + 1
+        if count >= MAX_SKIPPED:
+            raise RunFailed(
+                f"the loss or the gradient of {name!r} was not finite in {count} steps in a row, up to round "
+                f"{round:,}: nothing is learnt any more, so the run stops in spite of --non_finite=skip"
+            )
 
 
 def _square(gradient: Tensor) -> float:

@@ -13,6 +13,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym
+from lit_mbrl.envs.guard import EnvFailed
 from lit_mbrl.utils.errors import RunFailed, UserError
 from tests.envs.toys import FAULTY, TOY
 
@@ -162,8 +163,9 @@ def test_workers_do_not_load_torch():
 def test_an_exception_of_an_environment_reaches_the_caller(workers):
     env = VectorEnv(EnvConfig(FAULTY, num_envs=2, workers=workers), seed=0)
     td = env.reset()
-    with pytest.raises(ArithmeticError, match="the action is too large"):
+    with pytest.raises(EnvFailed, match="copy 1, step 1 of an episode: .*the action is too large$") as failed:
         env.step(td.clone().set("action", torch.tensor([[0.0], [1.0]])))
+    assert failed.value.details.rstrip().endswith("ArithmeticError: the action is too large")
     assert env.step(td.set("action", torch.zeros(2, 1)))["next", "reward"].shape == (2, 1)  # still in step
     env.close()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import main
-from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.nonfinite import MAX_SKIPPED, FiniteCheck
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import RunFailed
@@ -127,3 +127,14 @@ def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
     assert check.passes("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
     with pytest.raises(RunFailed):
         check.passes("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
+
+
+def test_a_run_that_learns_nothing_any_more_stops() -> None:
+    check = FiniteCheck("skip")
+    check.report(["actor", "critic"], 1, torch.tensor([False, True]))
+    check.report(["actor", "critic"], 2, torch.tensor([True, True]))
+    for round in range(3, 3 + MAX_SKIPPED - 1):
+        check.report(["actor", "critic"], round, torch.tensor([False, True]))
+    with pytest.raises(RunFailed, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"):
+        check.report(["actor", "critic"], 102, torch.tensor([False, True]))
+    assert check.skipped == {"actor": MAX_SKIPPED + 1}

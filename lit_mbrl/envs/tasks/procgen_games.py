@@ -126,8 +126,9 @@ class ProcgenPool:
             self._steps[rows] = 0
         return observation
 
-    def step(self, actions: np.ndarray) -> Transition:
-        """See `LocalPool.step`."""
+    def step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> Transition:
+        """See `LocalPool.step`, but for `mask`: envpool steps all copies, and what they return is finite."""
+        assert mask is None
         observation, reward, terminated, truncated, _ = self._games.step(actions.astype(np.int32))
         self._steps += 1
         truncated = truncated | (self._steps >= self._limit) & ~terminated
@@ -138,6 +139,10 @@ class ProcgenPool:
     def restarted(self) -> dict[int, np.ndarray]:
         """None: these copies live and die with this process."""
         return {}
+
+    def episode_steps(self) -> list[int]:
+        """See `LocalPool.episode_steps`."""
+        return self._steps.tolist()
 
     def get_state(self) -> list[dict[str, Any] | None]:
         """None for every copy: envpool has no states of Procgen."""

@@ -9,8 +9,6 @@ import numpy as np
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.envs.make import make_configured
 
-_MAX_STEPS = 10_000  # as evaluations have it
-
 
 def random_returns(config: EnvConfig, episodes: int) -> np.ndarray:
     """Undiscounted returns `[episodes]` of actions drawn uniformly from the environment's action space.
@@ -22,15 +20,15 @@ def random_returns(config: EnvConfig, episodes: int) -> np.ndarray:
     env = make_configured(config)
     try:
         env.action_space.seed(0)
-        return np.array([_episode(env, seed) for seed in range(episodes)])
+        return np.array([_episode(env, seed, config.max_eval_steps) for seed in range(episodes)])
     finally:
         env.close()
 
 
-def _episode(env: Any, seed: int) -> float:
+def _episode(env: Any, seed: int, max_steps: int) -> float:
     env.reset(seed=seed)
     total = 0.0
-    for _ in range(_MAX_STEPS):
+    for _ in range(max_steps):
         _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
         total += float(reward)
         if terminated or truncated:
