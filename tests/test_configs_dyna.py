@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
 from lit_mbrl.app.cli import main
+from lit_mbrl.app.defaults import read_config
 
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
 
@@ -50,12 +50,12 @@ ENSEMBLE = {
 
 
 def load(paper: str, name: str) -> dict[str, Any]:
-    return yaml.safe_load((PAPER / paper / f"{name}.yaml").read_text())
+    return read_config(PAPER / paper / f"{name}.yaml")
 
 
 def test_every_task_has_its_file_and_every_file_its_task() -> None:
-    assert {path.stem for path in (PAPER / "mbpo").glob("*.yaml")} == set(MBPO)
-    assert {path.stem for path in (PAPER / "memr").glob("*.yaml")} == {*MEMR, "public_code"}
+    assert {path.stem for path in (PAPER / "mbpo").glob("*.yaml")} == {*MBPO, "common"}
+    assert {path.stem for path in (PAPER / "memr").glob("*.yaml")} == {*MEMR, "common", "public_code"}
 
 
 @pytest.mark.parametrize("name", MBPO)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lit_mbrl import algorithms
 from lit_mbrl.app.cli import CONF, main
+from lit_mbrl.app.defaults import read_config
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.networks import ImpalaEncoder
@@ -44,12 +44,12 @@ ENV = {
 
 
 def load(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())
+    return read_config(path)
 
 
 def test_every_agent_has_its_files_and_every_file_its_agent() -> None:
-    assert {path.stem for path in FOLDERS["laptop"].glob("*.yaml")} == set(AGENTS)
-    assert {path.stem for path in FOLDERS["paper"].glob("*.yaml")} == {*AGENTS, "tuning"}
+    assert {path.stem for path in FOLDERS["laptop"].glob("*.yaml")} == {*AGENTS, "common"}
+    assert {path.stem for path in FOLDERS["paper"].glob("*.yaml")} == {*AGENTS, "common", "tuning"}
 
 
 @pytest.mark.parametrize("size", FOLDERS)

@@ -15,6 +15,7 @@ from callbacks.entropy_annealing import EntropyAnnealing
 from callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
 from lit_mbrl.app.cli import main
+from lit_mbrl.app.defaults import read_config
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig, registered_variants
 
@@ -96,11 +97,11 @@ CODE_MODEL = {
 
 def load(name: str) -> dict[str, Any]:
     """A config as plain Python values."""
-    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return read_config(FOLDER / f"{name}.yaml")
 
 
 def test_every_task_has_its_file_and_every_file_its_task() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*TABLE_4, PUBLIC_CODE}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*TABLE_4, PUBLIC_CODE, "common"}
     assert sorted(task.env for task in TABLE_4.values()) == sorted(registered_variants())
 
 

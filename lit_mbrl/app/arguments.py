@@ -13,6 +13,7 @@ import yaml
 
 from lit_mbrl.app import CONF
 from lit_mbrl.app.checkpoints import followed, saved_config
+from lit_mbrl.app.defaults import has_defaults, read_config
 from lit_mbrl.app.output import shorten
 from lit_mbrl.app.run_folder import CHECKPOINTS, folder_of, folder_of_config
 from lit_mbrl.utils.errors import did_you_mean, require
@@ -84,6 +85,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> tuple[list[str], Path | No
         _check_config_file(name)
     for word in argv:
         _check_value(word)
+    argv = _with_defaults(argv)
     source = next((Path(name) for name in configs if folder_of_config(Path(name)) is not None), None)
     for option in ("ckpt_path", "init_from") if not configs else ():
         for name in option_values(argv, f"--{option}")[-1:]:
@@ -167,6 +169,24 @@ def _packaged(word: str) -> str:
     if option in ("", "--config", "-c") and name.startswith("conf/") and not Path(name).exists() and found.is_file():
         return f"{option}{equals}{found}"
     return word
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The config files on a command line, in their order."""
+    found = [words for words in _options(argv) if words[0].partition("=")[0] in _CONFIG]
+    return [words[1] if len(words) > 1 else words[0].partition("=")[2] for words in found]
+
+
+def _with_defaults(argv: Sequence[str]) -> list[str]:
+    """Puts the content of the config files that take over others in their place."""
+    words: list[str] = []
+    for option in _options(argv):
+        name = option[1] if len(option) > 1 else option[0].partition("=")[2]
+        if option[0].partition("=")[0] in _CONFIG and has_defaults(Path(name)):
+            words.append(f"--config={yaml.safe_dump(read_config(Path(name)), sort_keys=False)}")
+        else:
+            words += option
+    return words
 
 
 def _check_config_file(name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbrl.app import CONF
+from lit_mbrl.app.defaults import read_config
 from lit_mbrl.reports.table import table
 
 # Commands that are not Lightning's have a module with a `run` of their own.
@@ -79,8 +79,10 @@ def algorithm_table() -> str:
     """Algorithms, their papers and the configs that use them, read from the sources without importing them."""
     configs: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
-        if match := re.search(r"^model:\s*\n\s+class_path:\s*([\w.]+)", path.read_text(), re.MULTILINE):
-            configs.setdefault(match[1].rpartition(".")[2], []).append(f"conf/{path.relative_to(CONF).as_posix()}")
+        model = read_config(path).get("model")
+        if isinstance(model, dict) and "class_path" in model and path.stem != "common":
+            name = model["class_path"].rpartition(".")[2]
+            configs.setdefault(name, []).append(f"conf/{path.relative_to(CONF).as_posix()}")
     rows = [("algorithm", "paper", "config")]
     for name, paper in sorted(algorithms()):
         first, *others = configs.get(name) or ["-"]

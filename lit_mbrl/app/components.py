@@ -43,7 +43,7 @@ def require_components(model: Any, data: Any) -> None:
     require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
     ours = issubclass(module, Collecting) and module.collect is not Collecting.collect
     expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
-    require(ours and module.sample is not Collecting.sample, "data", data.class_path, expected)
+    require(ours, "data", data.class_path, expected)
 
 
 def require_finite(config: jsonargparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_mbrl.app.arguments import CHECKPOINT_WORDS, option_values
+from lit_mbrl.app.arguments import CHECKPOINT_WORDS, config_files, option_values
 from lit_mbrl.app.checkpoints import SavedRun, followed, read_checkpoint, read_last_good, require_replay
 from lit_mbrl.app.output import shorten
 from lit_mbrl.app.run_folder import (
@@ -52,7 +52,7 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
     Raises:
         UserError: if there is no such checkpoint, or if a run in the folder would be overwritten.
     """
-    files = [str(path) for path in config.config or () if path is not None]
+    files = config_files(argv) or [str(path) for path in config.config or () if path is not None]
     environment = config.data.init_args.env.name
     family = run_family(files, config.model.class_path.rpartition(".")[2], environment, config.seed_everything)
     checkpoints = config.checkpoint.folder

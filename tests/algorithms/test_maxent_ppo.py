@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-import yaml
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from lit_mbrl import algorithms
 from lit_mbrl.algorithms import PPO, EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.maxent_ppo import Standardization
 from lit_mbrl.app.cli import CONF
+from lit_mbrl.app.defaults import read_config
 from lit_mbrl.envs import Spec
 from lit_mbrl.losses import clip_objective
 from lit_mbrl.networks import ImpalaEncoder
@@ -254,7 +254,7 @@ def configs() -> dict[str, dict[str, Any]]:
     names = {kind.__name__ for kind in WITH_ENTROPY}
     models = {}
     for path in sorted(Path(CONF).rglob("*.yaml")):
-        model = (yaml.safe_load(path.read_text()) or {}).get("model")
+        model = read_config(path).get("model")
         if isinstance(model, dict) and model.get("class_path") in names:
             models[str(path.relative_to(CONF))] = model
     return models

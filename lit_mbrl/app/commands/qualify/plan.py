@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_mbrl.app import CONF
 from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.paths import FloatPath
 from lit_mbrl.app.commands.qualify.thresholds import Threshold
+from lit_mbrl.app.defaults import read_config
 from lit_mbrl.utils.errors import OneLine, require
 from lit_mbrl.utils.pool import Job
 
@@ -129,7 +128,7 @@ class PlannedRun:
 
 def fingerprint(config: Path, path: FloatPath, overrides: Sequence[str]) -> str:
     """SHA-256 of all that makes a run another one, but for the sources: contents of the configs, path and options."""
-    configs = [yaml.safe_load(file.read_text()) for file in (CONF / "base.yaml", config)]
+    configs = [read_config(file) for file in (CONF / "base.yaml", config)]
     content = [configs, list(overrides), dict(path.variables), list(path.options)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from lit_mbrl.app.commands.qualify.paths import PATHS, read_paths
 from lit_mbrl.app.commands.qualify.plan import fingerprint, plan, read_seeds
 from lit_mbrl.app.commands.qualify.report import seed_ranges
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
+from lit_mbrl.app.defaults import read_config
 
 KNOWN = read_thresholds(CONF / "qualification.yaml")
 
@@ -41,7 +42,7 @@ def test_every_threshold_lies_between_random_and_best_returns() -> None:
     for goal in KNOWN.values():
         environment = "Pendulum-v1"
         for file in (CONF / "base.yaml", goal.file):
-            data = (yaml.safe_load(file.read_text()).get("data") or {}).get("init_args", {})
+            data = (read_config(file).get("data") or {}).get("init_args", {})
             environment = data.get("env", {}).get("name", environment)
         low, high = ranges[environment]
         assert low + 0.7 * (high - low) < goal.threshold < high, goal.config
