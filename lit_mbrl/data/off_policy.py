@@ -22,12 +22,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mbrl.data.agent import Batch, Experience
-from lit_mbrl.data.base import BufferSpec, Collecting
+from lit_mbrl.data.base import Collecting
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
+from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, require_room
 from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig

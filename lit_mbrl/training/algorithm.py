@@ -24,8 +24,7 @@ from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.compiled import CannotCompile, CompiledRound
 from lit_mbrl.training.descent import Descent
-from lit_mbrl.training.fits import require_device, require_environment
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.fits import require_device, require_environment, require_targets
 from lit_mbrl.training.update import Sampling, Update, check_order
 from lit_mbrl.utils import distributed
 
@@ -59,7 +58,7 @@ class Algorithm(Descent):
         self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
         self.update_list: list[Update] = []
-        self._compile: Compile = compile
+        self.compile_option: Compile = compile
         self._compiled: CompiledRound | None = None
         self._clock_is_read = False
         self._recorded: dict[str, Tensor] = {}
@@ -222,8 +221,8 @@ class Algorithm(Descent):
         self._built = True
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One fused Adam per update, in the order of `updates()`."""
-        return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self.update_list]
+        """One per update, in the order of `updates()`."""
+        return [update.optimizer() for update in self.update_list]
 
     def on_train_start(self) -> None:
         """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
@@ -234,7 +233,9 @@ class Algorithm(Descent):
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Forgets what has been compiled in an earlier fit."""
+        """Forgets what has been compiled in an earlier fit; raises `UserError` if nothing would move the targets."""
+        callbacks = self.trainer.callbacks
+        require_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:
@@ -280,7 +281,7 @@ class Algorithm(Descent):
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
-        if not (self._compile and self._take_compiled_steps(batch, due)):
+        if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.watches:
             self.watch(self._recorded)
@@ -308,7 +309,7 @@ class Algorithm(Descent):
                 self._compiled = self._start_compiling()
             recorded, finite = self._compiled.run(batch, due, self._recording)
         except CannotCompile as reason:
-            self._compile = False
+            self.compile_option = False
             rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
@@ -323,7 +324,7 @@ class Algorithm(Descent):
         if self._scaler is not None:
             raise CannotCompile("16-mixed scales its losses between the passes")
         rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
-        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self._compile == "cudagraphs")
+        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
 
     @contextmanager
     def tracing(self) -> Iterator[None]:

@@ -139,7 +139,7 @@ def state_of(algorithm: MBPO, data: OffPolicy) -> dict[str, torch.Tensor]:
     state["events"] = torch.tensor([last["fit"], last["rollout"], buffers["model"]["cursor"]])
     if "priorities" in buffers:
         state["priorities"] = buffers["priorities"]["mass"]
-    for name, optimizer in algorithm._own_optimizers.items():
+    for name, optimizer in algorithm.fitter.optimizers.items():
         for p, values in optimizer.state_dict()["state"].items():
             state |= {f"{name}.{p}.{key}": value for key, value in values.items()}
     return state
