@@ -10,7 +10,6 @@ updates together and is never used.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -57,17 +56,8 @@ class Algorithm(Descent):
         self._built = False
         self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
-        self.update_list: list[Update] = []
         self.compile_option: Compile = compile
         self._compiled: CompiledRound | None = None
-        self._clock_is_read = False
-        self._recorded: dict[str, Tensor] = {}
-        self._recording = False
-        self._notes: dict[str, float] = {}
-        self._last_log: tuple[float, int] | None = None
-        self._model_rollouts = 0
-        self._seconds_before = 0.0
-        self._started: float | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -144,41 +134,6 @@ class Algorithm(Descent):
         """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
         return data.sample()
 
-    # ------------------------------------------------------------------ clocks
-    @property
-    def env_steps(self) -> int:
-        """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
-        self._note_reading()
-        return self.trainer.datamodule.env_steps
-
-    @property
-    def grad_steps(self) -> int:
-        """Rounds of updates so far, the running one included."""
-        self._note_reading()
-        return self.trainer.datamodule.rounds
-
-    def _note_reading(self) -> None:
-        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
-            self._clock_is_read = True
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, evaluations and the parts of a resumed run before this one included."""
-        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
-
-    def clocks(self) -> dict[str, float]:
-        """What a run is measured by, apart from environment steps."""
-        clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
-        for update in self.update_list:
-            if update.name == "actor":
-                clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
-        if self._model_rollouts:
-            clocks["time/model_rollouts"] = float(self._model_rollouts)
-        repeat = self.trainer.datamodule.env.frames_per_step
-        if repeat > 1:
-            clocks["time/frames"] = float(self.env_steps * repeat)
-        return clocks
-
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
         """See `require_environment`."""
@@ -226,7 +181,7 @@ class Algorithm(Descent):
 
     def on_train_start(self) -> None:
         """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
-        self._started = time.perf_counter()
+        self.start_clock()
         self.find_the_way()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
@@ -288,10 +243,6 @@ class Algorithm(Descent):
         if logs:
             self.log_training()
 
-    def logs_now(self) -> bool:
-        """Whether the metrics of the running round are logged."""
-        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
-
     def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
         optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
@@ -342,49 +293,6 @@ class Algorithm(Descent):
         if self._clock_is_read and self.phase() == ():
             raise CannotCompile(f"a loss of {type(self).__name__} reads a clock, which its phase() does not cover")
 
-    def pop_recorded(self) -> dict[str, Tensor]:
-        """The metrics recorded since the last call."""
-        recorded, self._recorded = self._recorded, {}
-        return recorded
-
-    # ------------------------------------------------------------------ metrics
-    def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
-        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
-
-        Args:
-            value: or a function that computes it, which is called in rounds that are logged.
-        """
-        if self._recording:
-            value = value() if callable(value) else value
-            self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
-
-    def note(self, metrics: dict[str, float]) -> None:
-        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
-        self._notes |= metrics
-
-    def log_training(self) -> None:
-        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        of_round = self.pop_recorded()
-        recorded = torch.stack([value.to(self.device) for value in of_round.values()])
-        distributed.average_([recorded])
-        metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
-        metrics |= self._notes
-        self._notes = {}
-        self.finite.settle()
-        metrics |= self.finite.metrics()
-        now = time.perf_counter()
-        if self._last_log is not None:
-            then, env_steps = self._last_log
-            metrics["time/steps_per_second"] = (self.env_steps - env_steps) / (now - then)
-        self._last_log = (now, self.env_steps)
-        self.log_metrics(metrics)
-
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes metrics to every logger at the current environment step."""
-        metrics = metrics | self.clocks()
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=self.env_steps)
-
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
         """Logs return and length of deterministic evaluation episodes `[K, T]` and the algorithm's own metrics.
@@ -413,23 +321,3 @@ class Algorithm(Descent):
         self.log_dict(metrics, logger=False, batch_size=1, sync_dist=distributed.world_size() > 1)
         if self.trainer.state.fn == "fit":
             self.log_metrics({name: float(value) for name, value in metrics.items()})
-
-    # ------------------------------------------------------------------ checkpoint
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
-
-        Raises:
-            RunFailed: if a step was not finite: what came after it is not saved.
-        """
-        self.finite.settle()
-        checkpoint["skipped"] = dict(self.finite.skipped)
-        checkpoint.pop("loops", None)
-        checkpoint["notes"] = dict(self._notes)
-        checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the clocks, what is still to be logged and the count of left-out steps back."""
-        clocks = checkpoint["clocks"]
-        self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
-        self._notes = dict(checkpoint["notes"])
-        self.finite.skipped = dict(checkpoint["skipped"])

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.training.nonfinite import FiniteCheck
 from lit_mbrl.training.optim import Adam, clip_
+from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils.hooks import is_plain
 
@@ -39,17 +39,12 @@ def may_step(
     return finite.passes(name, round, optimizer, loss, gradients, scaler is not None)
 
 
-class Descent(LightningModule):
-    """A module that takes the gradient steps of its updates itself.
-
-    Attributes:
-        finite: looks at every loss and gradient before the step.
-    """
+class Descent(Recording):
+    """A module that takes the gradient steps of its updates itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.finite = FiniteCheck()
         self._scaler: torch.amp.GradScaler | None = None
         self._is_plain = False
 
