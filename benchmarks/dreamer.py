@@ -44,10 +44,11 @@ def make_update(quick: bool) -> tuple[Any, Any]:
 
 def take_update(algorithm: Any, optimizers: list[torch.optim.Optimizer], batch: Any) -> dict[str, tuple[float, ...]]:
     """One round as `Algorithm.descend` takes it; the seconds of forward, backward and step of every update."""
-    seconds = {}
+    seconds: dict[str, tuple[float, ...]] = {}
+    given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, optimizers, strict=True):
         times = [time.perf_counter()]
-        loss = update.loss(batch)
+        loss = update.compute_loss(batch, given)
         times.append(time.perf_counter())
         for parameter in update.parameters():
             parameter.grad = None

@@ -21,9 +21,9 @@ from benchmarks.mbpo import EPOCHS, LEARNING_STARTS, TASK, UPDATES
 from callbacks import SoftTargetUpdate
 from lit_mbrl import models
 from lit_mbrl.algorithms import MBPO
-from lit_mbrl.algorithms import mbpo as module
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
+from lit_mbrl.training import model_fit
 
 STATES, WARM = 100_000, 20
 PARTS = ("compilation and first updates", "updates", "model training", "rollouts", "sampling")
@@ -87,7 +87,7 @@ def main() -> None:
         algorithm.counts["model training"] += result.steps
         return result
 
-    module.fit = counted  # type: ignore[attr-defined]
+    model_fit.fit = counted  # type: ignore[attr-defined]
     data = OffPolicy(
         EnvConfig(TASK),
         total_frames=LEARNING_STARTS + options.steps,

@@ -152,10 +152,10 @@ class Parts(Callback):
     def _name_updates(self, module: Any) -> None:
         descend = module.descend
 
-        def named(update: Any, optimizer: Any, frames: Any) -> Any:
+        def named(update: Any, optimizer: Any, frames: Any, given: Any) -> Any:
             self._update = update.name
             loss = self.watch.timed(update.loss, f"updates: {update.name}, forward and loss")
-            return descend(dataclasses.replace(update, loss=loss), optimizer, frames)
+            return descend(dataclasses.replace(update, loss=loss), optimizer, frames, given)
 
         module.descend = named
         self._undo.callback(delattr, module, "descend")

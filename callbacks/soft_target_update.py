@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,6 +20,8 @@ class SoftTargetUpdate(NothingInsideARound, Callback):
         tau: share of the online network; 1 copies it.
         period: rounds between updates.
     """
+
+    moves_targets: ClassVar[bool] = True  # without a callback of this kind an algorithm with targets is refused
 
     def __init__(self, tau: float = 0.005, period: int = 1) -> None:
         require(0.0 <= tau <= 1.0, "trainer.callbacks.tau", tau, "a number between 0 and 1")

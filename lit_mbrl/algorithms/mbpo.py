@@ -24,22 +24,18 @@ Readings and departures (the paper leaves the model's training to its code, `mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.models import Descend, Ensemble, Objective, WorldModelFactory, fit
-from lit_mbrl.training.compiled import CannotCompile
-from lit_mbrl.training.compiled_loss import CompiledLoss
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.models import Ensemble, Objective, WorldModelFactory
+from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.hooks import ModelWorkListener
 
@@ -135,18 +131,15 @@ class MBPO(SAC):
         self.model_epoch, self.retain_epochs = model_epoch, retain_epochs
         self.real_ratio = Fraction(str(real_ratio))
         self.world_model_factory = Ensemble() if world_model is None else world_model
-        self.fit_options = {
-            "batch_size": model_batch_size,
-            "holdout_ratio": holdout_ratio,
-            "max_holdout": max_holdout,
-            "improvement": model_improvement,
-            "patience": model_patience,
-            "max_epochs": model_max_epochs,
-        }
-        self._own_optimizers: dict[str, Adam] = {}
-        self._saved_optimizers: dict[str, Any] = {}
-        self._compiled_losses: dict[str, CompiledLoss] = {}
-        self._compile_fits = True  # as far as `compile` asks for it, and until it has failed
+        self.fitter = ModelFitter(
+            self,
+            batch_size=model_batch_size,
+            holdout_ratio=holdout_ratio,
+            max_holdout=max_holdout,
+            improvement=model_improvement,
+            patience=model_patience,
+            max_epochs=model_max_epochs,
+        )
 
     def check_data(self, data: Any) -> None:
         require(
@@ -170,17 +163,21 @@ class MBPO(SAC):
         data.add_buffer("model", self.model_capacity(length), most=self.model_capacity(self.longest_rollout))
 
     def before_collect(self, data: Any) -> None:
-        """Line 4: fits the model to all real data, if it is time to."""
-        if data.schedule.due("fit", every=self.model_train_freq):
-            self.note(self.fit_model(data.replay))
+        """Before actions are taken in the environment: the model is trained on all real data, if it is time to."""
+        self.fit_if_due(data)
 
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
-        """Lines 7-8, after the environment steps of line 6: rolls the model out from real states, if it is time to."""
+        """After that: the model is rolled out from real states, if it is time to."""
         super().after_collect(data, frames)
-        self.before_collect(data)  # it is time to, if the warm-up has ended in the middle of these frames
+        self.fit_if_due(data)  # which it is, if the warm-up has ended in the middle of these frames
         if data.schedule.due("rollout", every=self.rollout_freq):
             length = self.rollout_length(data.schedule.clock // self.model_epoch)
             self.note({"rollout/length": float(length), "rollout/transitions": float(self.fill(data, length))})
+
+    def fit_if_due(self, data: Any) -> None:
+        """Fits the model at the end of the warm-up and every `model_train_freq` environment steps."""
+        if data.schedule.due("fit", every=self.model_train_freq):
+            self.note(self.fit_model(data.replay))
 
     def fill(self, data: Any, length: int) -> int:
         """Fills the model buffer from states drawn uniformly from the replay; returns with how many transitions."""
@@ -193,7 +190,7 @@ class MBPO(SAC):
         return count
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Lines 9-10: what a round of SAC learns from, real rows first, then those of the model buffer."""
+        """For each update of the policy: a batch of SAC, real rows first, then those of the model buffer."""
         num_real = self.real_rows(data.batch_size)
         imagined = data.buffers["model"].sample(data.batch_size - num_real)
         if not num_real:
@@ -271,19 +268,12 @@ class MBPO(SAC):
         """
         metrics = {"model/epochs": 0.0}
         for objective in self.world_model_factory.objectives(self.world_model):
-            optimizer = self.own_optimizer(f"model/{objective.name}", objective.groups(), objective.lr)
             frames, holdout = self.model_frames(objective, replay)
-            result = fit(
-                objective,
-                frames,
-                optimizer,
-                **self.fit_options,
-                holdout=holdout,
-                descend=self.descend_own(objective.name, optimizer, self.world_model, objective.max_grad_norm),
-                on_epoch=lambda epoch, errors, name=objective.name: self.tell(
-                    f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
-                ),
-            )
+
+            def tell(epoch: int, errors: Tensor, name: str = objective.name) -> None:
+                self.tell(f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}")
+
+            result = self.fitter.fit(objective, self.world_model, frames, holdout, on_epoch=tell)
             metrics["model/epochs"] += result.epochs
             metrics[f"model/holdout_{objective.name}"] = float(result.errors.mean())
             if objective.members > 1:
@@ -300,72 +290,9 @@ class MBPO(SAC):
         if objective.batch == "transitions" or objective.length == 1:
             return replay.frames().to(self.device), None
         length = objective.length or self.longest_rollout
-        share = self.fit_options["holdout_ratio"], self.fit_options["max_holdout"]
+        share = self.fitter.options["holdout_ratio"], self.fitter.options["max_holdout"]
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
-
-    def own_optimizer(self, name: str, groups: list[dict[str, Any]], lr: float) -> Adam:
-        """An optimiser of what is not trained by rounds. Like theirs, its state goes on from a checkpoint's.
-
-        Args:
-            groups: parameters, and what is an option of theirs, which goes before the checkpoint's.
-        """
-        if name not in self._own_optimizers:
-            optimizer = Adam(groups, lr=lr, fused=True)
-            if name in self._saved_optimizers:
-                optimizer.load_state_dict(self._saved_optimizers.pop(name))
-            for group, own in zip(optimizer.param_groups, groups, strict=True):
-                group |= {option: value for option, value in own.items() if option != "params"}
-                group["lr"] = lr
-            self._own_optimizers[name] = optimizer
-        return self._own_optimizers[name]
-
-    def descend_own(self, name: str, optimizer: Adam, module: nn.Module, max_grad_norm: float | None = None) -> Descend:
-        """A function that takes one step on a loss, if that is finite; compiled, where that is asked for.
-
-        Args:
-            name: of the loss, which is the same at every call.
-            optimizer: of the trained parameters.
-            module: has all that the loss reads besides the frames.
-            max_grad_norm: clip the gradient to this norm.
-        """
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        holder = SimpleNamespace(optimizer=optimizer)  # as Lightning's optimisers, which the check knows
-
-        def descend(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
-            loss = self._compiled_loss(name, loss_of, frames, module, parameters) if whole else None
-            if loss is None:
-                optimizer.zero_grad()
-                loss = loss_of(frames)
-                loss.backward(inputs=parameters)
-            if max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            gradients = [parameter.grad for parameter in parameters]
-            if self.finite.passes(name, self.grad_steps, holder, loss, gradients, scaled=False):
-                optimizer.step()
-            return loss.detach()
-
-        return descend
-
-    def _compiled_loss(
-        self,
-        name: str,
-        loss_of: Callable[[TensorDictBase], Tensor],
-        frames: TensorDictBase,
-        module: nn.Module,
-        parameters: list[nn.Parameter],
-    ) -> Tensor | None:
-        """The loss, its gradients left in the parameters; None: it has to be computed eagerly."""
-        if not (self._compile and self._compile_fits):
-            return None
-        if name not in self._compiled_losses:
-            self._compiled_losses[name] = CompiledLoss(module, loss_of, parameters)
-        try:
-            return self._compiled_losses[name](frames)
-        except CannotCompile as reason:
-            self._compile_fits = False
-            rank_zero_warn(f"model.compile: fits run eagerly, since {name}: {reason}")
-            return None
 
     def tell(self, news: str) -> None:
         """Lets the callbacks know what is going on where no round ends for a while."""
@@ -376,19 +303,17 @@ class MBPO(SAC):
     def on_fit_start(self) -> None:
         """Forgets graphs of tensors that may have moved to another device since."""
         super().on_fit_start()
-        self._compiled_losses = {}
+        self.fitter.graphs = {}
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the optimisers of the model."""
+        """Adds the optimisers of the fits."""
         super().on_save_checkpoint(checkpoint)
-        own = {name: optimizer.state_dict() for name, optimizer in self._own_optimizers.items()}
-        checkpoint["own_optimizers"] = self._saved_optimizers | own
+        checkpoint["own_optimizers"] = self.fitter.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them back when they are next used: the parameters have come to their device by then."""
         super().on_load_checkpoint(checkpoint)
-        self._saved_optimizers = dict(checkpoint["own_optimizers"])
+        self.fitter.load_state_dict(checkpoint["own_optimizers"])
 
 
 def _rows(state: Any, chosen: Tensor) -> Any:

@@ -194,8 +194,10 @@ class MEMR(MBPO):
             action: `[M, A]`.
         """
         observation, action = self.normalize(observation), self.in_units_of_behaviour(action)
-        optimizer = self.own_optimizer("behaviour", [{"params": list(self.behaviour.parameters())}], self.behaviour_lr)
-        descend = self.descend_own("behaviour", optimizer, self.behaviour)
+        optimizer = self.fitter.optimizer(
+            "behaviour", [{"params": list(self.behaviour.parameters())}], self.behaviour_lr
+        )
+        descend = self.fitter.step("behaviour", optimizer, self.behaviour)
         frames = TensorDict({"observation": observation, "action": action}, [len(observation)])
         losses: list[Tensor] = []
 

@@ -31,7 +31,6 @@ from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, d
 from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm, Compile, Update
-from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
@@ -142,11 +141,7 @@ class PPO(Algorithm):
     def updates(self) -> Iterator[Update]:
         """One step of everything: algorithm 1's optimisation, a minibatch at a time."""
         networks = [self.encoder, self.actor, self.critic]
-        yield Update("ppo", networks, self.loss, self.lr, max_grad_norm=self.max_grad_norm)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One fused Adam."""
-        return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
+        yield Update("ppo", networks, self.loss, self.lr, max_grad_norm=self.max_grad_norm, eps=self.adam_eps)
 
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:
@@ -164,12 +159,12 @@ class PPO(Algorithm):
 
     # ------------------------------------------------------------------ algorithm 1
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
-        """Lines 3-5: the policy has run for T steps in N environments; their advantages, for all epochs."""
+        """The policy has run for T steps in each of N environments: computes their advantages, once for all epochs."""
         data.rollout = self.prepare_rollout(frames)
         self.observe(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Line 6: the next minibatch of one of the K epochs."""
+        """For each of K epochs, in minibatches: the next one."""
         return {"transitions": self.minibatch(data.rollout, data.minibatch_index())}
 
     # ------------------------------------------------------------------ a rollout

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
+from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
@@ -50,6 +50,7 @@ from lit_mbrl.app.trust import only_installed
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
+from lit_mbrl.training.fits import require_targets
 from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable, require
 from lit_mbrl.utils.overdue import WATCH
 
@@ -271,15 +272,10 @@ class Application(LightningCLI):
             self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = networks(self.model, spec)
-        has_targets = any(True for _ in twin.targets())
         if self.subcommand == "fit":
             self.model.check_device(self.trainer.strategy.root_device)
-            require(
-                not has_targets or any(isinstance(callback, SoftTargetUpdate) for callback in self.trainer.callbacks),
-                "trainer.callbacks",
-                self._get(self.config, "trainer").callbacks,
-                f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
-            )
+            given = self._get(self.config, "trainer").callbacks
+            require_targets(twin, self.trainer.callbacks, given)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):

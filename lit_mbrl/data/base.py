@@ -12,9 +12,8 @@ the same rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -23,6 +22,7 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from lit_mbrl.data.agent import SERVED_BY, Agent, Batch, Experience
+from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.evaluated import Evaluated
 from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
@@ -33,29 +33,6 @@ from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
-
-
-class Buffer(Protocol):
-    """What is kept besides the experience, and is in every checkpoint."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class BufferSpec:
-    """A buffer before it is made.
-
-    Attributes:
-        make: makes it empty, on a device.
-        nbytes: memory that it takes at the most.
-        text: what it is and how large, for the start of a run.
-    """
-
-    make: Callable[[torch.device], Buffer]
-    nbytes: int = 0
-    text: str = ""
 
 
 class Collecting(Evaluated, LightningDataModule):

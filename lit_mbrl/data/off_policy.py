@@ -22,12 +22,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mbrl.data.agent import Batch, Experience
-from lit_mbrl.data.base import BufferSpec, Collecting
+from lit_mbrl.data.base import Collecting
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
+from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, require_room
 from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig
@@ -113,6 +114,7 @@ class OffPolicy(Collecting):
         self.storage: Storage = storage or self.default_storage
         self.replay: Any = None  # what `make_replay` returned
         self._files: ReplayFiles | None = None
+        self._warmup_listeners: list[WarmupListener] = []
 
     # ------------------------------------------------------------------ set-up
     def check(self, directory: str = ".") -> None:
@@ -190,6 +192,7 @@ class OffPolicy(Collecting):
         size = self.capacity * self.frame_bytes
         rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
         self.replay = self.make_replay(Path(self.trainer.default_root_dir) / "replay")
+        self._warmup_listeners = [each for each in self.trainer.callbacks if isinstance(each, WarmupListener)]
 
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:
@@ -201,9 +204,8 @@ class OffPolicy(Collecting):
         self.replay.extend(frames)
         if start < self.learning_starts:
             # There is no Lightning batch during the warm-up, and so no other sign of life.
-            for callback in self.trainer.callbacks:
-                if isinstance(callback, WarmupListener):
-                    callback.on_warmup(self.trainer, self.agent)
+            for callback in self._warmup_listeners:
+                callback.on_warmup(self.trainer, self.agent)
         over = self.env_steps > self.learning_starts
         self.schedule.clock = max(start - self.learning_starts, 0) if over else None
         self.agent.after_collect(self, frames)

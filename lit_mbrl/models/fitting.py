@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from lit_mbrl.models.base import Objective
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
 
 # Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
 Descend = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
@@ -78,7 +76,7 @@ class BestEpochs:
 def fit(
     objective: Objective,
     frames: TensorDictBase,
-    optimizer: Any,
+    descend: Descend,
     *,
     batch_size: int = 256,
     holdout_ratio: float = 0.2,
@@ -87,7 +85,6 @@ def fit(
     patience: int = 5,
     max_epochs: int | None = None,
     holdout: TensorDictBase | None = None,
-    descend: Descend | None = None,
     on_epoch: Callable[[int, Tensor], None] | None = None,
 ) -> Fit:
     """Trains one objective of a world model on all frames, with MBPO's numbers by default.
@@ -98,19 +95,17 @@ def fit(
     Args:
         objective: what is trained: vectorised members, or a single one.
         frames: `[N]` transitions or `[N, T]` sequences, as `objective.batch` says, N >= 2; on the model's device.
-        optimizer: of `objective.groups()`; it goes on from fit to fit, as the weights do.
+        descend: takes a gradient step on a scalar loss of a batch (`training.model_fit.ModelFitter.step`), with an
+            optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
         batch_size: frames per member and step.
         holdout_ratio: fraction held out, at least one frame and at most `max_holdout`.
         improvement: see `BestEpochs`.
         patience: see `BestEpochs`.
         max_epochs: stop after so many at the latest.
         holdout: frames to hold out instead of a fraction of the others, which should not overlap (sequences do).
-        descend: takes a gradient step on a scalar loss of a batch; None: one without finite check or devices, but for a
-            RunFailed where the loss is not finite.
         on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.
     """
     assert len(frames) >= (2 if holdout is None else 1), "a fit needs a frame to learn from and one to hold out"
-    descend = descend or _Descend(objective, optimizer)
     device = frames["action"].device
     training = frames
     if holdout is None:
@@ -176,20 +171,3 @@ class _Snapshots:
 
     def _of(self, parameter: nn.Parameter, member: int) -> Tensor:
         return parameter.detach() if self._alone else parameter.detach()[member]
-
-
-class _Descend:
-    def __init__(self, objective: Objective, optimizer: Any) -> None:
-        self.objective, self.optimizer = objective, optimizer
-        self.parameters = objective.parameters()
-
-    def __call__(self, loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
-        loss = loss_of(frames)
-        if not torch.isfinite(loss):
-            raise RunFailed(f"the loss of {self.objective.name!r} is not finite; the step was not taken")
-        self.optimizer.zero_grad()
-        loss.backward(inputs=self.parameters)
-        if self.objective.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.objective.max_grad_norm)
-        self.optimizer.step()
-        return loss.detach()

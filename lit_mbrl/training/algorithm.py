@@ -10,7 +10,6 @@ updates together and is never used.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -24,8 +23,7 @@ from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.compiled import CannotCompile, CompiledRound
 from lit_mbrl.training.descent import Descent
-from lit_mbrl.training.fits import require_device, require_environment
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.fits import require_device, require_environment, require_targets
 from lit_mbrl.training.update import Sampling, Update, check_order
 from lit_mbrl.utils import distributed
 
@@ -58,17 +56,8 @@ class Algorithm(Descent):
         self._built = False
         self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
-        self.update_list: list[Update] = []
-        self._compile: Compile = compile
+        self.compile_option: Compile = compile
         self._compiled: CompiledRound | None = None
-        self._clock_is_read = False
-        self._recorded: dict[str, Tensor] = {}
-        self._recording = False
-        self._notes: dict[str, float] = {}
-        self._last_log: tuple[float, int] | None = None
-        self._model_rollouts = 0
-        self._seconds_before = 0.0
-        self._started: float | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -145,41 +134,6 @@ class Algorithm(Descent):
         """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
         return data.sample()
 
-    # ------------------------------------------------------------------ clocks
-    @property
-    def env_steps(self) -> int:
-        """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
-        self._note_reading()
-        return self.trainer.datamodule.env_steps
-
-    @property
-    def grad_steps(self) -> int:
-        """Rounds of updates so far, the running one included."""
-        self._note_reading()
-        return self.trainer.datamodule.rounds
-
-    def _note_reading(self) -> None:
-        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
-            self._clock_is_read = True
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, evaluations and the parts of a resumed run before this one included."""
-        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
-
-    def clocks(self) -> dict[str, float]:
-        """What a run is measured by, apart from environment steps."""
-        clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
-        for update in self.update_list:
-            if update.name == "actor":
-                clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
-        if self._model_rollouts:
-            clocks["time/model_rollouts"] = float(self._model_rollouts)
-        repeat = self.trainer.datamodule.env.frames_per_step
-        if repeat > 1:
-            clocks["time/frames"] = float(self.env_steps * repeat)
-        return clocks
-
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
         """See `require_environment`."""
@@ -222,19 +176,21 @@ class Algorithm(Descent):
         self._built = True
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One fused Adam per update, in the order of `updates()`."""
-        return [Adam(update.parameters(), lr=update.lr, fused=True) for update in self.update_list]
+        """One per update, in the order of `updates()`."""
+        return [update.optimizer() for update in self.update_list]
 
     def on_train_start(self) -> None:
         """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
-        self._started = time.perf_counter()
+        self.start_clock()
         self.find_the_way()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Forgets what has been compiled in an earlier fit."""
+        """Forgets what has been compiled in an earlier fit; raises `UserError` if nothing would move the targets."""
+        callbacks = self.trainer.callbacks
+        require_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:
@@ -280,16 +236,12 @@ class Algorithm(Descent):
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
-        if not (self._compile and self._take_compiled_steps(batch, due)):
+        if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.watches:
             self.watch(self._recorded)
         if logs:
             self.log_training()
-
-    def logs_now(self) -> bool:
-        """Whether the metrics of the running round are logged."""
-        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
 
     def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
@@ -308,7 +260,7 @@ class Algorithm(Descent):
                 self._compiled = self._start_compiling()
             recorded, finite = self._compiled.run(batch, due, self._recording)
         except CannotCompile as reason:
-            self._compile = False
+            self.compile_option = False
             rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
@@ -323,7 +275,7 @@ class Algorithm(Descent):
         if self._scaler is not None:
             raise CannotCompile("16-mixed scales its losses between the passes")
         rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
-        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self._compile == "cudagraphs")
+        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
@@ -340,49 +292,6 @@ class Algorithm(Descent):
             self._recording, self._recorded = recording, recorded
         if self._clock_is_read and self.phase() == ():
             raise CannotCompile(f"a loss of {type(self).__name__} reads a clock, which its phase() does not cover")
-
-    def pop_recorded(self) -> dict[str, Tensor]:
-        """The metrics recorded since the last call."""
-        recorded, self._recorded = self._recorded, {}
-        return recorded
-
-    # ------------------------------------------------------------------ metrics
-    def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
-        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
-
-        Args:
-            value: or a function that computes it, which is called in rounds that are logged.
-        """
-        if self._recording:
-            value = value() if callable(value) else value
-            self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
-
-    def note(self, metrics: dict[str, float]) -> None:
-        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
-        self._notes |= metrics
-
-    def log_training(self) -> None:
-        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        of_round = self.pop_recorded()
-        recorded = torch.stack([value.to(self.device) for value in of_round.values()])
-        distributed.average_([recorded])
-        metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
-        metrics |= self._notes
-        self._notes = {}
-        self.finite.settle()
-        metrics |= self.finite.metrics()
-        now = time.perf_counter()
-        if self._last_log is not None:
-            then, env_steps = self._last_log
-            metrics["time/steps_per_second"] = (self.env_steps - env_steps) / (now - then)
-        self._last_log = (now, self.env_steps)
-        self.log_metrics(metrics)
-
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes metrics to every logger at the current environment step."""
-        metrics = metrics | self.clocks()
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=self.env_steps)
 
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
@@ -412,23 +321,3 @@ class Algorithm(Descent):
         self.log_dict(metrics, logger=False, batch_size=1, sync_dist=distributed.world_size() > 1)
         if self.trainer.state.fn == "fit":
             self.log_metrics({name: float(value) for name, value in metrics.items()})
-
-    # ------------------------------------------------------------------ checkpoint
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
-
-        Raises:
-            RunFailed: if a step was not finite: what came after it is not saved.
-        """
-        self.finite.settle()
-        checkpoint["skipped"] = dict(self.finite.skipped)
-        checkpoint.pop("loops", None)
-        checkpoint["notes"] = dict(self._notes)
-        checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the clocks, what is still to be logged and the count of left-out steps back."""
-        clocks = checkpoint["clocks"]
-        self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
-        self._notes = dict(checkpoint["notes"])
-        self.finite.skipped = dict(checkpoint["skipped"])

@@ -25,11 +25,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.utils.stateless import _reparametrize_module
 
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.optim import Adam, adam_step
+from lit_mbrl.training.tracing import functional_gradient, hoist_noise
 from lit_mbrl.training.update import Update
 
 # What is left in the graph of random operations, as a draw from computed probabilities, uses eager's generator, too.
@@ -256,14 +256,12 @@ def _steps(
     for index, update in group.updates:
         options = optimizers[index].param_groups[0]
         trained = [names[id(parameter)] for parameter in update.parameters()]
-        leaves = {name: state[name].detach() for name in module}
-        for name in trained:
-            leaves[name].requires_grad_(True)
-        with _reparametrize_module(algorithm, leaves), torch.enable_grad():
+        leaves = {name: state[name] for name in module}
+        with functional_gradient(algorithm, leaves, trained) as gradient_of:
             if not frames_are_prepared:
                 frames, frames_are_prepared = algorithm.prepare_batch(frames), True
             loss = update.compute_loss(frames, given)
-            gradients = torch.autograd.grad(loss, [leaves[name] for name in trained], materialize_grads=True)
+            gradients = gradient_of(loss)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         finite = torch.isfinite(loss.detach() + norm)
         if update.max_grad_norm is not None:
@@ -273,80 +271,13 @@ def _steps(
         for name, gradient, step in zip(trained, gradients, steps.unbind(), strict=True):
             entries = [name, _adam(update, name, "exp_avg"), _adam(update, name, "exp_avg_sq")]
             old = [state[entry] for entry in entries]
-            new = adam(gradient, state[_lr(update)], step, *old, options["betas"], options["eps"])
+            new = adam_step(gradient, state[_lr(update)], step, *old, options["betas"], options["eps"])
             for entry, ago, now in zip(entries, old, new, strict=True):
                 state[entry] = torch.where(finite, now, ago)
         state[_steps_of(update)] = torch.where(finite, steps, state[_steps_of(update)])
         flags.append(finite)
         values |= algorithm.pop_recorded() | {f"loss/{update.name}": loss.detach()}
     return {name: state[name] for name in state if state[name] is not before[name]}, values, flags
-
-
-def adam(
-    gradient: Tensor,
-    lr: Tensor,
-    step: Tensor,
-    parameter: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1) as a function, in the form of `torch.optim.Adam`.
-
-    Args:
-        step: its number, from 1; a scalar float tensor.
-
-    Returns:
-        The new parameter, first and second moment.
-    """
-    exp_avg = torch.lerp(exp_avg, gradient, 1.0 - betas[0])
-    exp_avg_sq = exp_avg_sq * betas[1] + gradient * gradient * (1.0 - betas[1])
-    # 1 - beta^t without the cancellation of float32 at small t
-    correction1, correction2 = (-torch.expm1(step * math.log(beta)) for beta in betas)
-    denominator = exp_avg_sq.sqrt() / correction2.sqrt() + eps
-    return parameter - (lr / correction1) * (exp_avg / denominator), exp_avg, exp_avg_sq
-
-
-def hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
-    """Makes the graph's draws of random numbers its last inputs.
-
-    Returns:
-        Functions that draw them, in the graph's order, which is that of the eager code; and tensors of their shapes.
-    """
-    draws: list[Callable[[], Tensor]] = []
-    examples: list[Tensor] = []
-    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function" or torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-            continue
-        draw = _draw(node)
-        if draw is None:
-            continue
-        with graph.graph.inserting_after(last):
-            last = graph.graph.placeholder(f"noise_{len(draws)}")
-        last.meta = dict(node.meta)
-        value = node.meta["val"]
-        examples.append(torch.zeros(value.shape, dtype=value.dtype, device=value.device))
-        node.replace_all_uses_with(last)
-        graph.graph.erase_node(node)
-        draws.append(draw)
-    graph.recompile()
-    return draws, examples
-
-
-def _draw(node: Node) -> Callable[[], Tensor] | None:
-    """The draw without the graph, or None if its distribution is computed in the graph."""
-    aten = torch.ops.aten
-    target, args, kwargs = node.target, node.args, dict(node.kwargs)
-    like = {aten.randn_like.default: aten.randn.default, aten.rand_like.default: aten.rand.default}
-    if target in like:
-        value = node.meta["val"]
-        target, args = like[target], (list(value.shape),)
-        kwargs = {"dtype": value.dtype, "device": value.device}
-    if any(isinstance(argument, Node) for argument in (*args, *kwargs.values())):
-        return None
-    return lambda: target(*args, **kwargs)
 
 
 def _lr(update: Update) -> str:

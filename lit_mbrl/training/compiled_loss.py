@@ -15,10 +15,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.utils.stateless import _reparametrize_module
 
 from lit_mbrl.training import compiled
 from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.training.tracing import functional_gradient, hoist_noise
 
 Loss = Callable[[TensorDictBase], Tensor]
 
@@ -69,17 +69,15 @@ class CompiledLoss:
             batch = TensorDict({}, batch_size)
             for key, value in zip(keys, inputs, strict=False):
                 batch[key] = value
-            leaves = {name: value.detach() for name, value in zip(state, inputs[len(keys) :], strict=True)}
-            for name in trained:
-                leaves[name].requires_grad_(True)
-            with _reparametrize_module(self._module, leaves), torch.enable_grad():
+            tensors = dict(zip(state, inputs[len(keys) :], strict=True))
+            with functional_gradient(self._module, tensors, trained) as gradient_of:
                 loss = self._loss(batch)
-                found = torch.autograd.grad(loss, [leaves[name] for name in trained], materialize_grads=True)
+                found = gradient_of(loss)
             return loss.detach(), *found
 
         example = [frames[key] for key in keys] + tensors
         graph = make_fx(gradients, tracing_mode="fake")(*example)
-        noise, drawn = compiled.hoist_noise(graph)
+        noise, drawn = hoist_noise(graph)
         call = compiled.inductor(graph, example + drawn)
         count = len(keys)
         return keys, noise, lambda *inputs: call(*inputs[:count], *tensors, *inputs[count:])

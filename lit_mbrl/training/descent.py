@@ -1,31 +1,50 @@
-"""One gradient step of one update, by way of Lightning or past it."""
+"""One gradient step: of an update, by way of Lightning or past it, and what is the same in a fit (`may_step`).
+
+loss -> gradients -> [clip -> check for NaN] -> step of the optimiser
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.training.nonfinite import FiniteCheck
 from lit_mbrl.training.optim import Adam, clip_
+from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils.hooks import is_plain
 
 
-class Descent(LightningModule):
-    """A module that takes the gradient steps of its updates itself.
+def may_step(
+    finite: FiniteCheck,
+    name: str,
+    round: int,
+    loss: Tensor,
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_grad_norm: float | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> bool:
+    """Clips the parameters' gradients to a global norm and says whether the optimiser may step: see `FiniteCheck`."""
+    gradients = [parameter.grad for parameter in parameters]
+    if max_grad_norm is not None:
+        if scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
+            scaler.unscale_(optimizer)
+        gradients = [clip_(gradients, max_grad_norm)]  # the norm, which is finite if all are
+    return finite.passes(name, round, optimizer, loss, gradients, scaler is not None)
 
-    Attributes:
-        finite: looks at every loss and gradient before the step.
-    """
+
+class Descent(Recording):
+    """A module that takes the gradient steps of its updates itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.finite = FiniteCheck()
         self._scaler: torch.amp.GradScaler | None = None
         self._is_plain = False
 
@@ -52,13 +71,9 @@ class Descent(LightningModule):
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None
         self.pass_back(loss, parameters)
-        gradients = [parameter.grad for parameter in parameters]
-        if update.max_grad_norm is not None:
-            if self._scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
-                self._scaler.unscale_(optimizer.optimizer)
-            gradients = [clip_(gradients, update.max_grad_norm)]  # the norm, which is finite if all are
-        scaled = self._scaler is not None
-        if self.finite.passes(update.name, self.grad_steps, optimizer, loss, gradients, scaled):
+        torch_optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        name, bound, scaler = update.name, update.max_grad_norm, self._scaler
+        if may_step(self.finite, name, self.grad_steps, loss, parameters, torch_optimizer, bound, scaler):
             self.take_step(optimizer)
         return loss
 

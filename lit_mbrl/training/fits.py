@@ -1,7 +1,8 @@
-"""Whether an algorithm fits its environment and its device: one line if not."""
+"""Whether an algorithm fits its environment, its device and its callbacks: one line if not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,8 +25,26 @@ def require_environment(algorithm: Any, spec: Any) -> None:
 def require_device(algorithm: Any, device: torch.device) -> None:
     """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
     require(
-        algorithm._compile != "cudagraphs" or device.type == "cuda",
+        algorithm.compile_option != "cudagraphs" or device.type == "cuda",
         "model.compile",
-        algorithm._compile,
+        algorithm.compile_option,
         "true or false on a CPU: CUDA graphs need a GPU",
+    )
+
+
+def require_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
+    """Raises `UserError` if the algorithm, built, has target networks that no callback moves.
+
+    A default would be no kindness: how fast targets follow is a number of the experiment, and papers differ in it.
+
+    Args:
+        callbacks: of the trainer; one that moves targets says so by its class's `moves_targets`.
+        given: what the message shows of them.
+    """
+    require(
+        not any(True for _ in algorithm.targets())
+        or any(getattr(callback, "moves_targets", False) for callback in callbacks),
+        "trainer.callbacks",
+        given,
+        f"a list with callbacks.SoftTargetUpdate, since {type(algorithm).__name__} has target networks",
     )

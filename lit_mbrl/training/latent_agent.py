@@ -13,7 +13,6 @@ from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss
 from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
 from lit_mbrl.networks import glorot_, to_uint8
 from lit_mbrl.training.algorithm import Algorithm, Compile, Sampling, Update
-from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils.errors import positive, require
 
 
@@ -78,7 +77,7 @@ class LatentAlgorithm(Algorithm):
         reward_scale: weight of the reward's likelihood.
         termination_scale: weight of the termination's.
         model_lr: Adam's learning rate of the whole model.
-        adam_eps: of every Adam.
+        adam_eps: epsilon of every Adam; TensorFlow's, which the public codes have, is ten times PyTorch's.
         max_grad_norm: bound of every gradient's norm.
         compile: see `Algorithm`.
     """
@@ -169,17 +168,14 @@ class LatentAlgorithm(Algorithm):
         """So many hidden layers of `units`."""
         return [self.units] * number
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Fused Adam with TensorFlow's epsilon, which is ten times PyTorch's."""
-        return [Adam(update.parameters(), lr=update.lr, eps=self.adam_eps, fused=True) for update in self.update_list]
-
     def updates(self) -> Iterator[Update]:
         """The model alone."""
         yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("starts",))
 
     def update(self, name: str, module: nn.Module, loss: Callable[..., Any], lr: float, **options: Any) -> Update:
-        """An update on the round's sequences, with the bound on its gradient."""
-        return Update(name, module, loss, lr, "sequences", max_grad_norm=self.max_grad_norm, **options)
+        """An update on the round's sequences, with the bound on its gradient and Adam's epsilon."""
+        options |= {"max_grad_norm": self.max_grad_norm, "eps": self.adam_eps}
+        return Update(name, module, loss, lr, "sequences", **options)
 
     def sampling(self) -> Sampling:
         return Sampling(sequence_batches=1)

@@ -62,7 +62,7 @@ class FiniteCheck:
         distributed.average_([flag])  # with several processes all leave the step out if one has to
         flag = (flag > 0).float().squeeze(0)
         self._pending.append((name, round, flag))
-        optimizer.optimizer.found_inf = flag
+        optimizer.found_inf = flag
         return True
 
     def report(self, names: list[str], round: int, finite: Tensor) -> None:

@@ -1,8 +1,9 @@
-"""The optimiser of every update, and the clipping of its gradient."""
+"""Adam, as a fused kernel and as a function for compiled rounds, and the clipping of gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ class Adam(torch.optim.Adam):
     """
 
     _tensors: AdamState | None = None
+
+    def __init__(self, parameters: Iterable[Any], **options: Any) -> None:
+        super().__init__(parameters, **({"fused": True} | options))
 
     def _accelerator_graph_capture_health_check(self) -> None:
         if self.param_groups[0]["params"][0].device.type != "cpu":
@@ -117,6 +121,32 @@ class Adam(torch.optim.Adam):
             each_step=[state["step"] for state in states],
             source=self.state,
         )
+
+
+def adam_step(
+    gradient: Tensor,
+    lr: Tensor,
+    step: Tensor,
+    parameter: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes one step of Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1), in the form of `torch.optim.Adam`.
+
+    Args:
+        step: its number, from 1; a scalar float tensor.
+
+    Returns:
+        The new parameter, first and second moment.
+    """
+    exp_avg = torch.lerp(exp_avg, gradient, 1.0 - betas[0])
+    exp_avg_sq = exp_avg_sq * betas[1] + gradient * gradient * (1.0 - betas[1])
+    # 1 - beta^t without the cancellation of float32 at small t
+    correction1, correction2 = (-torch.expm1(step * math.log(beta)) for beta in betas)
+    denominator = exp_avg_sq.sqrt() / correction2.sqrt() + eps
+    return parameter - (lr / correction1) * (exp_avg / denominator), exp_avg, exp_avg_sq
 
 
 def clip_(gradients: Sequence[Tensor | None], max_norm: float) -> Tensor:

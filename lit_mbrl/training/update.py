@@ -8,8 +8,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
+
+from lit_mbrl.training.optim import Adam
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,15 @@ class Update:
         name: the optimiser's name, also the metric `loss/<name>`.
         modules: whose parameters are trained. No other parameter receives a gradient from this loss.
         loss: maps the batch, and what `takes` names, to a scalar; with `gives`, to a scalar and as many values.
-        lr: Adam's learning rate.
+        lr: learning rate of the step.
         batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
         repeat: gradient steps per round, each on a batch of its own where `batch` is `"sequences"`.
         every: take part in every n-th round only (TD3's delay).
         max_grad_norm: clip the gradient to this global norm.
         takes: names of values that earlier updates of the same round give; the loss's further arguments, in this order.
         gives: names of the values that the loss returns after the scalar, for later updates: constants.
+        step: kind of step: an optimiser's class, made with `lr` and `eps`; compiled rounds need `Adam`.
+        eps: epsilon of the step.
     """
 
     name: str
@@ -39,6 +44,12 @@ class Update:
     max_grad_norm: float | None = None
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
+    step: Callable[..., torch.optim.Optimizer] = Adam
+    eps: float = 1e-8
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Makes the optimiser of its parameters."""
+        return self.step(self.parameters(), lr=self.lr, eps=self.eps)
 
     def compute_loss(self, batch: TensorDictBase, given: dict[str, Any]) -> Tensor:
         """Computes the scalar from a batch and from `given`, and adds to `given` what the loss gives."""

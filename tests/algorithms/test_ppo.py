@@ -92,5 +92,5 @@ def run(kind: type[PPO], compile: bool, **own: Any) -> dict[str, Tensor]:
     algorithm = kind(hidden_sizes=[8], compile=compile, **options, **COEFFICIENTS[kind])
     data = make_rollouts("Pendulum-v1")
     fit(algorithm, data)
-    assert algorithm._compile is compile  # nothing has made it give up
+    assert algorithm.compile_option is compile  # nothing has made it give up
     return everything(algorithm, data)

@@ -132,7 +132,7 @@ def test_log_has_a_line_every_half_a_minute_of_a_long_fit(
     clock = iter(range(0, 10**6, 12))  # every look at the clock finds it twelve seconds on
     monkeypatch.setattr(callbacks.progress.time, "monotonic", lambda: float(next(clock)))
     algorithm, data = make("mbpo", model_train_freq=100)
-    algorithm.fit_options |= {"max_epochs": 9, "patience": 9}
+    algorithm.fitter.options |= {"max_epochs": 9, "patience": 9}
     fit(algorithm, data, Progress())
     lines = [line for line in capsys.readouterr().out.splitlines() if "fitting" in line]
     # The nine epochs of the only fit: the first starts the clock, a line at 36 seconds after it, and so on.

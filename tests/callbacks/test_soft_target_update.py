@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from callbacks import SoftTargetUpdate
-from lit_mbrl.algorithms import DDPG, TD3
+from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3, Algorithm
 from lit_mbrl.utils.errors import UserError
-from tests.runs import SHORT, fit, make_data
+from tests.runs import SHORT, fit, make_data, make_rollouts
 
 
 def module(grad_steps: int) -> SimpleNamespace:
@@ -68,6 +69,36 @@ def test_runs_once_per_round_of_a_real_run(algorithm: type, period: int) -> None
     trace = Trace(0.05, period)
     fit(algorithm(hidden_sizes=[8, 8]), make_data(), trace, period=period)
     assert trace.updates == (SHORT["total_frames"] - SHORT["learning_starts"]) // period
+
+
+def train(algorithm: Algorithm, data: Any, callbacks: list[Callback]) -> None:
+    """As a script does, with its own trainer."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", logger=False, max_epochs=-1, callbacks=callbacks, **quiet)
+    try:
+        trainer.fit(algorithm, data)
+    finally:
+        data.teardown("fit")
+
+
+def test_a_script_without_it_is_refused_before_a_step_is_taken() -> None:
+    data = make_data()
+    line = r"--trainer.callbacks=\[\]: expected a list with callbacks.SoftTargetUpdate, since SAC has target networks"
+    with pytest.raises(UserError, match=line):
+        train(SAC(hidden_sizes=[8]), data, [])
+    assert data.env_steps == 0
+    rollouts = make_rollouts(total_frames=20)
+    train(PPO(hidden_sizes=[8]), rollouts, [])  # which has no targets
+    assert rollouts.env_steps == 20
+
+
+def test_another_callback_may_move_the_targets() -> None:
+    class Copy(Callback):
+        moves_targets = True
+
+    data = make_data(total_frames=30)
+    train(SAC(hidden_sizes=[8]), data, [Copy()])
+    assert data.env_steps == 30
 
 
 @pytest.mark.parametrize("options", [{"tau": 1.5}, {"tau": -0.1}, {"period": 0}])

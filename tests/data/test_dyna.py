@@ -133,13 +133,13 @@ def test_first_states_of_rollouts_are_real() -> None:
 def state_of(algorithm: MBPO, data: OffPolicy) -> dict[str, torch.Tensor]:
     state = everything(algorithm, data)
     buffers = {name: buffer.state_dict() for name, buffer in data.buffers.items()}
-    for name, rows in buffers["model"]["rows"].items():
+    for name, rows in buffers["model"]["frames"].items():
         state[f"buffer.{name}"] = rows
     last = data.schedule.state_dict()["last"]
     state["events"] = torch.tensor([last["fit"], last["rollout"], buffers["model"]["cursor"]])
     if "priorities" in buffers:
         state["priorities"] = buffers["priorities"]["mass"]
-    for name, optimizer in algorithm._own_optimizers.items():
+    for name, optimizer in algorithm.fitter.optimizers.items():
         for p, values in optimizer.state_dict()["state"].items():
             state |= {f"{name}.{p}.{key}": value for key, value in values.items()}
     return state

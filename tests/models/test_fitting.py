@@ -9,8 +9,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.models import Ensemble, Objective, Recurrent, fit
+from lit_mbrl.models import Descend, Ensemble, Objective, Recurrent, fit
 from lit_mbrl.models.fitting import BestEpochs, bootstrap, shuffled
+from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import make_frames
 
@@ -119,7 +120,7 @@ class Recorder:
                 self.weight += 1.0
             return loss_of(frames)
 
-        return fit(self.objective, frames, None, descend=count, **options)
+        return fit(self.objective, frames, count, **options)
 
 
 def test_each_member_gets_its_best_weights_back() -> None:
@@ -176,12 +177,17 @@ def smooth_frames(*shape: int) -> TensorDict:
     return frames.reshape(*shape)
 
 
+def stepper(objective: Objective, optimizer: torch.optim.Optimizer) -> Descend:
+    """Steps as fits take them, without an algorithm."""
+    return ModelFitter().step(objective.name, optimizer, nn.Module(), objective.max_grad_norm)
+
+
 def train(factory: Any, name: str, frames: TensorDict, seed: int = 0, **options: Any) -> tuple[Any, Any]:
     torch.manual_seed(seed)
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == name]
     optimizer = torch.optim.Adam(objective.parameters(), lr=objective.lr)
-    return model, fit(objective, frames, optimizer, **options)
+    return model, fit(objective, frames, stepper(objective, optimizer), **options)
 
 
 @pytest.mark.parametrize("probabilistic", [True, False])
@@ -227,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
     with pytest.raises(RunFailed, match="'dynamics' is not finite"):
-        fit(objective, frames, optimizer)
+        fit(objective, frames, stepper(objective, optimizer))
     assert all(torch.equal(p, q) for p, q in zip(model.dynamics.parameters(), before, strict=True))
 
 
@@ -236,7 +242,7 @@ def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
-    steps = sum(fit(objective, frames, optimizer, max_epochs=2).steps for _ in range(2))
+    steps = sum(fit(objective, frames, stepper(objective, optimizer), max_epochs=2).steps for _ in range(2))
     assert {int(state["step"]) for state in optimizer.state.values()} == {steps} == {4}
 
 
@@ -259,7 +265,7 @@ def test_the_optimiser_s_weight_decay_is_that_of_the_loss() -> None:
         return loss(batch)
 
     objective = dataclasses.replace(objective, member_loss=watched)
-    fit(objective, frames, torch.optim.SGD(groups, lr=lr), batch_size=20, max_epochs=1)
+    fit(objective, frames, stepper(objective, torch.optim.SGD(groups, lr=lr)), batch_size=20, max_epochs=1)
     written.dynamics.input_mean.copy_(fitted.dynamics.input_mean)
     written.dynamics.input_std.copy_(fitted.dynamics.input_std)
     written.dynamics.loss(drawn[0]).sum().backward()
@@ -272,6 +278,7 @@ def test_clipping_bounds_the_gradient() -> None:
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     before = [p.clone() for p in objective.parameters()]
-    fit(objective, smooth_frames(20, 2), torch.optim.SGD(objective.parameters(), lr=1.0), max_epochs=1)
+    descend = stepper(objective, torch.optim.SGD(objective.parameters(), lr=1.0))
+    fit(objective, smooth_frames(20, 2), descend, max_epochs=1)
     moved = torch.cat([(p - q).flatten() for p, q in zip(objective.parameters(), before, strict=True)]).norm()
     assert 0 < moved <= 1e-3 + 1e-6  # one step of 16 sequences

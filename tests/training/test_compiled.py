@@ -22,7 +22,7 @@ from torch import Tensor
 from lit_mbrl.algorithms import SAC, SACSVG, TD3, Algorithm, MaxEntDreamer, PlaNet
 from lit_mbrl.app.cli import main
 from lit_mbrl.training import compiled
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.optim import Adam, adam_step
 from lit_mbrl.training.update import Update
 from tests.algorithms.frames import ALGORITHMS
 from tests.algorithms.latents import SMALL
@@ -49,7 +49,7 @@ def run(make: Any, compile: bool, **options: Any) -> dict[str, Tensor]:
     """Everything that a short run has produced."""
     torch.manual_seed(0)
     algorithm, data = make(), make_data(total_frames=40)
-    algorithm._compile = compile
+    algorithm.compile_option = compile
     fit(algorithm, data, **options)
     assert data.rounds == ROUNDS
     return everything(algorithm, data)
@@ -74,7 +74,7 @@ def run_latent(name: str, compile: bool) -> tuple[Algorithm, dict[str, Tensor]]:
     """A few rounds of sequences of vectors."""
     torch.manual_seed(0)
     algorithm, data = LATENT[name](), make_run()
-    algorithm._compile = compile
+    algorithm.compile_option = compile
     fit(algorithm, data)
     return algorithm, everything(algorithm, data)
 
@@ -90,7 +90,7 @@ def test_rounds_whose_losses_share_states_are_one_graph(name: str, monkeypatch: 
         lambda self, group, batch: graphs.append([u.name for _, u in group.updates]) or original(self, group, batch),
     )
     (_, eager), (algorithm, graph) = run_latent(name, False), run_latent(name, True)
-    assert algorithm._compile and graphs == [[update.name for update in algorithm.update_list]]
+    assert algorithm.compile_option and graphs == [[update.name for update in algorithm.update_list]]
     assert torch.equal(eager["random"], graph["random"])
     assert_same(eager, graph, 2e-3)
 
@@ -99,7 +99,7 @@ def test_rounds_whose_losses_share_states_are_one_graph(name: str, monkeypatch: 
 @pytest.mark.parametrize("name", LATENT)
 def test_inductor_compiles_latent_algorithms(name: str) -> None:
     (_, eager), (algorithm, graph) = run_latent(name, False), run_latent(name, True)
-    assert algorithm._compile
+    assert algorithm.compile_option
     assert_same(eager, graph, 2e-3)
 
 
@@ -273,14 +273,28 @@ def test_what_cannot_be_compiled_runs_eagerly_and_one_line_says_so(algorithm: ty
     assert all(torch.equal(eager[name], fallen_back[name]) for name in eager)
 
 
-def test_several_devices_and_other_optimisers_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        SAC,
-        "configure_optimizers",
-        lambda self: [torch.optim.SGD(update.parameters(), lr=update.lr) for update in self.update_list],
-    )
+class PlainDescent(SAC):
+    """Another kind of step."""
+
+    def updates(self) -> Iterator[Update]:
+        for update in super().updates():
+            yield replace(update, step=lambda parameters, lr, eps: torch.optim.SGD(parameters, lr), eps=0.5)
+
+
+def test_other_kinds_of_steps_run_eagerly() -> None:
+    eager = run(lambda: PlainDescent(hidden_sizes=[8]), False)
+    assert not any(name.endswith("exp_avg") for name in eager)
     with pytest.warns(UserWarning, match="since the optimiser of 'critic' is not one plain"):
-        run(ALGORITHMS["sac"], True)
+        fallen_back = run(lambda: PlainDescent(hidden_sizes=[8]), True)
+    assert all(torch.equal(eager[name], fallen_back[name]) for name in eager)
+
+
+def test_an_update_names_its_epsilon() -> None:
+    algorithm = SAC(hidden_sizes=[8])
+    algorithm.setup_networks(3, 2)
+    critic, *_ = algorithm.update_list
+    assert critic.optimizer().param_groups[0]["eps"] == 1e-8 and type(critic.optimizer()) is Adam
+    assert replace(critic, eps=1e-3).optimizer().param_groups[0] == critic.optimizer().param_groups[0] | {"eps": 1e-3}
 
 
 def test_cuda_graphs_need_a_gpu(capfd: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +336,7 @@ def test_adam_is_torch_s() -> None:
     moments = (torch.zeros(5), torch.zeros(5))
     for step in range(1, 51):
         gradient = torch.randn(5)
-        weights, *moments = compiled.adam(gradient, torch.tensor(0.01), torch.tensor(float(step)), weights, *moments)
+        weights, *moments = adam_step(gradient, torch.tensor(0.01), torch.tensor(float(step)), weights, *moments)
         twin.grad = gradient
         optimizer.step()
         torch.testing.assert_close(weights, twin.detach(), rtol=1e-6, atol=1e-6)

@@ -64,7 +64,7 @@ def test_fits_and_everything_after_them_are_the_eager_ones(name: str, monkeypatc
     assert not sizes
     algorithm, graph = run(name, True)
     others = {"mbpo": set(), "mbpo_recurrent": {"reward", "termination"}, "memr": {"behaviour"}}[name]
-    assert set(algorithm._compiled_losses) == {"dynamics"} | others
+    assert set(algorithm.fitter.graphs) == {"dynamics"} | others
     assert all(8 in size for size in sizes)  # whole batches only: what an epoch has over differs from fit to fit
     assert_same(eager, graph, 2e-3)
 
@@ -91,7 +91,7 @@ def test_resume_gives_the_same_bits(tmp_path: Path) -> None:
 def test_inductor_compiles_fits_and_resumes_them_exactly(tmp_path: Path) -> None:
     resume("mbpo", tmp_path)
     (_, eager), (algorithm, graph) = run("mbpo", False), run("mbpo", True)
-    assert algorithm._compile_fits and algorithm._compiled_losses
+    assert algorithm.fitter.compiles and algorithm.fitter.graphs
     assert_same(eager, graph, 2e-3)
 
 

@@ -34,10 +34,10 @@ from lit_mbrl.app.commands.options import OptionParser, positive_integer, positi
 from lit_mbrl.app.output import say
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import Replay
-from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory, fit
+from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory
 from lit_mbrl.reports.model_error import SPLITS, draw_errors
 from lit_mbrl.reports.table import table
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import OneLine, UserError, require
 
 _DESCRIPTION = """Draws figure 3 of the SVG paper: how far an ensemble of one-step networks and a single recurrent
@@ -246,13 +246,13 @@ class Learner:
             self._build()
         length = self.objective.length or self.data.horizon
         windows = self.data.windows(training, length), self.data.windows(holdout, length)
-        result = fit(
+        result = self.fitter.fit(
             self.objective,
+            self.model,
             windows[0].squeeze(1) if length == 1 else windows[0],
-            self.optimizer,
+            windows[1].squeeze(1) if length == 1 else windows[1],
             batch_size=batch_size,
             max_epochs=max_epochs,
-            holdout=windows[1].squeeze(1) if length == 1 else windows[1],
         )
         return result.epochs
 
@@ -268,7 +268,7 @@ class Learner:
         example = self.data.others[0]
         self.model = self.factory.build(example["observation"].shape[-1], example["action"].shape[-1])
         (self.objective,) = [each for each in self.factory.objectives(self.model) if each.name == "dynamics"]
-        self.optimizer = Adam(self.objective.groups(), lr=self.objective.lr, fused=True)
+        self.fitter = ModelFitter()
 
 
 def _output(name: str) -> Path:

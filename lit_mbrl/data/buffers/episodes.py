@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.buffers.ring import Ring
 from lit_mbrl.data.buffers.stored_rows import StoredRows
 from lit_mbrl.envs import Spec
 from lit_mbrl.utils.errors import UserError
@@ -33,7 +34,7 @@ ShortEpisodes = Literal["skip", "pad"]
 _PIECE_BYTES = 64 * 2**20
 
 
-class EpisodeReplay:
+class EpisodeReplay(Ring):
     """A ring of frames, read as sequences that never cross the end of an episode.
 
     | key | shape | dtype |
@@ -44,10 +45,6 @@ class EpisodeReplay:
     | `"terminated"` | `[1]` | bool, the task ended with this observation |
     | `"truncated"` | `[1]` | bool, a time limit made it the last |
     | `"is_first"` | `[1]` | bool, begins its episode |
-
-    Attributes:
-        written: frames written since the start of the run; the newest is number `written - 1`.
-        marks: numbers of the frames that were marked as truncated after they had been written.
 
     Args:
         spec: of the environments.
@@ -65,7 +62,8 @@ class EpisodeReplay:
         storage: Literal["memory", "memmap"] = "memory",
         directory: str | Path = ".",
     ) -> None:
-        self.capacity, self.num_envs, self.spec = capacity, num_envs, spec
+        super().__init__(capacity)
+        self.num_envs, self.spec = num_envs, spec
         dtype = np.dtype(np.uint8 if spec.pixels else np.float32)
         path = None if storage == "memory" else Path(directory) / "observations.memmap"
         self._observations = StoredRows(capacity, spec.observation_shape, dtype, path)
@@ -78,19 +76,9 @@ class EpisodeReplay:
             "env": np.zeros((capacity, 1), np.int32),
         }
         self.piece = max(1, _PIECE_BYTES // frame_bytes(spec))  # frames of a file of a checkpoint
-        self.written = 0
-        self.marks: list[int] = []
         self._episodes: list[array] = []  # the numbers of each episode's frames
         self._running: list[array | None] = [None] * num_envs
         self._live: tuple[list[array], np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        return min(self.written, self.capacity)
-
-    @property
-    def cursor(self) -> int:
-        """Slot that the next frame is written to."""
-        return self.written % self.capacity
 
     # ------------------------------------------------------------------ writing
     def extend(self, frames: TensorDictBase) -> None:
@@ -105,7 +93,7 @@ class EpisodeReplay:
         ends = (row["terminated"] | row["truncated"])[:, 0]
         begins = np.concatenate(([self._running[env] is None], ends[:-1]))
         numbers = self.written + np.arange(len(ends)) + np.cumsum(begins)  # of the observations after the steps
-        slots, first = numbers % self.capacity, (numbers[begins] - 1) % self.capacity
+        slots, first = self.slots(numbers), self.slots(numbers[begins] - 1)
         self._observations.write(slots, row["observation"])
         self._observations.write(first, observation[begins])
         values = {
@@ -127,7 +115,7 @@ class EpisodeReplay:
             self._continue(env, numbers, ends, t)
         if ends[-1]:
             self._running[env] = None
-        self.written += count
+        self._advance(count)
         self._live = None
 
     def _begin(self, env: int) -> array:
@@ -153,7 +141,7 @@ class EpisodeReplay:
         for env in range(self.num_envs) if copies is None else copies:
             episode = self._running[env]
             if episode is not None:
-                self._small["truncated"][episode[-1] % self.capacity] = True
+                self._mark(self.slots(episode[-1]))
                 self.marks.append(episode[-1])
                 self._running[env] = None
 
@@ -163,7 +151,7 @@ class EpisodeReplay:
         The newest frames are the last ones. Before a shorter episode its first frame is repeated, and `"is_first"` is
         true for all of these; where no episode is running, for all frames, which are then any.
         """
-        oldest = self.written - len(self)
+        oldest = self.oldest
         running = [episode and episode[bisect_left(episode, oldest) :] for episode in self._running]
         length = max(len(episode or ()) for episode in running)
         if length == 0:
@@ -224,7 +212,7 @@ class EpisodeReplay:
         return self._gather(numbers, mask)
 
     def _gather(self, numbers: np.ndarray, mask: Tensor) -> TensorDictBase:
-        slots = torch.from_numpy(numbers % self.capacity)
+        slots = torch.from_numpy(self.slots(numbers))
         flat, shape = slots.reshape(-1), slots.shape
         seen = self._observations.read(flat)
         out: dict[str, Any] = {"observation": seen.view(*shape, *seen.shape[1:]), "mask": mask}
@@ -239,7 +227,7 @@ class EpisodeReplay:
     def _live_episodes(self) -> tuple[list[array], np.ndarray]:
         """Episodes with frames that are still there, the oldest first, and how many frames that are."""
         if self._live is None:
-            oldest = self.written - len(self)
+            oldest = self.oldest
             self._episodes = [numbers for numbers in self._episodes if numbers[-1] >= oldest]
             for numbers in self._episodes:
                 if numbers[0] < oldest:
@@ -249,54 +237,24 @@ class EpisodeReplay:
         return self._live
 
     # ------------------------------------------------------------------ checkpoint
-    def numbered(self, first: int, last: int) -> dict[str, Tensor]:
-        """Copies of the frames number `first` to `last - 1`, `[last - first, ...]`."""
-        slots = torch.arange(first, last) % self.capacity
+    def _read(self, slots: Tensor) -> dict[str, Tensor]:
         small = {key: torch.from_numpy(column)[slots] for key, column in self._small.items()}
         return small | {"observation": self._observations.read(slots)}
 
-    def position(self) -> dict[str, Any]:
-        """All that a checkpoint needs besides the frames."""
-        oldest = self.written - len(self)
-        self.marks = [mark for mark in self.marks if mark >= oldest]
-        return {"cursor": self.cursor, "size": len(self), "written": self.written, "marks": list(self.marks)}
+    def _restore_rows(self, slot: int, rows: dict[str, Tensor]) -> None:
+        slots = slot + np.arange(len(rows["observation"]))
+        self._observations.write(slots, rows["observation"].numpy())
+        for key, column in self._small.items():
+            column[slots] = rows[key].numpy()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The frames that are there, the oldest first, and their numbers."""
-        return self.position() | {"frames": self.numbered(self.written - len(self), self.written)}
+    def _mark(self, slot: int) -> None:
+        self._small["truncated"][slot] = True
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores an empty replay; one of a smaller capacity takes the newest frames."""
-        frames, oldest = state["frames"], state["written"] - state["size"]
-        self.restore(
-            state, lambda first, last: {key: value[first - oldest : last - oldest] for key, value in frames.items()}
-        )
-
-    def restore(self, position: Mapping[str, Any], read: Callable[[int, int], dict[str, Tensor]]) -> None:
-        """Restores an empty replay of the same number of environments.
-
-        Args:
-            position: what `position` returned.
-            read: gives the frames number `first` to `last - 1`, as `numbered` does.
-        """
-        written = position["written"]
-        oldest = written - min(position["size"], self.capacity)
-        for first in range(oldest, written, self.piece):
-            last = min(first + self.piece, written)
-            tensors = read(first, last)
-            slots = np.arange(first, last) % self.capacity
-            self._observations.write(slots, tensors["observation"].numpy())
-            for key, column in self._small.items():
-                column[slots] = tensors[key].numpy()
-        self.written, self.marks = written, [mark for mark in position["marks"] if mark >= oldest]
-        for mark in self.marks:
-            self._small["truncated"][mark % self.capacity] = True
-        self._find_episodes(oldest)
-
-    def _find_episodes(self, oldest: int) -> None:
+    def _restored(self) -> None:
+        """Finds the episodes again."""
         small = self._small
-        for number in range(oldest, self.written):
-            slot = number % self.capacity
+        for number in range(self.oldest, self.written):
+            slot = self.slots(number)
             env = int(small["env"][slot, 0])
             episode = None if small["is_first"][slot, 0] else self._running[env]
             (self._begin(env) if episode is None else episode).append(number)

@@ -22,8 +22,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.buffers.ring import Ring, named, nested
 
-class ModelBuffer:
+
+class ModelBuffer(Ring):
     """A ring of imagined transitions whose size may change on the way.
 
     Memory is taken for the whole capacity at once, so that what `nbytes` says is all there will be.
@@ -44,12 +46,9 @@ class ModelBuffer:
         device: torch.device | str = "cpu",
         weighted: bool = False,
     ) -> None:
-        self.capacity, self.cursor, self._size = capacity, 0, 0
+        super().__init__(capacity)
         self._sizes, self._device, self._weighted = (observation_dim, action_dim), torch.device(device), weighted
         self._rows = self._empty(capacity)
-
-    def __len__(self) -> int:
-        return self._size
 
     @property
     def nbytes(self) -> int:
@@ -58,8 +57,7 @@ class ModelBuffer:
 
     def rows(self) -> TensorDictBase:
         """All transitions that are there, `[len(self)]`, the oldest first."""
-        oldest = self.cursor if self._size == self.capacity else 0
-        return self._rows[(oldest + torch.arange(self._size)) % max(self.capacity, 1)]
+        return self._rows[self.slots(torch.arange(self.oldest, self.written))]
 
     def extend(self, frames: TensorDictBase) -> None:
         """Writes transitions `[N]` over the oldest; of more than there is room for, the last."""
@@ -69,8 +67,7 @@ class ModelBuffer:
         self._rows[self.cursor : until] = frames[:first]
         if first < len(frames):
             self._rows[: len(frames) - first] = frames[first:]
-        self.cursor = (self.cursor + len(frames)) % self.capacity
-        self._size = min(self._size + len(frames), self.capacity)
+        self._advance(len(frames))
 
     def sample(self, count: int) -> TensorDictBase:
         """Transitions drawn uniformly with replacement, `[count]`."""
@@ -88,9 +85,13 @@ class ModelBuffer:
         if capacity == self.capacity:
             return
         kept = self.rows()[-capacity:]
+        self.written -= len(kept)  # they are written once more
+        self._clear(capacity)
+        self.extend(kept)
+
+    def _clear(self, capacity: int) -> None:
         self.capacity, self.cursor, self._size = capacity, 0, 0
         self._rows = self._empty(capacity)
-        self.extend(kept)
 
     def _empty(self, capacity: int) -> TensorDict:
         observation_dim, action_dim = self._sizes
@@ -108,20 +109,17 @@ class ModelBuffer:
         return TensorDict(rows, [capacity]).to(self._device)
 
     # ------------------------------------------------------------------ checkpoint
-    def state_dict(self) -> dict[str, Any]:
-        """The filled rows as they lie, capacity and cursor: what is drawn depends on where a row lies."""
-        rows = self._rows[: self._size].cpu()
-        keys = sorted(rows.keys(include_nested=True, leaves_only=True), key=str)
-        named = {key if isinstance(key, str) else ".".join(key): rows[key].clone() for key in keys}
-        return {"capacity": self.capacity, "cursor": self.cursor, "size": self._size, "rows": named}
+    def _read(self, slots: Tensor) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in named(self._rows[slots.to(self._device)]).items()}
+
+    def _restore_rows(self, slot: int, rows: dict[str, Tensor]) -> None:
+        frames = nested(rows)
+        self._rows[slot : slot + len(frames)] = frames.to(self._device)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned, with its capacity."""
-        self.capacity, self.cursor, self._size = state["capacity"], state["cursor"], state["size"]
-        self._rows = self._empty(self.capacity)
-        for name, value in state["rows"].items():
-            path = tuple(name.split("."))
-            self._rows[path if len(path) > 1 else name][: self._size] = value.to(self._device)
+        """Restores what `state_dict` returned, with its capacity: what is drawn depends on where a row lies."""
+        self._clear(state["capacity"])
+        super().load_state_dict(state)
 
 
 class SegmentedBuffer(ModelBuffer):

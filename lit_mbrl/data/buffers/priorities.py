@@ -78,24 +78,22 @@ class ReplayPriorities(Priorities):
     def new_slots(self) -> Tensor:
         """Slots `[n]` of the frames that have no priority yet, the oldest first; from now on they count as known."""
         replay = self._replay
-        slots = self._slots_since(max(self.known, replay.written - len(replay)))
+        slots = replay.slots(torch.arange(max(self.known, replay.oldest), replay.written))
         self.known = replay.written
         return slots
 
-    def _slots_since(self, first: int) -> Tensor:
-        """Slots of the frames from number `first` on, in the order of their numbers."""
-        replay = self._replay
-        numbers = torch.arange(first, replay.written)
-        return (replay.cursor - replay.written + numbers) % replay.capacity
+    def _all_slots(self) -> Tensor:
+        """Slots of all frames, the oldest first."""
+        return self._replay.slots(torch.arange(self._replay.oldest, self._replay.written))
 
     # ------------------------------------------------------------------ checkpoint
     def state_dict(self) -> dict[str, Any]:
         """`p^alpha` of the frames in the replay, the oldest first, and how many frames have one."""
-        return {"mass": self.of(self._slots_since(self._replay.written - len(self._replay))), "known": self.known}
+        return {"mass": self.of(self._all_slots()), "known": self.known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, once the replay has its frames again."""
-        slots = self._slots_since(self._replay.written - len(self._replay))
+        slots = self._all_slots()
         mass = state["mass"][len(state["mass"]) - len(slots) :]  # a smaller replay has the newest frames
         self.set(slots[mass > 0], mass[mass > 0])
         self.known = state["known"]

@@ -12,19 +12,20 @@ Observations are stored raw; whoever samples normalises with today's statistics.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import psutil
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers.samplers import RandomSampler
 
 from lit_mbrl.data.buffers.holdout import split_starts
+from lit_mbrl.data.buffers.ring import Ring, named, nested
 from lit_mbrl.data.buffers.rows import Rows
 from lit_mbrl.utils.errors import UserError
 
@@ -38,10 +39,9 @@ STORED = (
     ("next", "truncated"),
 )
 _TRIES = 100
-PIECE = 100_000  # frames saved or restored at a time, to bound the memory that takes
 
 
-class Replay:
+class Replay(Ring):
     """A ring of transitions with uniform sampling of transitions and of sequences.
 
     | key | shape | dtype |
@@ -52,12 +52,6 @@ class Replay:
     | `("next", "reward")` | `[1]` | float32 |
     | `("next", "terminated")` | `[1]` | bool, the task ended: no bootstrap |
     | `("next", "truncated")` | `[1]` | bool, a time limit: bootstrap |
-
-    Frames have a number, too, which counts them since the start of the run; the newest is number `written - 1`.
-
-    Attributes:
-        written: frames written since the start of the run.
-        marks: numbers of the frames that were marked as truncated after they had been written.
 
     Args:
         capacity: transitions kept; rounded down to a multiple of `num_envs`.
@@ -74,24 +68,18 @@ class Replay:
         directory: str | Path | None = None,
     ) -> None:
         self.num_envs = num_envs
-        self.capacity = capacity - capacity % num_envs
+        capacity -= capacity % num_envs
         if storage == "memory":
-            backing = LazyTensorStorage(self.capacity)
+            backing = LazyTensorStorage(capacity)
         else:
             # A resumed run writes over its files: the frames of its checkpoint are in the checkpoint.
             folder = None if directory is None else str(directory)
-            backing = LazyMemmapStorage(self.capacity, scratch_dir=folder, existsok=True)
+            backing = LazyMemmapStorage(capacity, scratch_dir=folder, existsok=True)
         self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
-        self.piece = PIECE  # frames of a file of a checkpoint
-        self.written = 0
-        self.marks: list[int] = []
+        super().__init__(capacity)
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
         self._ends = self._episode_end.numpy()
-        self._size = 0
         self._rows: Rows | None = None
-
-    def __len__(self) -> int:
-        return self._size
 
     def frames(self) -> TensorDictBase:
         """All frames that are there, `[len(self)]`, in slot order."""
@@ -101,6 +89,10 @@ class Replay:
     def cursor(self) -> int:
         """Slot that the next frame is written to."""
         return int(self.buffer.writer._cursor)
+
+    @cursor.setter
+    def cursor(self, slot: int) -> None:
+        self.buffer.writer._cursor = slot
 
     def extend(self, frames: TensorDictBase) -> None:
         """Appends frames `[num_envs, T]`."""
@@ -208,62 +200,24 @@ class Replay:
             back = self.num_envs - copy  # frames of one time step lie in the order of the environments
             slot = (self.cursor - back) % self.capacity
             if back <= len(self) and not self._episode_end[slot]:
-                # Through a view: `storage.set` would count the frame as a new one.
-                self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
-                self._episode_end[slot] = True
+                self._mark(slot)
                 self.marks.append(self.written - back)
 
     # ------------------------------------------------------------------ checkpoint
-    def numbered(self, first: int, last: int) -> dict[str, Tensor]:
-        """Copies of the frames number `first` to `last - 1`, `[last - first, ...]`, under dotted names."""
-        slots = (self.cursor - self.written + torch.arange(first, last)) % self.capacity
-        frames = self.buffer[slots]
-        return {".".join(_path(key)): frames[key].clone() for key in _leaves(frames)}
+    def _read(self, slots: Tensor) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in named(self.buffer[slots]).items()}
 
-    def position(self) -> dict[str, Any]:
-        """All that a checkpoint needs besides the frames."""
-        oldest = self.written - len(self)
-        self.marks = [mark for mark in self.marks if mark >= oldest]
-        return {"cursor": self.cursor, "size": len(self), "written": self.written, "marks": list(self.marks)}
+    def _restore_rows(self, slot: int, rows: dict[str, Tensor]) -> None:
+        self._extend_buffer(nested(rows))  # which goes on where it has ended
 
-    def state_dict(self) -> dict[str, Any]:
-        """The frames that are there (not the empty capacity), the oldest first, and the write cursor."""
-        frames = self.numbered(self.written - len(self), self.written) if len(self) else {}
-        return self.position() | {"frames": frames}
+    def _mark(self, slot: int) -> None:
+        # Through a view: `storage.set` would count the frame as a new one.
+        self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
+        self._episode_end[slot] = True
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores frames and cursor into an empty replay; one of a smaller capacity takes the newest frames."""
-        frames, oldest = state["frames"], state["written"] - state["size"]
-        self.restore(state, lambda first, last: _cut(frames, first - oldest, last - oldest))
-
-    def restore(self, position: Mapping[str, Any], read: Callable[[int, int], dict[str, Tensor]]) -> None:
-        """Restores an empty replay of the same number of environments.
-
-        In a replay of the same capacity every frame comes back into its slot, since slots are what is sampled.
-
-        Args:
-            position: what `position` returned.
-            read: gives the frames number `first` to `last - 1`, as `numbered` does.
-        """
-        written, count = position["written"], min(position["size"], self.capacity)
-        turned = position["cursor"] if count == position["size"] == self.capacity else 0
-        # The newest `turned` frames lie in the first slots.
-        for first, last in ((written - turned, written), (written - count, written - turned)):
-            for start in range(first, last, PIECE):
-                tensors = read(start, min(start + PIECE, last))
-                frames = TensorDict({}, [len(next(iter(tensors.values())))])
-                for name, value in tensors.items():
-                    path = tuple(name.split("."))
-                    frames[path if len(path) > 1 else path[0]] = value
-                self._extend_buffer(frames)
-        if count:
+    def _restored(self) -> None:
+        if len(self):
             self._rows = Rows(self.buffer.storage._storage)
-        self.buffer.writer._cursor = turned or count % self.capacity
-        self.written, self.marks = written, [mark for mark in position["marks"] if mark >= written - count]
-        for mark in self.marks:
-            slot = (self.cursor - written + mark) % self.capacity
-            self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
-            self._episode_end[slot] = True
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
@@ -283,15 +237,3 @@ def require_room(
         to_disk = " or data.storage=memmap" if storage == "memory" and option == "data.capacity" else ""
         advice = f"a smaller {option}{to_disk}"
         raise UserError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")
-
-
-def _cut(frames: Mapping[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-    return {name: value[first:last] for name, value in frames.items()}
-
-
-def _leaves(frames: TensorDictBase) -> list[Any]:
-    return sorted(frames.keys(include_nested=True, leaves_only=True), key=str)
-
-
-def _path(key: Any) -> tuple[str, ...]:
-    return key if isinstance(key, tuple) else (key,)

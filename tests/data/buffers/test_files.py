@@ -33,7 +33,7 @@ def reload(folder: Path, state: dict[str, Any], capacity: int) -> Replay:
 
 @pytest.mark.parametrize("piece", [7, 100_000])
 def test_every_saved_state_comes_back_slot_by_slot(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_mbrl.data.buffers.transitions.PIECE", piece)
+    monkeypatch.setattr(Replay, "piece", piece)
     replay, files = Replay(30), ReplayFiles(tmp_path / "replay")
     for t in range(100):
         replay.extend(frames(t, 1, ends={6: "terminated", 38: "truncated"}))

@@ -1,0 +1,143 @@
+"""What a run is measured by, and what its rounds record for the loggers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.update import Update
+from lit_mbrl.utils import distributed
+
+
+class Recording(LightningModule):
+    """Clocks and metrics of a module whose data module counts environment steps and rounds.
+
+    Attributes:
+        finite: looks at every loss and gradient before the step.
+        update_list: the updates of one round, in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finite = FiniteCheck()
+        self.update_list: list[Update] = []
+        self._clock_is_read = False
+        self._recorded: dict[str, Tensor] = {}
+        self._recording = False
+        self._notes: dict[str, float] = {}
+        self._last_log: tuple[float, int] | None = None
+        self._model_rollouts = 0
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    # ------------------------------------------------------------------ clocks
+    @property
+    def env_steps(self) -> int:
+        """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
+        self._note_reading()
+        return self.trainer.datamodule.env_steps
+
+    @property
+    def grad_steps(self) -> int:
+        """Rounds of updates so far, the running one included."""
+        self._note_reading()
+        return self.trainer.datamodule.rounds
+
+    def _note_reading(self) -> None:
+        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
+            self._clock_is_read = True
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, evaluations and the parts of a resumed run before this one included."""
+        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def clocks(self) -> dict[str, float]:
+        """What a run is measured by, apart from environment steps."""
+        clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
+        for update in self.update_list:
+            if update.name == "actor":
+                clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
+        if self._model_rollouts:
+            clocks["time/model_rollouts"] = float(self._model_rollouts)
+        repeat = self.trainer.datamodule.env.frames_per_step
+        if repeat > 1:
+            clocks["time/frames"] = float(self.env_steps * repeat)
+        return clocks
+
+    def start_clock(self) -> None:
+        """Starts to count `seconds`."""
+        self._started = time.perf_counter()
+
+    # ------------------------------------------------------------------ metrics
+    def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
+        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
+
+        Args:
+            value: or a function that computes it, which is called in rounds that are logged.
+        """
+        if self._recording:
+            value = value() if callable(value) else value
+            self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
+
+    def logs_now(self) -> bool:
+        """Whether the metrics of the running round are logged."""
+        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
+
+    def pop_recorded(self) -> dict[str, Tensor]:
+        """The metrics recorded since the last call."""
+        recorded, self._recorded = self._recorded, {}
+        return recorded
+
+    def note(self, metrics: dict[str, float]) -> None:
+        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
+        self._notes |= metrics
+
+    def log_training(self) -> None:
+        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
+        of_round = self.pop_recorded()
+        recorded = torch.stack([value.to(self.device) for value in of_round.values()])
+        distributed.average_([recorded])
+        metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
+        metrics |= self._notes
+        self._notes = {}
+        self.finite.settle()
+        metrics |= self.finite.metrics()
+        now = time.perf_counter()
+        if self._last_log is not None:
+            then, env_steps = self._last_log
+            metrics["time/steps_per_second"] = (self.env_steps - env_steps) / (now - then)
+        self._last_log = (now, self.env_steps)
+        self.log_metrics(metrics)
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Writes metrics to every logger at the current environment step."""
+        metrics = metrics | self.clocks()
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.env_steps)
+
+    # ------------------------------------------------------------------ checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
+
+        Raises:
+            RunFailed: if a step was not finite: what came after it is not saved.
+        """
+        self.finite.settle()
+        checkpoint["skipped"] = dict(self.finite.skipped)
+        checkpoint.pop("loops", None)
+        checkpoint["notes"] = dict(self._notes)
+        checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the clocks, what is still to be logged and the count of left-out steps back."""
+        clocks = checkpoint["clocks"]
+        self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
+        self._notes = dict(checkpoint["notes"])
+        self.finite.skipped = dict(checkpoint["skipped"])
