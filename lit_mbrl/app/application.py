@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTargetUpdate, duration
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app import CONF
+from lit_mbrl.app import CONF, slurm
 from lit_mbrl.app.arguments import CHECKPOINT_WORDS, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.components import class_of, reject_nulls, reject_unknown_fields
 from lit_mbrl.app.env_errors import say_remarks, with_traceback
@@ -47,6 +47,7 @@ from lit_mbrl.app.run_folder import (
     require_replay,
     run_family,
 )
+from lit_mbrl.app.trainer_options import check_monitors, check_options
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
@@ -156,6 +157,7 @@ class Application(LightningCLI):
         reject_nulls("progress", Progress, config.progress)
         every = config.trainer.log_every_n_steps
         require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
+        check_options(config.trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
@@ -184,8 +186,9 @@ class Application(LightningCLI):
         root_dir = config.trainer.default_root_dir
         training = self.subcommand == "fit"
         require(training or config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")
-        if config.ckpt_path in CHECKPOINT_WORDS:
-            found = find_checkpoint(config.ckpt_path, family, root_dir)
+        requeued = slurm.last_checkpoint(family, root_dir) if training and config.ckpt_path is None else None
+        if config.ckpt_path in CHECKPOINT_WORDS or requeued is not None:
+            found = requeued or find_checkpoint(config.ckpt_path, family, root_dir)
             self.saved_run, problem = read_last_good(found, with_replay=training)
             config.ckpt_path = str(self.saved_run.path)
             if problem is not None:
@@ -243,6 +246,7 @@ class Application(LightningCLI):
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
         check_trainer(trainer, config["precision"])
+        slurm.take_over(trainer)
         threads = self._get(self.config, "num_threads")
         if trainer.world_size > 1 and threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # or Lightning would share the cores out when it launches
@@ -281,6 +285,7 @@ class Application(LightningCLI):
                 self._get(self.config, "trainer").callbacks,
                 f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
             )
+            check_monitors(self.trainer, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
@@ -360,6 +365,8 @@ class Application(LightningCLI):
             say(f"W&B: {url}")
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
             say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume_command(self.argv, self.run_folder)}")
+            if self.trainer.is_global_zero and (line := slurm.requeue(self.graceful_stop.received)):
+                say(line)
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
             env = datamodule.env  # games open no window, and neither does what an agent sees as pictures

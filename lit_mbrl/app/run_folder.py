@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from lit_mbrl.app import slurm
 from lit_mbrl.data.buffers.files import File, damaged, files_of
 from lit_mbrl.utils.errors import UserError, require
 from lit_mbrl.utils.files import damaged_record
@@ -43,6 +44,7 @@ def new_folder(family: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     if trial := os.environ.get("WANDB_RUN_ID"):  # other agents of the sweep may begin a trial in the same second
         stamp += f"-{trial}"
+    stamp += slurm.suffix()  # by which the job finds its folder again when it is requeued
     folder = family.with_name(f"{family.name}-{stamp}")
     count = 2
     while folder.exists():
