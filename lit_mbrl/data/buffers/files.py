@@ -81,10 +81,14 @@ class ReplayFiles:
         if not self.folder.is_dir():
             return
         needed = {name for name, *_ in self._files}
+        known = self._known  # of the checkpoints that are there; those that are gone have had their files named, too
+        self._known = {}
         for checkpoint in self.folder.parent.glob("*.ckpt"):
             status = checkpoint.stat()
             key = status.st_ino, status.st_mtime_ns, status.st_size
-            if key not in self._known:
+            if key in known:
+                self._known[key] = known[key]
+            else:
                 try:
                     content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
                 # What torch.load raises depends on which of the file's bytes are wrong.
