@@ -47,7 +47,7 @@ from lit_mbrl.app.run_folder import (
     require_replay,
     run_family,
 )
-from lit_mbrl.app.trainer_options import check_monitors, check_options
+from lit_mbrl.app.trainer_options import check_callbacks, check_options
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
@@ -285,7 +285,7 @@ class Application(LightningCLI):
                 self._get(self.config, "trainer").callbacks,
                 f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
             )
-            check_monitors(self.trainer, self.model, self.datamodule)
+            check_callbacks(self.trainer, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)

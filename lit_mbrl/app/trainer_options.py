@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.utils.errors import require
@@ -34,6 +42,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "overfit_batches": (lambda value: value == 0, "0: batches are drawn from the replay"),
     "reload_dataloaders_every_n_epochs": (lambda value: value == 0, "0: an epoch's loader is its own anyway"),
 }
+# Callbacks of Lightning's that reach into a loop of another kind, and what does what they are for.
+_CALLBACKS = {
+    BatchSizeFinder: "data.batch_size",
+    GradientAccumulationScheduler: "data.batch_size",
+    LearningRateFinder: "the learning rates of model",
+    OnExceptionCheckpoint: "checkpoint.every_epochs: what a failed run has learnt is in last.ckpt",
+    StochasticWeightAveraging: "callbacks.SoftTargetUpdate",
+}
 
 
 def check_options(trainer: Any) -> None:
@@ -54,18 +70,20 @@ def monitors(algorithm: Algorithm, data: Any) -> list[str]:
     return names + [f"model/mse_{h + 1}" for h in range(getattr(algorithm, "model_horizon", 0))]
 
 
-def check_monitors(trainer: Trainer, algorithm: Algorithm, data: Any) -> None:
-    """Raises `UserError` for an `EarlyStopping` or a `ModelCheckpoint` whose metric there will never be.
+def check_callbacks(trainer: Trainer, algorithm: Algorithm, data: Any) -> None:
+    """Raises `UserError` for callbacks of Lightning's that cannot work here, or whose metric there will never be.
 
-    One that comes later, as the return of training episodes that take longer than an epoch, is waited for.
+    A metric that comes later, as the return of training episodes that take longer than an epoch, is waited for.
     """
     known = monitors(algorithm, data)
     for callback in trainer.callbacks:
+        for kind, instead in _CALLBACKS.items():
+            require(not isinstance(callback, kind), "trainer.callbacks", kind.__name__, f"in its place {instead}")
         if not isinstance(callback, EarlyStopping | ModelCheckpoint) or callback.monitor is None:
             continue
-        option, kind = "trainer.callbacks.monitor", type(callback).__name__
-        require(callback.monitor in known, option, callback.monitor, f"for {kind} one of {', '.join(known)}")
+        option, name = "trainer.callbacks.monitor", type(callback).__name__
+        require(callback.monitor in known, option, callback.monitor, f"for {name} one of {', '.join(known)}")
         evaluations = trainer.limit_val_batches != 0
-        require(evaluations, "trainer.limit_val_batches", 0, f"null, since {kind} monitors {callback.monitor}")
+        require(evaluations, "trainer.limit_val_batches", 0, f"null, since {name} monitors {callback.monitor}")
         if isinstance(callback, EarlyStopping):
             callback.strict = False

@@ -53,6 +53,24 @@ def test_what_works_is_let_through(option: str, work: Path) -> None:
     assert sum(bool(row.get("eval/return")) for row in rows(Path("run"))) == evaluations
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "hint"),
+    [
+        ("LearningRateFinder", None, "the learning rates of model"),
+        ("BatchSizeFinder", None, "data.batch_size"),
+        ("OnExceptionCheckpoint", "dirpath=there", "checkpoint.every_epochs"),
+    ],
+)
+def test_callbacks_of_another_loop_are_refused(
+    name: str, argument: str | None, hint: str, work: Path, capfd: pytest.CaptureFixture
+) -> None:
+    options = [f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}"]
+    options += [f"--trainer.callbacks.{argument}"] if argument else []
+    assert main([*FIT, *options]) == 2
+    assert capfd.readouterr().err.startswith(f"error: --trainer.callbacks={name}: expected in its place {hint}")
+    assert list(work.iterdir()) == []
+
+
 # ---------------------------------------------------------------------- monitors
 @pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint"])
 def test_a_monitor_that_there_is_not(kind: str, work: Path, capfd: pytest.CaptureFixture) -> None:
