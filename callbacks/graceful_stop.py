@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run with a checkpoint."""
+"""Ctrl-C, SIGTERM and what schedulers send besides end a run with a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.overdue import WATCH
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGUSR1 and SIGUSR2: Slurm's `--signal`, before the time is up; SIGHUP: the terminal is gone.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -29,30 +30,45 @@ class Aborted(BaseException):
 
 
 class GracefulStop(NothingInsideARound, Callback):
-    """The first SIGINT or SIGTERM finishes the running round, saves and stops; a second SIGINT stops at once.
+    """The first signal finishes the running round, saves and stops; a second SIGINT stops at once.
 
-    SIGINT is a person at a keyboard, who means it when asking twice. SIGTERM comes from programs (a scheduler, an agent
-    of a sweep), which repeat themselves and kill what takes too long: any number of them asks for the same.
+    SIGINT is a person at a keyboard, who means it when asking twice. The others (SIGTERM, SIGUSR1, SIGUSR2, SIGHUP)
+    come from programs (a scheduler, an agent of a sweep), which repeat themselves and kill what takes too long: any
+    number of them asks for the same. Under nohup SIGHUP stays ignored.
 
     In the middle of an epoch the round ends by raising `Interrupted`. At the end of an epoch the evaluation and the
     checkpoint that are due there take place first. The warm-up is part of the first round. A call of the environment
     that does not return within `overdue.STOP_SECONDS` ends the run without another checkpoint.
 
     Has to come after the callbacks that belong to a round (`SoftTargetUpdate`), or their work would not be saved.
+
+    Attributes:
+        requested: whether the run was asked to stop, on any rank.
+        received: the signals that this process has got.
     """
 
     def __init__(self) -> None:
-        self.requested = False  # on any rank
+        self.requested = False
+        self.received: set[int] = set()
         self._interrupted = False  # this process, by SIGINT
         self._previous: dict[int, Any] = {}
 
     # ------------------------------------------------------------------ signals
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the two signals, Lightning's own SIGTERM handler (which raises in mid-round) included."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes over the signals, in the place of Lightning's own handlers, which raise or save in mid-round."""
+        if stage != "fit":
+            return
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.requested = self._interrupted = False
+        self.received = set()
         WATCH.ask_to_stop(False)
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            heard = [number for number in _SIGNALS if not self._is_ignored(number)]
+            self._previous = {number: signal.signal(number, self._handle) for number in heard}
+
+    @staticmethod
+    def _is_ignored(number: int) -> bool:
+        return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
@@ -73,6 +89,7 @@ class GracefulStop(NothingInsideARound, Callback):
                 raise Aborted
             self._interrupted = True
         WATCH.ask_to_stop()
+        self.received.add(number)
         known, self.requested = self.requested, True
         if known or distributed.rank() > 0:
             return  # said once, by one of the ranks that a terminal's Ctrl-C reaches
@@ -81,15 +98,18 @@ class GracefulStop(NothingInsideARound, Callback):
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Around what is left to do after a stop, as W&B's uploads: another SIGTERM changes nothing."""
+        """Around what is left to do after a stop, as W&B's uploads: another signal of a program's changes nothing."""
         if not self.requested or threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.signal(signal.SIGTERM, lambda number, frame: None)  # SIG_IGN would be inherited
+        programs = [number for number in _SIGNALS if number != signal.SIGINT and not self._is_ignored(number)]
+        # SIG_IGN would be inherited.
+        previous = {number: signal.signal(number, lambda number, frame: None) for number in programs}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     # ------------------------------------------------------------------ stopping
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

@@ -188,5 +188,6 @@ def _checkpoint(trainer: Trainer) -> Checkpoint | None:
 
 
 def _plain(spec: Any) -> dict[str, Any]:
-    """The fields of an `envs.Spec` that are values; its termination rule is a function."""
-    return {name: value for name, value in dataclasses.asdict(spec).items() if not callable(value)}
+    """The fields of an `envs.Spec` that are values; not its termination rule, nor what is for people."""
+    values = dataclasses.asdict(spec)
+    return {name: value for name, value in values.items() if name != "remarks" and not callable(value)}

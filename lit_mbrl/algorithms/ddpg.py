@@ -37,6 +37,7 @@ class DDPG(Algorithm):
         ou_theta: the Ornstein-Uhlenbeck noise's rate of return.
         normalize_observations: see `Algorithm`.
         compile: see `Algorithm`.
+        max_grad_norm: see `Algorithm`.
     """
 
     paper = "Lillicrap et al. 2015, arXiv 1509.02971"
@@ -53,8 +54,9 @@ class DDPG(Algorithm):
         ou_theta: float = 0.15,
         normalize_observations: bool = False,
         compile: Compile = False,
+        max_grad_norm: float | None = None,
     ) -> None:
-        super().__init__(normalize_observations, compile)
+        super().__init__(normalize_observations, compile, max_grad_norm)
         self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
         positive_sizes("model.hidden_sizes", self.hidden_sizes)
         in_unit_interval("model.gamma", gamma)

@@ -48,6 +48,7 @@ class SAC(Algorithm):
             dynamics' encoder and decoder), as SVG's public code; otherwise torch's default.
         normalize_observations: see `Algorithm`.
         compile: see `Algorithm`.
+        max_grad_norm: see `Algorithm`.
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
@@ -68,8 +69,9 @@ class SAC(Algorithm):
         orthogonal_init: bool = False,
         normalize_observations: bool = False,
         compile: Compile = False,
+        max_grad_norm: float | None = None,
     ) -> None:
-        super().__init__(normalize_observations, compile)
+        super().__init__(normalize_observations, compile, max_grad_norm)
         self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
         positive_sizes("model.hidden_sizes", self.hidden_sizes)
         in_unit_interval("model.gamma", gamma)

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, duration
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app import CONF
+from lit_mbrl.app import CONF, slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
 from lit_mbrl.app.components import (
@@ -46,6 +46,7 @@ from lit_mbrl.app.parser import Parser, SaveConfig
 from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match, require_monitor
 from lit_mbrl.app.resume import changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
+from lit_mbrl.app.trainer_options import check_callbacks, check_options
 from lit_mbrl.app.trust import only_installed
 from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
@@ -167,6 +168,7 @@ class Application(LightningCLI):
         require_finite(config)
         every = config.trainer.log_every_n_steps
         require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
+        check_options(config.trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
@@ -242,6 +244,7 @@ class Application(LightningCLI):
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
         check_trainer(trainer, config["precision"])
+        slurm.take_over(trainer)
         threads = self._get(self.config, "num_threads")
         if trainer.world_size > 1 and threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # or Lightning would share the cores out when it launches
@@ -277,6 +280,7 @@ class Application(LightningCLI):
             given = self._get(self.config, "trainer").callbacks
             require_targets(twin, self.trainer.callbacks, given)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
+            check_callbacks(self.trainer, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
@@ -398,6 +402,8 @@ class Application(LightningCLI):
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
             resume = resume_command(self.argv, self.run_folder, self._checkpoints)
             say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
+            if self.trainer.is_global_zero and (line := slurm.requeue(self.graceful_stop.received)):
+                say(line)
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
             if saved is not None and saved.env_steps == datamodule.env_steps:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_mbrl.app import slurm
 from lit_mbrl.app.arguments import CHECKPOINT_WORDS, config_files, option_values
 from lit_mbrl.app.checkpoints import SavedRun, followed, read_checkpoint, read_last_good, require_replay
 from lit_mbrl.app.output import shorten
@@ -59,9 +60,11 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
     root_dir = config.trainer.default_root_dir
     chosen = bool(option_values(argv, "--trainer.default_root_dir"))
     saved, damage = None, None
-    if config.ckpt_path in CHECKPOINT_WORDS:
+    new = training and config.ckpt_path is None
+    requeued = slurm.last_checkpoint(family, root_dir, checkpoints) if new else None
+    if config.ckpt_path in CHECKPOINT_WORDS or requeued is not None:
         runs = [str(folder) for file in files if (folder := folder_of_config(Path(file))) is not None]
-        found = find_checkpoint(config.ckpt_path, family, root_dir or next(iter(runs), None), checkpoints)
+        found = requeued or find_checkpoint(config.ckpt_path, family, root_dir or next(iter(runs), None), checkpoints)
         saved, problem = read_last_good(found, with_replay=training)
         if problem is not None:
             damage = f"{shorten(found)}: expected {problem}; going on from {shorten(saved.path)}"

@@ -9,6 +9,7 @@ import torch
 
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
+from lit_mbrl.app.trainer_options import monitors
 from lit_mbrl.utils.errors import did_you_mean, require
 
 
@@ -64,11 +65,6 @@ def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
 
     Metrics of training (`train/...`) are left to the first evaluation, which knows what has been logged.
     """
-    known = ["eval/return", "eval/return_std", "eval/episode_length"]
-    if data.env.eval_kwargs is not None:
-        known += ["eval/train_levels_return", "eval/train_levels_return_std"]
-    if len(data.env.tasks) > 1:
-        known += [f"eval/return/{task.rpartition('/')[2]}" for task in data.env.tasks]
-    known += [f"model/mse_{step}" for step in range(1, getattr(model, "model_horizon", 0) + 1)]
+    known = monitors(model, data)
     right = f"a metric of the evaluation: {', '.join(known)}{did_you_mean(monitor, known)}"
     require(monitor in known or monitor.startswith("train/"), "checkpoint.monitor", monitor, right)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lit_mbrl.app import slurm
 from lit_mbrl.app.checkpoints import saved_at
 from lit_mbrl.utils.errors import UserError, require
 from lit_mbrl.utils.files import is_file
@@ -53,6 +54,7 @@ def new_folder(family: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     if trial := os.environ.get("WANDB_RUN_ID"):  # other agents of the sweep may begin a trial in the same second
         stamp += f"-{trial}"
+    stamp += slurm.suffix()  # by which the job finds its folder again when it is requeued
     folder = next(name for name in _names(family.with_name(f"{family.name}-{stamp}")) if not name.exists())
     os.environ[_SHARED] = str(folder)
     return folder

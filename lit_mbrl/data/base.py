@@ -245,6 +245,10 @@ class Collecting(Evaluated, LightningDataModule):
         """Statistics of the training episodes that ended since the last call."""
         return self.meter.pop()
 
+    def pop_monitored(self) -> dict[str, float]:
+        """The same of those that ended since the last evaluation, for callbacks."""
+        return self.meter.pop_monitored()
+
     def _start_collector(self) -> None:
         resume, self._resume = self._resume, None
         # Before the random states are restored, and after the algorithm has come to its device.

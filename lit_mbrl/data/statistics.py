@@ -23,6 +23,8 @@ class EpisodeMeter:
         self.returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
         self.ended: list[tuple[float, int]] = []
+        self.monitored: list[tuple[float, int]] = []  # that ended since the last evaluation
+        self._last: dict[str, float] = {}
         self._seen: tuple[TensorDictBase | None, tuple[np.ndarray, ...]] = (None, ())
 
     def add(self, frames: TensorDictBase) -> None:
@@ -39,32 +41,47 @@ class EpisodeMeter:
             self.lengths += 1
             if some_end:
                 for i in ends[:, t].nonzero()[0].tolist():
-                    self.ended.append((float(self.returns[i]), int(self.lengths[i])))
+                    episode = (float(self.returns[i]), int(self.lengths[i]))
+                    self.ended.append(episode)
+                    self.monitored.append(episode)
                     self.returns[i] = 0.0
                     self.lengths[i] = 0
 
     def pop(self) -> dict[str, float]:
         """Mean return and length of the episodes of all ranks that ended since the last call; empty if none did."""
-        ended = list(chain.from_iterable(distributed.gather(self.ended)))
-        self.ended = []
-        if not ended:
-            return {}
-        returns, lengths = zip(*ended, strict=True)
-        return {
-            "train/return": sum(returns) / len(returns),
-            "train/episode_length": sum(lengths) / len(lengths),
-        }
+        ended, self.ended = self.ended, []
+        return _means(ended)
+
+    def pop_monitored(self) -> dict[str, float]:
+        """The same of the episodes that ended since its own last call; its last result again if none did."""
+        ended, self.monitored = self.monitored, []
+        self._last = _means(ended) or self._last
+        return self._last
 
     def state_dict(self) -> dict:
         returns, lengths = torch.tensor(self.returns), torch.tensor(self.lengths)
-        return {"returns": returns, "lengths": lengths, "ended": [list(pair) for pair in self.ended]}
+        ended, monitored = ([list(pair) for pair in pairs] for pairs in (self.ended, self.monitored))
+        kept = {"ended": ended, "monitored": monitored, "last": dict(self._last)}
+        return {"returns": returns, "lengths": lengths} | kept
 
     def load_state_dict(self, state: dict) -> None:
         self.returns, self.lengths = (state[key].numpy().copy() for key in ("returns", "lengths"))
-        self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
+        self.ended, self.monitored = (
+            [(pair[0], pair[1]) for pair in state.get(key, [])] for key in ("ended", "monitored")
+        )
+        self._last = dict(state.get("last", {}))
 
     def restart(self, copies: Iterable[int] | None = None) -> None:
         """Forgets the running episodes, those of some environments or all, where new ones start out of turn."""
         for copy in range(len(self.returns)) if copies is None else copies:
             self.returns[copy] = 0.0
             self.lengths[copy] = 0
+
+
+def _means(own: list[tuple[float, int]]) -> dict[str, float]:
+    """Mean return and length of the episodes of all ranks; empty if there are none."""
+    ended = list(chain.from_iterable(distributed.gather(own)))
+    if not ended:
+        return {}
+    returns, lengths = zip(*ended, strict=True)
+    return {"train/return": sum(returns) / len(returns), "train/episode_length": sum(lengths) / len(lengths)}

@@ -235,7 +235,9 @@ def check_in_worker(config: EnvConfig) -> tuple[str, ...]:
 
 def serve(descriptor: int) -> None:
     """Body of a worker process: answers calls of `LocalPool`'s methods until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers in order
+    # Ctrl-C, and what a scheduler sends to all processes of a job, are for the parent, which ends its workers in order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     pool = LocalPool.__new__(LocalPool)
     with Connection(descriptor) as connection:
         while True:

@@ -10,8 +10,10 @@ updates together and is never used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +28,7 @@ from lit_mbrl.training.descent import Descent
 from lit_mbrl.training.fits import require_device, require_environment, require_targets
 from lit_mbrl.training.update import Sampling, Update, check_order
 from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
 
 Compile = bool | Literal["cudagraphs"]
 
@@ -38,6 +41,7 @@ class Algorithm(Descent):
             acting and in every batch with the same numbers (`networks.RunningNormalizer`).
         compile: run the updates of a round as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them
             as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
+        max_grad_norm: clip the gradient of every update that says nothing else to this global norm; None: do not.
     """
 
     paper: ClassVar[str] = ""
@@ -49,8 +53,17 @@ class Algorithm(Descent):
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
-    def __init__(self, normalize_observations: bool = False, compile: Compile = False) -> None:
+    def __init__(
+        self, normalize_observations: bool = False, compile: Compile = False, max_grad_norm: float | None = None
+    ) -> None:
         super().__init__()
+        require(
+            max_grad_norm is None or (math.isfinite(max_grad_norm) and max_grad_norm > 0),
+            "model.max_grad_norm",
+            max_grad_norm,
+            "a finite number > 0, or null",
+        )
+        self._max_grad_norm = max_grad_norm
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
@@ -171,9 +184,12 @@ class Algorithm(Descent):
         self.build(observation_dim, action_dim)
         for _, target in self.targets():
             target.requires_grad_(False)
-        self.update_list = list(self.updates())
+        self.update_list = [self._clipped(update) for update in self.updates()]
         check_order(self.update_list)
         self._built = True
+
+    def _clipped(self, update: Update) -> Update:
+        return update if update.max_grad_norm is not None else replace(update, max_grad_norm=self._max_grad_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One per update, in the order of `updates()`."""
@@ -309,6 +325,9 @@ class Algorithm(Descent):
                 "eval/return_std": returns.std(correction=0),
                 "eval/episode_length": mask.sum(-1).float().mean(),
             } | self.trainer.datamodule.task_metrics(returns)
+            if self.trainer.state.fn == "fit":  # for callbacks that monitor them; their log has them already
+                ended = self.trainer.datamodule.pop_monitored()
+                self.log_dict(ended, logger=False, batch_size=1, sync_dist=distributed.world_size() > 1)
             prepared = self.prepare_batch(episodes)
             prepared["mask"] = mask
             metrics |= self.episode_metrics(prepared)

@@ -3,18 +3,26 @@
 With one process every function is the identity and costs nothing worth measuring. Those marked "collective" have to be
 called by all ranks, in the same order. Messages go over gloo, on the CPU, so that none waits for a GPU; gradients go
 over the backend of their device.
+
+A rank that waits for the others for a minute says so, and again after four: one of them may be suspended. In an
+evaluation, which rank 0 alone runs, it is ten minutes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from lit_mbrl.utils.overdue import WATCH, Call
+
+NOTICE_SECONDS, EVALUATION_SECONDS = 60.0, 600.0
 
 T = TypeVar("T")
 
@@ -36,7 +44,8 @@ def gather(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value, group=_messages())
+    with _waiting():
+        dist.all_gather_object(values, value, group=_messages())
     return values
 
 
@@ -45,7 +54,8 @@ def gather_on_zero(value: T) -> list[T] | None:
     if world_size() == 1:
         return [value]
     values: list[Any] | None = [None] * world_size() if rank() == 0 else None
-    dist.gather_object(value, values, dst=0, group=_messages())
+    with _waiting():
+        dist.gather_object(value, values, dst=0, group=_messages())
     return values
 
 
@@ -53,7 +63,8 @@ def broadcast(value: T | None) -> T:
     """Rank 0's value. Collective; anything that can be pickled."""
     values: list[Any] = [value]
     if world_size() > 1:
-        dist.broadcast_object_list(values, src=0, group=_messages())
+        with _waiting(EVALUATION_SECONDS):
+            dist.broadcast_object_list(values, src=0, group=_messages())
     return values[0]
 
 
@@ -66,7 +77,8 @@ def gather_rows(rows: Tensor) -> Tensor:
         return rows
     rows = rows.detach().cpu().contiguous()
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows, group=_messages())
+    with _waiting():
+        dist.all_gather(parts, rows, group=_messages())
     return torch.cat(parts)
 
 
@@ -75,7 +87,8 @@ def any_of(flag: bool) -> bool:
     if world_size() == 1:
         return flag
     flags = torch.tensor([float(flag)])
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=_messages())
+    with _waiting():
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=_messages())
     return bool(flags.item())
 
 
@@ -84,7 +97,8 @@ def average_(tensors: Sequence[Tensor]) -> None:
     if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
+    with _waiting():
+        dist.all_reduce(flat)
     flat.div_(world_size())
     parts = flat.split([tensor.numel() for tensor in tensors])
     torch._foreach_copy_(list(tensors), [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
@@ -106,6 +120,20 @@ def seed_rank() -> None:
 def is_about_others(error: BaseException) -> bool:
     """Whether an error says that a message between ranks has failed: another one has ended, or does not answer."""
     return isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "/gloo/" in str(error))
+
+
+@contextmanager
+def _waiting(notice: float | None = None) -> Iterator[None]:
+    """Around a message that the other ranks have to answer."""
+    outer, WATCH.running = WATCH.running, Call(_what, None, notice or NOTICE_SECONDS)
+    try:
+        yield
+    finally:
+        WATCH.running = outer
+
+
+def _what() -> str:
+    return f"device {rank()} has been waiting for the processes of the others (is one of them suspended?)"
 
 
 def _messages() -> Any:

@@ -30,14 +30,16 @@ class Call:
     """A call that may take so long; `running` is one while it goes on.
 
     Args:
-        what: for the last line of a process that cannot be interrupted.
+        what: for the last line of a process that cannot be interrupted, and for a notice.
         seconds: how long it may take; None: for ever.
+        notice: seconds after which a line says that it goes on, and again each time it has taken four times as long;
+            such a call is not cut short by a request to stop. None: there is none.
     """
 
-    __slots__ = ("late", "main", "seconds", "what")
+    __slots__ = ("late", "main", "notice", "seconds", "what")
 
-    def __init__(self, what: Callable[[], str], seconds: float | None) -> None:
-        self.what, self.seconds = what, seconds
+    def __init__(self, what: Callable[[], str], seconds: float | None, notice: float | None = None) -> None:
+        self.what, self.seconds, self.notice = what, seconds, notice
         self.late = ""
         self.main = threading.get_ident() == _MAIN
 
@@ -84,6 +86,10 @@ class Watch:
                     self._end(call)
             elif call.seconds is not None and running >= call.seconds:
                 self._raise_in(call, f"within {call.seconds:g} s")
+            elif call.notice is not None:
+                if running >= call.notice:
+                    call.notice *= 4
+                    os.write(2, f"warning: {call.what()} for {running:.0f} s\n".encode())
             elif stopping >= STOP_SECONDS:
                 self._raise_in(call, f"within {STOP_SECONDS:g} s of the signal to stop")
 

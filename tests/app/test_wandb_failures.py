@@ -127,6 +127,7 @@ def test_a_wrong_key_and_no_server_are_recorded_offline(
     (line,) = warnings_of(capfd)
     assert why in line and "; this run is recorded offline, and sent by `wandb sync " in line
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    wandb.teardown()  # it would remember the key
 
 
 class KillService(Callback):

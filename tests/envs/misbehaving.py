@@ -84,6 +84,7 @@ ACTIONS: dict[str, Callable] = {
     "sleep": sleep,
     "sleep_deaf": sleep_deaf,
     "fork": fork,
+    "die": lambda *_: os._exit(3),
 }
 
 

@@ -102,6 +102,13 @@ def test_a_constructor_and_a_close_that_raise(where: str, call: str) -> None:
         describe(misbehaving(fault="exit", where=where))
 
 
+def test_the_death_of_a_worker_in_the_check_is_not_that_of_the_program() -> None:
+    config = misbehaving(fault="die")
+    config.workers = True
+    with pytest.raises(UserError, match=r"that works, but its environment worker 0 .* died with exit code 3$"):
+        describe(config)
+
+
 def test_a_close_that_raises_is_a_warning_when_the_work_is_done(caplog: pytest.LogCaptureFixture) -> None:
     env = VectorEnv(misbehaving(fault="fail", where="close"), seed=0)
     env.close()

@@ -145,3 +145,9 @@ def test_leftovers_of_a_kill_are_removed_unless_a_checkpoint_is_unreadable(tmp_p
     before = set(os.listdir(folder / "replay"))
     files.tidy()
     assert set(os.listdir(folder / "replay")) == before - {"7-9.pt"}
+
+
+def test_what_is_remembered_does_not_grow_with_the_checkpoints(tmp_path: Path) -> None:
+    trainer = run(tmp_path)  # four checkpoints, of which two are left
+    remembered = trainer.datamodule._files._known
+    assert 1 <= len(remembered) <= len(list((tmp_path / "checkpoints").glob("*.ckpt")))
