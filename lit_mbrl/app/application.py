@@ -42,7 +42,15 @@ from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
-from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match, require_monitor
+from lit_mbrl.app.preflight import (
+    checkpoint_bytes,
+    networks,
+    require_devices,
+    require_episodes,
+    require_match,
+    require_memory,
+    require_monitor,
+)
 from lit_mbrl.app.resume import changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trust import only_installed
@@ -113,7 +121,8 @@ class Application(LightningCLI):
         self.parser.epilog = (
             "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
             "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
-            "and their config files)."
+            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name modules "
+            "that are not installed."
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -265,10 +274,10 @@ class Application(LightningCLI):
         self.model.check_data(self.datamodule)
         self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
-        if devices > 1:
-            self.datamodule.share(devices)
+        self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = networks(self.model, spec)
+        require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         has_targets = any(True for _ in twin.targets())
         if self.subcommand == "fit":
             self.model.check_device(self.trainer.strategy.root_device)
@@ -278,6 +287,7 @@ class Application(LightningCLI):
                 self._get(self.config, "trainer").callbacks,
                 f"a list with callbacks.SoftTargetUpdate, since {type(self.model).__name__} has target networks",
             )
+            require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):

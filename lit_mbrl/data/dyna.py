@@ -138,6 +138,7 @@ class Dyna(OffPolicy):
     def check(self, directory: str = ".") -> None:
         """See `OffPolicy.check`; the model buffer has to fit into memory, too."""
         super().check(directory)
+        require_room(self._model_bytes(), "memory", directory, "data.rollout_batch_size")
         real = predicted_bytes(self.capacity, self.spec.observation_dim, self.spec.action_dim)
         require_room(self._model_bytes() + (real if self.storage == "memory" else 0), "memory", directory)
 

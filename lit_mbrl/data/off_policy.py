@@ -29,7 +29,7 @@ from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, 
 from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.errors import UserError, require
 
 
 class OffPolicy(Collecting):
@@ -185,7 +185,11 @@ class OffPolicy(Collecting):
         wanted = self.trainer.lightning_module.sampling()
         if wanted.sequence_batches:
             size = self.sequence_batch_size // world_size
-            sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
+            try:
+                sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
+            except UserError as error:
+                option = getattr(self.trainer.lightning_module, "horizon_option", error.option)
+                raise UserError(option, error.value, error.expected) from error
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 
