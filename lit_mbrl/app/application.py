@@ -25,6 +25,7 @@ from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, SoftTarge
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
+from lit_mbrl.app.bounds import NormalizerBounds
 from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
 from lit_mbrl.app.components import (
     class_of,
@@ -121,8 +122,8 @@ class Application(LightningCLI):
         self.parser.epilog = (
             "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
             "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
-            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name modules "
-            "that are not installed."
+            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name "
+            "modules that are not installed."
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -232,7 +233,7 @@ class Application(LightningCLI):
         if self.subcommand == "fit":
             if not config["enable_progress_bar"]:
                 callbacks.append(self._get(self.config_init, "progress"))
-            callbacks.append(self.graceful_stop)
+            callbacks += [self.graceful_stop, NormalizerBounds()]
             if not config["fast_dev_run"]:
                 callbacks.append(self._save_config())
             if config["enable_checkpointing"] is not False:

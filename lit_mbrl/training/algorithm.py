@@ -28,8 +28,10 @@ from lit_mbrl.training.fits import require_data, require_device, require_environ
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.training.update import Sampling, Update
 from lit_mbrl.utils import distributed
+from lit_mbrl.utils.errors import require
 
 Compile = bool | Literal["cudagraphs"]
+Normalize = bool | tuple[float, float]
 
 
 class Algorithm(Descent):
@@ -37,7 +39,8 @@ class Algorithm(Descent):
 
     Args:
         normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
-            acting and in every batch with the same numbers (`networks.RunningNormalizer`).
+            acting and in every batch with the same numbers (`networks.RunningNormalizer`). The standard deviation is
+            clipped to [0.1, 10], as in SVG's public code, or to bounds given in the place of true: [1e-6, 1e6].
         compile: run the updates of a round as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them
             as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
     """
@@ -51,8 +54,13 @@ class Algorithm(Descent):
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
-    def __init__(self, normalize_observations: bool = False, compile: Compile = False) -> None:
+    def __init__(self, normalize_observations: Normalize = False, compile: Compile = False) -> None:
         super().__init__()
+        if not isinstance(normalize_observations, bool):
+            lowest, highest = normalize_observations
+            expected = "true, false, or the lowest and the highest standard deviation, as [0.1,10]"
+            ordered = 0 < lowest <= highest
+            require(ordered, "model.normalize_observations", list(normalize_observations), expected)
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
@@ -192,7 +200,8 @@ class Algorithm(Descent):
         """
         self._terminated = terminated
         if self.normalize_observations:
-            self.normalizer = RunningNormalizer(observation_dim)
+            bounds = () if self.normalize_observations is True else (tuple(self.normalize_observations),)
+            self.normalizer = RunningNormalizer(observation_dim, *bounds)
         self.build(observation_dim, action_dim)
         for _, target in self.targets():
             target.requires_grad_(False)
