@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lit_mbrl.app.cli import main
-from tests.command_line import SAC, TINY
+from tests.command_line import SAC, TINY, tiny
 
 FILES = {
     "broken.yaml": "a: [1\n",
@@ -21,7 +23,16 @@ FILES = {
     "callback.yaml": "trainer:\n  callbacks:\n  - class_path: callbacks.SoftTargetUpdat\n",
     "tau.yaml": "trainer:\n  callbacks:\n  - class_path: callbacks.SoftTargetUpdate\n    init_args: {tua: 3}\n",
     "foreign.ckpt": "not a checkpoint",
+    "null.yaml": "checkpoint: null\n",
+    "circle.yaml": "model: &a {class_path: SAC, init_args: *a}\n",
+    "bomb.yaml": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+    "deep.yaml": f"a: {'[' * 3000}{']' * 3000}\n",
+    "twice.yaml": "model:\n  class_path: SAC\n  init_args: {gamma: 0.9}\n\nmodel:\n  class_path: TD3\n",
+    "long.yaml": f"trainer:\n  default_root_dir: {'x' * 300}\n",
+    "nulls.yaml": 'ckpt_path: "a\\0b"\n',
+    "infinite.yaml": "model:\n  class_path: SAC\n  init_args: {target_entropy: -.inf}\n",
 }
+LONG = "x" * 300
 MISTAKES = [
     # unknown options
     ("--bogus=1", "--bogus=1: no such option"),
@@ -112,6 +123,44 @@ MISTAKES = [
     ("--config=parameter.yaml", "--model.gama: SAC has no such option (did you mean '--model.gamma'?)"),
     ("--config=callback.yaml", "--trainer.callbacks=callbacks.SoftTargetUpdat: expected the name of a class (did you"),
     ("--config=tau.yaml", "--trainer.callbacks.tua: SoftTargetUpdate has no such option"),
+    ("--config=null.yaml", "--checkpoint=null: expected a mapping, or its entries as --checkpoint.<name>=<value>"),
+    (
+        "--config=circle.yaml",
+        "--config=circle.yaml: expected YAML that ends, but what begins in line 1 contains itself",
+    ),
+    ("--data.env.kwargs={a: &x [*x]}", "expected YAML that ends, but what begins in line 1 contains itself"),
+    ("--config=bomb.yaml", "--config=bomb.yaml: expected YAML with at most 200,000 entries, aliases written out"),
+    ("--config=deep.yaml", "--config=deep.yaml: expected YAML with at most 64 levels"),
+    ("--config=twice.yaml", "--config=twice.yaml: expected YAML with each key once, but model is in lines 1 and 5"),
+    # names that no file can have
+    (
+        "--config=long.yaml",
+        f"--trainer.default_root_dir={LONG}: expected a folder that can be written to (File name too",
+    ),
+    ("--config=nulls.yaml", "--ckpt_path=a\\x00b: expected a checkpoint, but there is no such file"),
+    (f"--config={LONG}.yaml", f"--config={LONG}.yaml: expected a config file, but there is no such file"),
+    (f"--ckpt_path={LONG}", f"--ckpt_path={LONG}: expected a checkpoint, but there is no such file"),
+    (f"--data.env.name={LONG}-v1", f"--data.env.name={LONG}-v1: expected a Gymnasium id"),
+    ("--data.env.name=:X", "--data.env.name=:X: expected a Gymnasium id"),
+    ("--data.env.name=.a:X-v0", "--data.env.name=.a:X-v0: expected a Gymnasium id"),
+    # classes that are none of ours
+    (
+        "--model=lightning.pytorch.LightningModule",
+        "--model=lightning.pytorch.LightningModule: expected the name of a cl",
+    ),
+    ("--data=lightning.pytorch.LightningDataModule", "LightningDataModule has no such option"),
+    # numbers and sizes
+    ("--config=infinite.yaml", "--model.target_entropy=-inf: expected a finite number"),
+    ("--model.actor_lr=1e400", "--model.actor_lr=inf: expected a finite number"),
+    ("--progress.refresh_seconds=.inf", "--progress.refresh_seconds=inf: expected a finite number"),
+    ("--trainer.callbacks.tau=.nan", "--trainer.callbacks.tau=nan: expected a finite number"),
+    ("--num_threads=100000", "--num_threads=100000: expected at most "),
+    ("--checkpoint.monitor=bogus", "--checkpoint.monitor=bogus: expected a metric of the evaluation: eval/return, "),
+    ("--checkpoint.monitor=eval/retrun", "(did you mean 'eval/return'?)"),
+    ("--checkpoint.folder=/tmp", "--checkpoint.folder=/tmp: expected a name of its own inside the run folder, as che"),
+    ("--data.batch_size=2000000000", "--data.batch_size=2000000000: expected a size that fits: it takes "),
+    ("--data.eval_episodes=100000000", "--data.eval_episodes=100000000: expected a size that fits: it takes "),
+    ("--model.hidden_sizes=[1000000,1000000]", "--model.hidden_sizes=[1000000, 1000000]: expected a size that fits"),
 ]
 
 
@@ -152,6 +201,56 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "arguments", "line"),
+    [
+        ("sac_svg", ["--model.horizon=21"], "--model.horizon=21: expected at most 20, the steps of an episode of Pend"),
+        (
+            "sac_svg",
+            ["--model.horizon=20", "--data.learning_starts=9"],
+            "--model.horizon=20: expected at most 9, the st",
+        ),
+        (
+            "sac_svg",
+            ["--data.capacity=1"],
+            "--data.capacity=1: expected at least 2, since model.horizon asks for 2 con",
+        ),
+        (
+            "mve",
+            ["--model.critic_horizon=21"],
+            "--model.critic_horizon=21: expected at most 20, the steps of an episode",
+        ),
+        ("mbpo", ["--model.rollout_batch_size=1000000000000"], "--model.rollout_batch_size="),
+        (
+            "dreamer",
+            ["--data.env.pixels.size=100000"],
+            "--data.env.pixels.size=100000: expected an integer from 8 to 2048",
+        ),
+        (
+            "dreamer",
+            ["--data.sequence_length=22"],
+            "--data.sequence_length=22: expected at most 21, the frames of an ep",
+        ),
+        ("ppo", ["--data.batch_size=3"], "--data.batch_size=3: expected a divisor of the 20 frames of a rollout"),
+    ],
+)
+def test_sizes_that_do_not_go_together(config: str, arguments: list[str], line: str, fails: Callable[..., str]) -> None:
+    assert fails("fit", f"--config=conf/{config}.yaml", *tiny(config), *arguments).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("model", "lit_mbrl.algorithms.Algorithm"),
+        ("data", "lightning.pytorch.LightningDataModule"),
+        ("data", "lightning.pytorch.demos.boring_classes.BoringDataModule"),
+    ],
+)
+def test_classes_that_cannot_be_run(option: str, name: str, fails: Callable[..., str]) -> None:
+    words = ["fit", "--model=SAC"] if option == "data" else ["fit"]
+    assert fails(*words, f"--{option}={name}").startswith(f"--{option}={name}: expected a")
+
+
+@pytest.mark.parametrize(
     ("arguments", "line"),
     [
         ([], "no command: expected one of fit, validate, evaluate, video, plot, model_error, qualify, list"),
@@ -189,6 +288,47 @@ def test_checkpoint_of_another_program(work: Path, fails: Callable[..., str]) ->
     torch.save({"state_dict": {}}, work / "other.ckpt")
     line = "--ckpt_path=other.ckpt: expected a checkpoint of lit_mbrl, but this is another program's"
     assert fails(*SAC, "--ckpt_path=other.ckpt") == line
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "line"),
+    [
+        ("format", 2, "a checkpoint of format 1, but this one has format 2: it is a newer version's"),
+        (
+            "lit_mbrl",
+            {"algorithm": "SAC"},
+            "a checkpoint with the entries that this version writes (KeyError: 'environ",
+        ),
+        ("lit_mbrl", 3, "a checkpoint with the entries that this version writes (TypeError"),
+        ("state_dict", {"actor": 3}, "a checkpoint with the entries that this version writes (AttributeError"),
+        ("optimizer_states", 3, "a checkpoint with the entries that this version writes (TypeError"),
+        ("config", 3, "a checkpoint whose entry config is a text"),
+        ("config", "a: &a [*a]", "YAML that ends, but what begins in line 1 contains itself"),
+    ],
+)
+def test_checkpoints_with_other_entries(
+    entry: str, value: Any, line: str, work: Path, finished: Path, fails: Callable[..., str]
+) -> None:
+    content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(content | {entry: value}, work / "other.ckpt")
+    assert line in fails("validate", "--ckpt_path=other.ckpt")
+
+
+@pytest.mark.parametrize("entry", ["clocks", "skipped", "OffPolicy.envs", "OffPolicy.meter", "OffPolicy.random"])
+def test_checkpoints_that_lack_an_entry(entry: str, work: Path, finished: Path, capfd: pytest.CaptureFixture) -> None:
+    shutil.copytree(finished, work / "run")
+    path = work / "run" / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    part, _, name = entry.partition(".")
+    if name:
+        content[part][name] = {"nonsense": 3}
+    else:
+        content[part] = [3]
+    path.unlink()
+    torch.save(content, path)
+    assert main(["fit", "--ckpt_path=run/checkpoints/last.ckpt", "--data.total_frames=80"]) == 2
+    err = capfd.readouterr().err.splitlines()[-1]
+    assert "--ckpt_path=run/checkpoints/last.ckpt: expected a checkpoint with the entries that this" in err
 
 
 def test_torn_checkpoint(work: Path, finished: Path, fails: Callable[..., str]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lit_mbrl.losses import dpg_loss, q_loss, td_target
 from lit_mbrl.networks import DeterministicActor, QEnsemble
 from lit_mbrl.networks.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
-from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
 from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
 
@@ -52,7 +52,7 @@ class DDPG(Algorithm):
         exploration: Literal["ou", "gaussian"] = "ou",
         exploration_sigma: float = 0.2,
         ou_theta: float = 0.15,
-        normalize_observations: bool = False,
+        normalize_observations: Normalize = False,
         compile: Compile = False,
         max_grad_norm: float | None = None,
     ) -> None:

@@ -160,7 +160,8 @@ class MBPO(SAC):
     # ------------------------------------------------------------------ algorithm 2
     def add_buffers(self, data: Any) -> None:
         length = self.rollout_length(0)
-        data.add_buffer("model", self.model_capacity(length), most=self.model_capacity(self.longest_rollout))
+        most = self.model_capacity(self.longest_rollout)
+        data.add_buffer("model", self.model_capacity(length), "model.rollout_batch_size", most)
 
     def before_collect(self, data: Any) -> None:
         """Before actions are taken in the environment: the model is trained on all real data, if it is time to."""

@@ -123,7 +123,8 @@ class MEMR(MBPO):
 
     # ------------------------------------------------------------------ algorithm 1
     def add_buffers(self, data: Any) -> None:
-        data.add_buffer("model", self.segments * self.rollout_batch_size, segment_size=self.rollout_batch_size)
+        capacity, option = self.segments * self.rollout_batch_size, "model.rollout_batch_size"
+        data.add_buffer("model", capacity, option, segment_size=self.rollout_batch_size)
         data.add_priorities("priorities")
 
     def fill(self, data: Any, length: int) -> int:

@@ -49,6 +49,10 @@ class MVE(SACSVG):
     def model_horizon(self) -> int:
         return max(self.horizon, self.critic_horizon)
 
+    @property
+    def horizon_option(self) -> str:
+        return "model.critic_horizon" if self.critic_horizon > self.horizon else "model.horizon"
+
     def model_rollouts(self, batch_size: int) -> int:
         critic = 0 if self.critic_horizon == 0 or self.warming_up else batch_size
         return super().model_rollouts(batch_size) + critic

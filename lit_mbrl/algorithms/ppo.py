@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
 from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
 from lit_mbrl.returns import generalized_advantages
-from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
@@ -84,7 +84,7 @@ class PPO(Algorithm):
         standardize_advantages: bool = True,
         scale_rewards: bool = False,
         init_log_std: float = 0.0,
-        normalize_observations: bool = False,
+        normalize_observations: Normalize = False,
         compile: Compile = False,
     ) -> None:
         super().__init__(normalize_observations, compile)

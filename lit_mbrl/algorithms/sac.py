@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.losses import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
-from lit_mbrl.training.algorithm import Algorithm, Compile, Update
+from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
 from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
 
 
@@ -67,7 +67,7 @@ class SAC(Algorithm):
         log_std_bounds: tuple[float, float] = (-5.0, 2.0),
         log_std_squash: Literal["tanh", "clamp"] = "tanh",
         orthogonal_init: bool = False,
-        normalize_observations: bool = False,
+        normalize_observations: Normalize = False,
         compile: Compile = False,
         max_grad_norm: float | None = None,
     ) -> None:

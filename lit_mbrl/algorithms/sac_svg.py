@@ -188,6 +188,11 @@ class SACSVG(SAC):
             self._sampling = Sampling(max(lengths), self.model_updates) if lengths else Sampling()
         return self._sampling
 
+    @property
+    def horizon_option(self) -> str:
+        """The option that `model_horizon` comes from."""
+        return "model.horizon"
+
     def model_rollouts(self, batch_size: int) -> int:
         return 0 if self.horizon == 0 or self.warming_up else batch_size
 

@@ -25,6 +25,7 @@ from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF, slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
+from lit_mbrl.app.bounds import NormalizerBounds
 from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
 from lit_mbrl.app.components import (
     class_of,
@@ -43,7 +44,15 @@ from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
-from lit_mbrl.app.preflight import checkpoint_bytes, networks, require_devices, require_match, require_monitor
+from lit_mbrl.app.preflight import (
+    checkpoint_bytes,
+    networks,
+    require_devices,
+    require_episodes,
+    require_match,
+    require_memory,
+    require_monitor,
+)
 from lit_mbrl.app.resume import changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trainer_options import check_callbacks, check_options
@@ -117,7 +126,8 @@ class Application(LightningCLI):
         self.parser.epilog = (
             "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
             "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
-            "and their config files)."
+            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name "
+            "modules that are not installed."
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -228,7 +238,7 @@ class Application(LightningCLI):
         if self.subcommand == "fit":
             if not config["enable_progress_bar"]:
                 callbacks.append(self._get(self.config_init, "progress"))
-            callbacks.append(self.graceful_stop)
+            callbacks += [self.graceful_stop, NormalizerBounds()]
             if not config["fast_dev_run"]:
                 callbacks.append(self._save_config())
             if config["enable_checkpointing"] is not False:
@@ -271,14 +281,15 @@ class Application(LightningCLI):
         self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
         self.model.check_devices(devices)
-        if devices > 1:
-            self.datamodule.share(devices)
+        self.datamodule.share(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = networks(self.model, spec)
+        require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         if self.subcommand == "fit":
             self.model.check_device(self.trainer.strategy.root_device)
             given = self._get(self.config, "trainer").callbacks
             require_targets(twin, self.trainer.callbacks, given)
+            require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             check_callbacks(self.trainer, self.model, self.datamodule)
             for callback in self.trainer.callbacks:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lit_mbrl.data.buffers.files import File, damaged, files_of
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import UserError, printable, require
 from lit_mbrl.utils.files import damaged_record, is_file
 from lit_mbrl.utils.yaml import load_yaml
 
@@ -74,7 +74,11 @@ def read_checkpoint(path: Path) -> SavedRun:
                 raise TypeError(name)
         return SavedRun(
             path=path,
-            **{name: about[name] for name in _KINDS if name in about},
+            **{
+                name: printable(about[name]) if kind is str else about[name]
+                for name, kind in _KINDS.items()
+                if name in about
+            },
             shapes=weight_shapes(states),
             optimizers=len(content["optimizer_states"]),
             replay=tuple(files_of(content)),

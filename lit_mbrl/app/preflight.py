@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import psutil
 import torch
 
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
 from lit_mbrl.utils.errors import did_you_mean, require
+
+ENV_BYTES = 200_000  # of an environment, at least: classes, a generator of random numbers, a simulator's state
 
 
 def networks(model: Algorithm, spec: Any) -> Algorithm:
@@ -68,3 +71,59 @@ def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
     known = monitors(model, data)
     right = f"a metric of the evaluation: {', '.join(known)}{did_you_mean(monitor, known)}"
     require(monitor in known or monitor.startswith("train/"), "checkpoint.monitor", monitor, right)
+
+
+def require_episodes(model: Algorithm, data: Any) -> None:
+    """Raises `UserError` if no episode, or not the whole warm-up, is as long as the sequences that are learnt from."""
+    spec = data.spec
+    limit, name = spec.max_episode_steps, spec.name
+    if hasattr(data, "sequence_length"):
+        # An episode has a frame more than steps.
+        enough = limit is None or data.short_episodes == "pad" or data.sequence_length <= limit + 1
+        expected = f"at most {(limit or 0) + 1}, the frames of an episode of {name}, or data.short_episodes=pad"
+        require(enough, "data.sequence_length", data.sequence_length, expected)
+        return
+    wanted = model.sampling()
+    if not wanted.sequence_batches:
+        return
+    length, option = wanted.sequence_length, getattr(model, "horizon_option", "model.horizon")
+    episode = f"at most {limit}, the steps of an episode of {name}"
+    require(limit is None or length <= limit, option, length, episode)
+    envs, capacity = data.env.num_envs, getattr(data, "capacity", None)
+    few = f"at least {length * envs}, since {option} asks for {length} consecutive steps of an environment"
+    require(capacity is None or length <= capacity // envs, "data.capacity", capacity, few)
+    starts = getattr(data, "learning_starts", length * envs)
+    warm_up = f"at most {starts // envs}, the steps of each environment in data.learning_starts"
+    require(length <= starts // envs, option, length, warm_up)
+
+
+def require_memory(twin: Algorithm, data: Any, options: Any) -> None:
+    """Raises `UserError` about sizes with which a run cannot fit into memory, whatever else it needs.
+
+    Args:
+        twin: the algorithm with its networks.
+        data: the data module.
+        options: those of the algorithm, by name.
+    """
+    free = psutil.virtual_memory().available
+    parameters = [parameter for parameter in twin.parameters() if parameter.requires_grad]
+    name = next((name for name in ("hidden_sizes", "hidden", "units", "depth") if name in options), None)
+    # Weights, gradients and the two moments of Adam.
+    option, value = ("model", type(twin).__name__) if name is None else (f"model.{name}", options[name])
+    _require(option, value, 4 * _bytes(parameters), free)
+    widest = max((value.shape[0] for value in parameters if value.dim() == 2), default=0)
+    rows = data.batch_size * getattr(data, "sequence_length", 1)
+    frame = getattr(data, "frame_bytes", 0)
+    _require("data.batch_size", data.batch_size, rows * (frame + 4 * widest), free)
+    for option, copies in (("data.env.num_envs", data.env.num_envs), ("data.eval_episodes", data.eval_episodes)):
+        _require(option, copies, copies * ENV_BYTES, free)
+
+
+def _require(option: str, value: object, needed: int, free: int) -> None:
+    require(
+        needed <= free, option, value, f"a size that fits: it takes {_size(needed)} or more, {_size(free)} are free"
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

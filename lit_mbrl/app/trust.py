@@ -30,6 +30,9 @@ class Untrusted(ModuleNotFoundError):
 class _Finder(MetaPathFinder):
     def __init__(self, source: Path) -> None:
         self.source = source
+        named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        # As they are now: a config file is parsed in the folder that it lies in.
+        self.foreign = {os.path.realpath("."), *map(os.path.realpath, named)} - _installed()
         self.refused: list[Untrusted] = []
 
     def find_spec(
@@ -37,7 +40,7 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if path is not None or "." in fullname or fullname in _OURS:
             return None
-        foreign = [entry for entry in sys.path if _is_foreign(entry)]
+        foreign = [entry for entry in sys.path if not entry or os.path.realpath(entry) in self.foreign]
         found = PathFinder.find_spec(fullname, foreign)
         if found is None:
             return None
@@ -98,15 +101,7 @@ def _is_because_of(error: BaseException, refused: Untrusted) -> bool:
     return False
 
 
-def _is_foreign(entry: str) -> bool:
-    """Whether what lies in a folder of `sys.path` is not installed: the working directory, or one of PYTHONPATH."""
-    folder = os.path.realpath(entry or ".")
-    if folder in _installed():
-        return False
-    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    return folder in {os.path.realpath("."), *map(os.path.realpath, named)}
-
-
 def _installed() -> set[str]:
+    """The folders of the standard library and of installed packages."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return {os.path.realpath(path) for path in [*paths, *site.getsitepackages(), site.getusersitepackages()] if path}

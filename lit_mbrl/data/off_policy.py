@@ -33,7 +33,7 @@ from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, 
 from lit_mbrl.data.schedule import Clock
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.errors import UserError, require
 from lit_mbrl.utils.hooks import WarmupListener
 
 
@@ -121,6 +121,8 @@ class OffPolicy(Collecting):
         """Raises `UserError` for an environment that cannot be made, or a replay and buffers that cannot fit. Cheap."""
         replay = self.capacity * self.frame_bytes
         require_room(replay, self.storage, directory)
+        for spec in self.buffer_specs.values():
+            require_room(spec.nbytes, "memory", directory, spec.option)
         if buffers := self._buffer_bytes():
             require_room(buffers + (replay if self.storage == "memory" else 0), "memory", directory)
 
@@ -165,11 +167,14 @@ class OffPolicy(Collecting):
                 needed["the model's data"] = COPIES * buffers  # whole in each of them
         return needed
 
-    def add_buffer(self, name: str, capacity: int, most: int | None = None, segment_size: int | None = None) -> None:
+    def add_buffer(
+        self, name: str, capacity: int, option: str, most: int | None = None, segment_size: int | None = None
+    ) -> None:
         """Asks for a buffer of imagined transitions, `buffers[name]` once collection begins.
 
         Args:
             capacity: transitions kept.
+            option: what to lower if it does not fit into memory.
             most: transitions that it is ever resized to; None: `capacity`.
             segment_size: transitions of each segment, if it consists of segments, whose rows have a weight each.
         """
@@ -181,7 +186,9 @@ class OffPolicy(Collecting):
                 return SegmentedBuffer(capacity // segment_size, segment_size, *sizes, device)
             return ModelBuffer(capacity, *sizes, device)
 
-        self.buffer_specs[name] = BufferSpec(make, most * bytes_per_row(*sizes, weighted), f"{most:,} transitions")
+        self.buffer_specs[name] = BufferSpec(
+            make, most * bytes_per_row(*sizes, weighted), f"{most:,} transitions", option
+        )
 
     def add_priorities(self, name: str) -> None:
         """Asks for priorities of the replay's frames, `buffers[name]` once collection begins."""
@@ -232,7 +239,11 @@ class OffPolicy(Collecting):
         wanted = self.agent.sampling()
         if wanted.sequence_batches:
             size = self.sequence_batch_size // world_size
-            sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
+            try:
+                sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
+            except UserError as error:
+                option = getattr(self.trainer.lightning_module, "horizon_option", error.option)
+                raise UserError(option, error.value, error.expected) from error
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 

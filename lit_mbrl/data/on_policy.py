@@ -78,13 +78,13 @@ class OnPolicy(Collecting):
         require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
         frames = rollout_steps * env.num_envs
-        clock = RolloutClock(total_frames, epoch_frames, frames, num_epochs * (frames // batch_size))
+        # `share` says what the number of devices makes of it.
+        clock = RolloutClock(total_frames, epoch_frames, frames, num_epochs * max(frames // batch_size, 1))
         super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, clock)
         self.eval_actions = eval_actions
         self.rollout_steps = rollout_steps
         self.num_epochs = num_epochs
         self.batch_size = batch_size
-        self.share(1)
         self.rollout: TensorDictBase | None = None  # `[T, N]`, as the algorithm's `after_collect` has prepared it
         self._order: Tensor | None = None  # of the frames in the running epoch
 

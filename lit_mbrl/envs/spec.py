@@ -34,7 +34,8 @@ class PixelConfig:
     fast: bool = True
 
     def __post_init__(self) -> None:
-        require(_is_int(self.size) and self.size >= 8, "data.env.pixels.size", self.size, "an integer >= 8")
+        sides = "an integer from 8 to 2048"
+        require(_is_int(self.size) and 8 <= self.size <= 2048, "data.env.pixels.size", self.size, sides)
         require(
             self.camera is None or isinstance(self.camera, str) or (_is_int(self.camera) and self.camera >= 0),
             "data.env.pixels.camera",

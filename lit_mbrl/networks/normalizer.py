@@ -53,6 +53,13 @@ class RunningNormalizer(nn.Module):
         std = torch.where(self.count > 0, std, torch.ones_like(std))
         return self.mean.to(dtype, copy=True), std.to(dtype)
 
+    def clipped(self) -> list[tuple[int, float]]:
+        """Features whose standard deviation is beyond the bounds, and what it is; those that never change are none."""
+        std = (self.m2 / self.count.clamp(min=1.0)).sqrt()
+        lowest, highest = self.std_bounds
+        beyond = ((std < lowest) & (std > 0)) | (std > highest)
+        return [(int(index), float(std[index])) for index in beyond.nonzero().flatten()]
+
     def forward(self, x: Tensor) -> Tensor:
         """`[..., O]` raw to `[..., O]` normalised, in the dtype of `x`."""
         mean, std = self.mean_std(_working_dtype(x))

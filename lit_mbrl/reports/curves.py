@@ -76,7 +76,14 @@ def usable(run: Run, metric: str, axis: str, note: Callable[[str], None]) -> boo
     return broken < len(values)
 
 
-def make_curve(group: Group, metric: str, axis: str, kind: str, band: str = "seeds") -> Curve:
+def make_curve(
+    group: Group,
+    metric: str,
+    axis: str,
+    kind: str,
+    band: str = "seeds",
+    note: Callable[[str], None] = lambda line: None,
+) -> Curve:
     """Puts the runs of a group on one axis.
 
     The points are all those at which any run has the metric, as far as all runs have come: where one run has no
@@ -89,6 +96,7 @@ def make_curve(group: Group, metric: str, axis: str, kind: str, band: str = "see
         kind: one of `statistics.ESTIMATES`.
         band: what the intervals are over, one of `statistics.BANDS`; `"episodes"`, those of the evaluations, is for the
             mean of `eval/return`.
+        note: hears which part of longer runs is left out.
 
     Raises:
         OneLine: if the runs have no range in common.
@@ -97,6 +105,10 @@ def make_curve(group: Group, metric: str, axis: str, kind: str, band: str = "see
     first, last = max(x[0] for x, _ in series), min(x[-1] for x, _ in series)
     if first > last:
         raise OneLine(f"{group.label} on {group.task}: its runs have no range of {axis} in common")
+    if longer := sum(x[-1] > last for x, _ in series):
+        shortest = next(run for run, (x, _) in zip(group.runs, series, strict=True) if x[-1] == last)
+        where = f"{group.label} on {group.task} ends at {last:,.0f} with {shortest.folder}"
+        note(f"{where}: what {longer} of its {len(series)} runs have after it is left out")
     points = np.unique(np.concatenate([x for x, _ in series]))
     points = points[(points >= first) & (points <= last)]
     if len(points) > _MAX_POINTS:

@@ -31,6 +31,7 @@ from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 
 Compile = bool | Literal["cudagraphs"]
+Normalize = bool | tuple[float, float]
 
 
 class Algorithm(Descent):
@@ -38,7 +39,8 @@ class Algorithm(Descent):
 
     Args:
         normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
-            acting and in every batch with the same numbers (`networks.RunningNormalizer`).
+            acting and in every batch with the same numbers (`networks.RunningNormalizer`). The standard deviation is
+            clipped to [0.1, 10], as in SVG's public code, or to bounds given in the place of true: [1e-6, 1e6].
         compile: run the updates of a round as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them
             as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
         max_grad_norm: clip the gradient of every update that says nothing else to this global norm; None: do not.
@@ -54,7 +56,10 @@ class Algorithm(Descent):
     only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(
-        self, normalize_observations: bool = False, compile: Compile = False, max_grad_norm: float | None = None
+        self,
+        normalize_observations: Normalize = False,
+        compile: Compile = False,
+        max_grad_norm: float | None = None,
     ) -> None:
         super().__init__()
         require(
@@ -64,6 +69,11 @@ class Algorithm(Descent):
             "a finite number > 0, or null",
         )
         self._max_grad_norm = max_grad_norm
+        if not isinstance(normalize_observations, bool):
+            lowest, highest = normalize_observations
+            expected = "true, false, or the lowest and the highest standard deviation, as [0.1,10]"
+            ordered = 0 < lowest <= highest
+            require(ordered, "model.normalize_observations", list(normalize_observations), expected)
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
@@ -180,7 +190,8 @@ class Algorithm(Descent):
         """
         self._terminated = terminated
         if self.normalize_observations:
-            self.normalizer = RunningNormalizer(observation_dim)
+            bounds = () if self.normalize_observations is True else (tuple(self.normalize_observations),)
+            self.normalizer = RunningNormalizer(observation_dim, *bounds)
         self.build(observation_dim, action_dim)
         for _, target in self.targets():
             target.requires_grad_(False)

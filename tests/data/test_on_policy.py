@@ -196,7 +196,7 @@ def test_a_checkpoint_at_the_end_of_a_rollout_does_not_hold_it(tmp_path: Path) -
 def test_wrong_options_are_named(options: dict, named: str) -> None:
     sizes = {"total_frames": 60, "rollout_steps": 10, "batch_size": 4} | options
     with pytest.raises(UserError, match=f"--{named}="):
-        OnPolicy(EnvConfig("CartPole-v1", num_envs=2), **sizes)
+        OnPolicy(EnvConfig("CartPole-v1", num_envs=2), **sizes).share(1)
 
 
 def test_several_devices_share_a_minibatch() -> None:
@@ -205,6 +205,7 @@ def test_several_devices_share_a_minibatch() -> None:
     assert data.clock.frames_per_rollout == 40 and data.clock.rounds_per_rollout == 20
     with pytest.raises(UserError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
         make_rollouts(batch_size=5).share(2)
+    make_rollouts(batch_size=40).share(2)  # more than one device has
 
 
 def test_algorithms_and_data_that_do_not_belong_together() -> None:

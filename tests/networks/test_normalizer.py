@@ -102,3 +102,14 @@ def test_gradient_flows_to_the_input_only() -> None:
     assert torch.autograd.gradcheck(normalizer, (x,))
     normalizer.update(x)  # an update of data that carries a graph keeps none
     assert not any(getattr(normalizer, name).requires_grad for name in STATISTICS)
+
+
+def test_what_is_clipped_is_told() -> None:
+    normalizer = RunningNormalizer(4)
+    scales = torch.tensor([0.0, 1e-3, 1.0, 1e6])
+    normalizer.update(torch.tensor([[1.0], [-1.0]]) * scales)
+    assert normalizer.clipped() == [(1, pytest.approx(1e-3)), (3, 1e6)]
+    assert normalizer(scales)[3] == 1e5
+    wide = RunningNormalizer(4, (1e-6, 1e7))
+    wide.update(torch.tensor([[1.0], [-1.0]]) * scales)
+    assert wide.clipped() == [] and wide(scales)[3] == 1.0

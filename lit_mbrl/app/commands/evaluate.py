@@ -25,7 +25,8 @@ from lit_mbrl.utils.errors import OneLine
 _DESCRIPTION = """Evaluates a checkpoint with the config of its run: undiscounted returns and lengths of episodes,
 deterministic ones unless data.eval_actions is sample, their mean, standard deviation (over these episodes, divided by
 their number), interquartile mean and the 95 % bootstrap interval of the mean. The start states follow from the seed, so
-the same command repeats itself; another --seed_everything has others. Every option of `validate` may be given, too."""
+the same command repeats itself; another --seed_everything has others. Every option of `validate` may be given, too;
+--trust lets a config that comes with the checkpoint name modules that are not installed."""
 
 
 def run(argv: Sequence[str]) -> int:

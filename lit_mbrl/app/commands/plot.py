@@ -90,7 +90,7 @@ def _curves(runs: Sequence[Run], options: argparse.Namespace, axis: str, one_of_
     if one_of_several:
         runs = [each for each in runs if len(each.series(axis)[0])]
     groups = _groups(runs, options.metric, axis)
-    return [make_curve(group, options.metric, axis, options.estimate, options.band) for group in groups]
+    return [make_curve(group, options.metric, axis, options.estimate, options.band, _note) for group in groups]
 
 
 def _groups(runs: Sequence[Run], metric: str, axis: str) -> list[Group]:
@@ -99,9 +99,17 @@ def _groups(runs: Sequence[Run], metric: str, axis: str) -> list[Group]:
     if not kept:
         raise OneLine(f"--metric={metric}: expected a metric that a run has together with {axis}")
     groups, doubles = group_runs(kept)
+    drawn = [run for group in groups for run in group.runs]
     for double in doubles:
-        _note(f"left out: {double.folder}, since another run of the same configuration and seed went further")
+        other = next(run for run in drawn if _same_experiment(run, double))
+        length = "has as many" if other.env_steps == double.env_steps else f"has {other.env_steps:,}"
+        reason = f"since {other.folder}, with the same seed and options, {length}"
+        _note(f"left out: {double.folder} with {double.env_steps:,} env steps, {reason}")
     return groups
+
+
+def _same_experiment(run: Run, other: Run) -> bool:
+    return all(getattr(run, name) == getattr(other, name) for name in ("algorithm", "task", "seed", "options"))
 
 
 def _parser() -> OptionParser:

@@ -20,7 +20,8 @@ from lit_mbrl.envs.wrappers.rendering import prepare_rendering
 from lit_mbrl.utils.errors import OneLine, UserError, require
 
 _DESCRIPTION = """Films deterministic episodes of a checkpoint, one after the other, with the config of its run; they
-are the first episodes that `evaluate` has. Every option of `validate` may be given, too. Needs the packages of
+are the first episodes that `evaluate` has. Every option of `validate` may be given, too; --trust lets a config that
+comes with the checkpoint name modules that are not installed. Needs the packages of
 `pip install 'lit-mbrl[video]'`."""
 
 

@@ -25,8 +25,10 @@ class BufferSpec:
         make: makes it empty, on a device.
         nbytes: memory that it takes at the most.
         text: what it is and how large, for the start of a run.
+        option: what to lower if it does not fit into memory.
     """
 
     make: Callable[[torch.device], Buffer]
     nbytes: int = 0
     text: str = ""
+    option: str = "data.capacity"

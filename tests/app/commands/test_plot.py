@@ -322,10 +322,41 @@ def test_command_draws_and_prints(
     assert err.splitlines() == [
         "left out: runs/begun has no eval/return yet",
         "runs/broken: eval/return is not a finite number in 1 of 2 rows, which are left out",
-        "left out: runs/again, since another run of the same configuration and seed went further",
+        "left out: runs/again with 100 env steps, since runs/seed0, with the same seed and options, has 200",
     ]
     assert (tmp_path / "pictures/all.png").stat().st_size > 10_000
     assert (tmp_path / "pictures/all.svg").stat().st_size > 10_000
+
+
+def test_what_is_left_out_is_said_truly(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs/a", evaluations(1.0, 2.0, 3.0), 0)
+    make_run(tmp_path / "runs/b", evaluations(4.0, 5.0, 6.0), 0)  # as long as the first
+    make_run(tmp_path / "runs/c", evaluations(7.0), 1)
+    assert main(["plot", "runs", "--out", "curves"]) == 0
+    assert capfd.readouterr().err.splitlines() == [
+        "left out: runs/a with 300 env steps, since runs/b, with the same seed and options, has as many",
+        "SACSVG on Pendulum-v1 ends at 100 with runs/c: what 1 of its 2 runs have after it is left out",
+    ]
+
+
+@pytest.mark.parametrize("out", ["/proc/x", "/proc/nowhere/x", "x" * 300])
+def test_a_picture_that_cannot_be_written_is_one_line(out: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    folder = make_run(tmp_path / "a", evaluations(1, 2))
+    assert main(["plot", str(folder), f"--out={out}"]) == 2
+    err = capfd.readouterr().err
+    assert "expected a name in a folder that can be written to (" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", ["a: &a [*a]\n", "model: 3\n", "model:\n- x\n", "[" * 3000, "\x00"])
+def test_a_damaged_config_is_one_line(config: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    folder = make_run(tmp_path / "a", evaluations(1, 2))
+    (folder / "config.yaml").write_text(config)
+    assert main(["plot", str(folder), f"--out={tmp_path / 'c'}"]) == 2
+    err = capfd.readouterr().err
+    assert "expected the config.yaml of a run" in err and err.count("\n") == 1
 
 
 def test_plot_needs_no_torch(tmp_path: Path) -> None:
