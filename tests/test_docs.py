@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -74,15 +76,31 @@ def test_every_metric_is_explained() -> None:
     assert [name for name in sorted(names) if f"`{name}" not in text] == []
 
 
-def test_contributing_s_example_works() -> None:
-    algorithm, test = blocks("CONTRIBUTING.md", "python")
-    names: dict = {"__name__": "sac_lite"}
-    exec(algorithm, names)
+@pytest.mark.parametrize("example", [0, 1])
+def test_contributing_s_examples_work(example: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, test = blocks("CONTRIBUTING.md", "python")[2 * example : 2 * example + 2]
+    (name,) = re.findall(r"from lit_mbrl\.algorithms\.(\w+) import .*\n(?=\n|from lit_mbrl\.data)", test)
+    module = types.ModuleType(f"lit_mbrl.algorithms.{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(algorithm, module.__dict__)
     checks: dict = {}
-    # The example imports its own file, which is not part of the package.
-    exec(test.replace("from lit_mbrl.algorithms.sac_lite import SACLite\n", ""), checks)
-    checks["SACLite"] = names["SACLite"]
+    exec(test, checks)
     torch.manual_seed(0)
-    for name, function in checks.items():
-        if name.startswith("test_"):
-            function()
+    tests = [function for key, function in checks.items() if key.startswith("test_")]
+    assert len(tests) == 1
+    monkeypatch.chdir(tmp_path)
+    tests[0]()
+
+
+@pytest.mark.parametrize("example", range(4))
+def test_contributing_s_examples_are_linted(example: int) -> None:
+    code = blocks("CONTRIBUTING.md", "python")[example]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(ROOT / "tests" / "example.py"), "-"],
+            input=code,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
