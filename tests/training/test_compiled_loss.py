@@ -15,7 +15,7 @@ from lit_mbrl.models import Ensemble, Recurrent
 from lit_mbrl.training import compiled
 from lit_mbrl.training.compiled import CannotCompile
 from lit_mbrl.training.compiled_loss import CompiledLoss
-from tests.data.test_dyna import state_of
+from tests.algorithms.test_mbpo_runs import state_of
 from tests.dyna import EVENTS, make_dyna
 from tests.runs import SaveAndStop, Stop, fit
 from tests.training.test_compiled import assert_same
