@@ -95,6 +95,8 @@ def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: 
     """
     folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*"))
     found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
+    if not found and word == "last":  # a kill between the two at the first checkpoint
+        found = [path for folder in folders if is_file(path := folder / checkpoints / "best.ckpt")]
     where = root_dir or f"{family}-*"
     require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no {checkpoints}/{word}.ckpt")
     if len(found) == 1:

@@ -73,6 +73,8 @@ class Dyna(OffPolicy):
             self.learning_starts,
             "at least 2: a frame to fit the model to, and one to hold out",
         )
+        frames = "at least 2: a frame to fit the model to, and one to hold out"
+        require(self.capacity >= 2, "data.capacity", self.capacity, frames)
         require(model_train_freq > 0, "data.model_train_freq", model_train_freq, "an integer > 0")
         require(
             rollout_freq is None or rollout_freq > 0,
