@@ -129,7 +129,9 @@ def require_no_run(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
     A run that has ended before its first checkpoint can begin anew.
     """
     try:
-        others = any((folder / checkpoints).glob("*.ckpt"))
+        found = {path.name for path in (folder / checkpoints).glob("*.ckpt*")}
+        unfinished = "last.ckpt.tmp" in found and "last.ckpt" not in found  # killed while it wrote its first one
+        others = any(name.endswith(".ckpt") for name in found) and not unfinished
         foreign = [name for name in (*_OURS, checkpoints) if _has_something(folder / name)]
         ours = (folder / ".lock").exists()
     except OSError:

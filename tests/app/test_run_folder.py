@@ -159,6 +159,11 @@ def test_a_run_that_was_killed_between_best_and_last_goes_on(work: Path) -> None
     path = a_run(work / "run", 1.0, 1.0)
     path.rename(path.with_name("best.ckpt"))
     assert find_checkpoint("last", Path("runs/x/y/seed0"), "run") == Path("run/checkpoints/best.ckpt")
+    with pytest.raises(UserError, match="a new folder, or --ckpt_path=last"):
+        require_no_run(Path("run"))
+    (work / "run" / ".lock").touch()
+    path.with_name("last.ckpt.tmp").touch()  # which a kill at that moment leaves: it can begin anew, too
+    require_no_run(Path("run"))
 
 
 # ---------------------------------------------------------------------- in mid-run
