@@ -20,7 +20,8 @@ NAN, INFINITE = "nan", "inf"
 # Every option with values of a wrong type or out of its range.
 INTEGER = ["abc", "1.5", "[1]", "{a: 1}", "null", "''"]
 POSITIVE = [*INTEGER, "0", "-1"]
-NUMBER = ["abc", "[1]", "{a: 1}", "null", "''"]
+REAL = ["1e400", ".nan", "-.inf", "${oc.env:NOT_SET}", "${nope}"]  # infinities of YAML, and nothing at all
+NUMBER = ["abc", "[1]", "{a: 1}", "null", "''", *REAL]
 RATE = [*NUMBER, "0", "-0.1", NAN, INFINITE]
 SHARE = [*NUMBER, "-0.1", "1.1", NAN, INFINITE]
 FLAG = ["maybe", "2", "[true]", "null"]
@@ -34,7 +35,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "model.alpha_lr": RATE,
         "model.init_alpha": [*NUMBER, "-1", "0", NAN, INFINITE],
         "model.learn_alpha": FLAG,
-        "model.target_entropy": ["abc", "[1]", "null", NAN, INFINITE],
+        "model.target_entropy": ["abc", "[1]", "null", NAN, INFINITE, *REAL],
         "model.log_std_bounds": ["abc", "[1]", "[2,-5]", "[a,b]", "[1,2,3]", "[nan,1]", "null"],
         "model.log_std_squash": ["abc", "1", "null"],
         "model.orthogonal_init": FLAG,
@@ -77,10 +78,13 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "checkpoint.mode": ["abc", "1", "null"],
         "progress.enabled": FLAG,
         "progress.refresh_seconds": [*NUMBER, "-1", NAN],
-        "num_threads": ["abc", "1.5", "0", "-1", "[1]"],
+        "num_threads": ["abc", "1.5", "0", "-1", "[1]", "100000", "1e400"],
         "seed_everything": ["abc", "1.5", "-1", "[1]", "99999999999"],
         "non_finite": ["abc", "1", "null"],
-        "ckpt_path": ["nope.ckpt", ".", "last", "best", "''"],
+        "ckpt_path": ["nope.ckpt", ".", "last", "best", "''", "x" * 300],
+        "init_from": ["nope.ckpt", ".", "''", "x" * 300],
+        "checkpoint.folder": [".", "..", "a/b", "/tmp/x", "replay", "x" * 300],
+        "checkpoint.monitor": ["bogus", "eval/retrun", "''"],
     },
     "sac_svg": {
         "model.horizon": [*INTEGER, "-1"],
@@ -232,6 +236,22 @@ FILES = {
     "trainer is a list": "trainer: [1]\n",
     "trainer argument": "trainer: {max_epoch: 1}\n",
     "number as a key": "1: 2\n",
+    "key twice": "trainer: {max_epochs: 1, max_epochs: 2}\n",
+    "section twice": "model: {class_path: SAC}\ndata: {}\nmodel: {class_path: TD3}\n",
+    "itself": "data: &a {init_args: *a}\n",
+    "itself in a list": "trainer:\n  callbacks: &a [*a]\n",
+    "bomb": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)),
+    "deep list": f"a: {'[' * 5000}\n",
+    "deep map": f"{'{a: ' * 5000}\n",
+    "deep blocks": "".join(f"{'  ' * i}a:\n" for i in range(2000)),
+    "no section": "checkpoint: null\n",
+    "no sections": "trainer: null\nprogress: null\n",
+    "section is a number": "checkpoint: 3\n",
+    "infinity": "model:\n  class_path: SAC\n  init_args: {actor_lr: .inf}\n",
+    "circle of two": "model:\n  class_path: SAC\n  init_args: {gamma: '${.actor_lr}', actor_lr: '${.gamma}'}\n",
+    "unset variable": "seed_everything: ${oc.env:NOT_SET}\n",
+    "null byte in a name": 'trainer: {default_root_dir: "a\\0b"}\n',
+    "long name": f"ckpt_path: {'x' * 5000}\n",
 }
 
 

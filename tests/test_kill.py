@@ -149,8 +149,8 @@ def test_twenty_kills_in_a_row_lose_nothing(draw: random.Random) -> None:
 
 def moments() -> Iterator[pytest.ParameterSet]:
     """Calls on the way of the first three checkpoints to the disk; the two of them that matter most are always run."""
-    fast = {("replace", 3), ("fsync", 5)}
-    for name, calls in (("replace", 5), ("fsync", 12), ("link", 1)):
+    fast = {("replace", 4), ("fsync", 5)}
+    for name, calls in (("replace", 6), ("fsync", 12), ("link", 1)):
         for nth in range(1, calls + 1):
             yield pytest.param(name, nth, marks=[] if (name, nth) in fast else pytest.mark.slow)
 

@@ -142,12 +142,9 @@ class MBPO(SAC):
         )
 
     def check_data(self, data: Any) -> None:
-        require(
-            data.learning_starts >= 2,
-            "data.learning_starts",
-            data.learning_starts,
-            "at least 2: a frame to fit the model to, and one to hold out",
-        )
+        frames = "at least 2: a frame to fit the model to, and one to hold out"
+        for option in ("learning_starts", "capacity"):
+            require(getattr(data, option) >= 2, f"data.{option}", getattr(data, option), frames)
 
     def check_devices(self, count: int) -> None:
         """Raises `UserError` for more than one, whose models would each be fitted to other data and drift apart."""

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import torch
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
@@ -27,14 +26,7 @@ from lit_mbrl.app import CONF, slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.bounds import NormalizerBounds
 from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
-from lit_mbrl.app.components import (
-    class_of,
-    reject_nulls,
-    reject_unknown_fields,
-    require_components,
-    require_finite,
-    require_sections,
-)
+from lit_mbrl.app.components import check_config, class_of
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.env_errors import say_remarks, with_traceback
 from lit_mbrl.app.guard import guarded, trainer_errors
@@ -45,7 +37,7 @@ from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, ex
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
 from lit_mbrl.app.preflight import (
-    checkpoint_bytes,
+    check_disk,
     networks,
     require_devices,
     require_episodes,
@@ -57,7 +49,6 @@ from lit_mbrl.app.resume import changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trainer_options import check_callbacks, check_options
 from lit_mbrl.app.trust import only_installed
-from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
 from lit_mbrl.training.fits import require_targets
@@ -163,22 +154,8 @@ class Application(LightningCLI):
         except (ParseError, OmegaConfBaseException) as error:
             command = self._subcommand_parsers.get(args[0] if args else "")
             raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
-        config = self.config[self.config.subcommand]
-        require_sections(config)
-        require_components(config.model, config.data)
-        for key in ("model", "data"):
-            reject_unknown_fields(key, config[key])
-            reject_nulls(key, class_of(config[key]), config[key].init_args)
-        callbacks = config.trainer.callbacks
-        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-            if isinstance(callback, jsonargparse.Namespace):
-                reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
-        reject_nulls("checkpoint", Checkpoint, config.checkpoint)
-        reject_nulls("progress", Progress, config.progress)
-        require_finite(config)
-        every = config.trainer.log_every_n_steps
-        require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
-        check_options(config.trainer)
+        check_config(self.config[self.config.subcommand])
+        check_options(self.config[self.config.subcommand].trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
@@ -195,9 +172,6 @@ class Application(LightningCLI):
         """Decides on the run folder and on the checkpoint to go on from, without touching the disk."""
         config = self.config[self.subcommand]
         threads = config.num_threads
-        require(threads is None or threads > 0, "num_threads", threads, "an integer > 0 or null")
-        most = max(64, 4 * (os.cpu_count() or 1))  # of very many the interpreter dies
-        require(threads is None or threads <= most, "num_threads", threads, f"at most {most} on this machine")
         if threads is not None:
             torch.set_num_threads(threads)
         training = self.subcommand == "fit"
@@ -301,7 +275,7 @@ class Application(LightningCLI):
             if self.subcommand == "fit":
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
-            self._check_disk(twin)
+            check_disk(self.trainer, self.datamodule, twin, self.run_folder)
         say_remarks(spec, self.datamodule.env)
         if self.location.damage is not None:
             print(f"warning: {printable(self.location.damage)}", file=sys.stderr)
@@ -349,17 +323,6 @@ class Application(LightningCLI):
             self.until_the_end.enter_context(locked(self.run_folder))
             if not self.location.goes_on:
                 require_no_run(self.run_folder, checkpoints)  # which another run may have filled in the meantime
-
-    def _check_disk(self, twin: Algorithm) -> None:
-        """Raises `UserError` if what the run is going to write does not fit where its folder is."""
-        if not hasattr(self.datamodule, "disk_bytes"):
-            return
-        checkpoint = self.trainer.checkpoint_callback
-        every = checkpoint.every_epochs if isinstance(checkpoint, Checkpoint) else None
-        needed = self.datamodule.disk_bytes(every, self.trainer.world_size)
-        if every is not None:
-            needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
-        require_disk(self.run_folder, needed)
 
     # ------------------------------------------------------------------ commands
     def fit(self, model: Algorithm, datamodule: Any, **_: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from lit_mbrl.app import CONF
 from lit_mbrl.app.defaults import read_config
 from lit_mbrl.reports.table import table
+from lit_mbrl.utils.errors import printable
 
 # Commands that are not Lightning's have a module with a `run` of their own.
 _COMMANDS = {
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["list"]:
+            if argv[1:] and argv[1:] not in (["--help"], ["-h"]):
+                print(f"error: {printable(argv[1])}: expected nothing after list", file=sys.stderr)
+                return 2
             print(algorithm_table(), flush=True)
             return 0
         # Imports take seconds, which `list` has no use for; `plot` has none for torch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import typing
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import jsonargparse
 
+from callbacks import Checkpoint, Progress
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.interpolation import option_name
 from lit_mbrl.app.messages import type_names
@@ -25,6 +27,27 @@ def class_of(component: Any) -> Any:
     """The class that a section of the configuration names."""
     module, _, name = component.class_path.rpartition(".")
     return getattr(sys.modules[module], name)
+
+
+def check_config(config: jsonargparse.Namespace) -> None:
+    """Raises `UserError` or `OneLine` about what the parser lets pass in the configuration of a command."""
+    require_sections(config)
+    require_components(config.model, config.data)
+    for key in ("model", "data"):
+        reject_unknown_fields(key, config[key])
+        reject_nulls(key, class_of(config[key]), config[key].init_args)
+    callbacks = config.trainer.callbacks
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(callback, jsonargparse.Namespace):
+            reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
+    reject_nulls("checkpoint", Checkpoint, config.checkpoint)
+    reject_nulls("progress", Progress, config.progress)
+    require_finite(config)
+    every, threads = config.trainer.log_every_n_steps, config.num_threads
+    require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
+    require(threads is None or threads > 0, "num_threads", threads, "an integer > 0 or null")
+    most = max(64, 4 * (os.cpu_count() or 1))  # of very many the interpreter dies
+    require(threads is None or threads <= most, "num_threads", threads, f"at most {most} on this machine")
 
 
 def require_sections(config: jsonargparse.Namespace) -> None:

@@ -98,7 +98,7 @@ class CsvLogger(Logger):
             if damaged:
                 kept = unused_name(self.path)
                 os.replace(self.path, kept)
-                rank_zero_warn(f"{self.path}: {damaged} cannot be read and is left out; {kept.name} has all as it was")
+                rank_zero_warn(f"{self.path}: left out {damaged} that cannot be read; {kept.name} has all as it was")
         elif self.path.exists() and _read_table(self.path)[1]:
             os.replace(self.path, unused_name(self.path))
         self._write(rows)
@@ -173,10 +173,10 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]], str]:
                 return [], [], ""
             text = "".join(columns)
             if columns[0] != "step" or len(set(columns)) < len(columns) or not text.isprintable() or "\ufffd" in text:
-                return [], [], "its header"
+                return [], [], "everything under a header"
             every = list(reader)
         except csv.Error:
-            return [], [], "its content"
+            return [], [], "a content"
     whole = [row for row in every if _is_whole(row)]
     lost = len(every) - len(whole) - (bool(every) and not _is_whole(every[-1]))
     return columns, whole, f"{'a row' if lost == 1 else f'{lost} rows'}" if lost else ""

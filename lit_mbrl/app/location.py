@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
     if own is not None and not (chosen and root_dir):
         root_dir = None  # a folder that was moved or copied has the name of the old one in its configuration
     if not root_dir:
-        return Location(own or new_folder(family), own is None, own is not None, saved, damage)
+        launched = "LOCAL_RANK" in os.environ  # by a process that has the folder
+        return Location(own or new_folder(family), own is None and not launched, own is not None, saved, damage)
     folder = Path(root_dir)
     require_usable_name(folder)
     goes_on = own is not None and own.resolve() == folder.resolve()

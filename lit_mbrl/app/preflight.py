@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from lightning.pytorch import Trainer
 
+from callbacks import Checkpoint
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
+from lit_mbrl.data.buffers.disk import COPIES, require_disk
 from lit_mbrl.utils.errors import did_you_mean, require
 
 ENV_BYTES = 200_000  # of an environment, at least: classes, a generator of random numbers, a simulator's state
@@ -50,6 +54,18 @@ def require_devices(saved: SavedRun, devices: int) -> None:
         devices,
         f"{saved.devices} as in {saved.path}, which has a replay and environments for each",
     )
+
+
+def check_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
+    """Raises `UserError` if what a run is going to write does not fit where its folder is."""
+    if not hasattr(data, "disk_bytes"):
+        return
+    checkpoint = trainer.checkpoint_callback
+    every = checkpoint.every_epochs if isinstance(checkpoint, Checkpoint) else None
+    needed = data.disk_bytes(every, trainer.world_size)
+    if every is not None:
+        needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
+    require_disk(run_folder, needed)
 
 
 def checkpoint_bytes(twin: Algorithm) -> int:

@@ -97,6 +97,8 @@ def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: 
     """
     folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*"))
     found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
+    if not found and word == "last":  # a kill between the two at the first checkpoint
+        found = [path for folder in folders if is_file(path := folder / checkpoints / "best.ckpt")]
     where = root_dir or f"{family}-*"
     require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no {checkpoints}/{word}.ckpt")
     if len(found) == 1:
@@ -129,7 +131,9 @@ def require_no_run(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
     A run that has ended before its first checkpoint can begin anew.
     """
     try:
-        others = any((folder / checkpoints).glob("*.ckpt"))
+        found = {path.name for path in (folder / checkpoints).glob("*.ckpt*")}
+        unfinished = "last.ckpt.tmp" in found and "last.ckpt" not in found  # killed while it wrote its first one
+        others = any(name.endswith(".ckpt") for name in found) and not unfinished
         foreign = [name for name in (*_OURS, checkpoints) if _has_something(folder / name)]
         ours = (folder / ".lock").exists()
     except OSError:

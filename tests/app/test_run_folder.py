@@ -155,6 +155,17 @@ def test_the_newest_run_is_not_told_by_dates_alone(work: Path) -> None:
         find_checkpoint("last", family, None)
 
 
+def test_a_run_that_was_killed_between_best_and_last_goes_on(work: Path) -> None:
+    path = a_run(work / "run", 1.0, 1.0)
+    path.rename(path.with_name("best.ckpt"))
+    assert find_checkpoint("last", Path("runs/x/y/seed0"), "run") == Path("run/checkpoints/best.ckpt")
+    with pytest.raises(UserError, match="a new folder, or --ckpt_path=last"):
+        require_no_run(Path("run"))
+    (work / "run" / ".lock").touch()
+    path.with_name("last.ckpt.tmp").touch()  # which a kill at that moment leaves: it can begin anew, too
+    require_no_run(Path("run"))
+
+
 # ---------------------------------------------------------------------- in mid-run
 @pytest.mark.parametrize("what", ["remove", "move"])
 def test_a_run_whose_folder_goes_away_stops(what: str, work: Path, capfd: pytest.CaptureFixture) -> None:

@@ -184,8 +184,9 @@ def test_filming_changes_nothing_else(runs: list[FakeRun]) -> None:
     pytest.importorskip("imageio_ffmpeg")
     assert main([*RUN, *WANDB_RUN]) == 0
     plain = rows(Path("run"))
-    assert main([*RUN, *WANDB_RUN, "--trainer.callbacks.video_every=1"]) == 0
-    assert rows(Path("run")) == plain
+    films = ["--trainer.callbacks.video_every=1", "--trainer.default_root_dir=filmed"]
+    assert main([*RUN, *WANDB_RUN, *films]) == 0
+    assert rows(Path("filmed")) == plain
 
 
 # ---------------------------------------------------------------------- what cannot be had

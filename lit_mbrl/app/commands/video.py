@@ -84,6 +84,7 @@ class Film(Application):
         self.load_and_evaluate(model, datamodule)
         assert self.out is not None
         unfinished = self.out.with_name(f".{self.out.name}.part.mp4")
+        unfinished.unlink(missing_ok=True)  # were it a link, another file would be written
         frames, returns, fps, writer = 0, [], self.fps, None
 
         def show(picture: Any) -> None:
