@@ -157,7 +157,8 @@ class Application(LightningCLI):
         reject_nulls("progress", Progress, config.progress)
         every = config.trainer.log_every_n_steps
         require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
-        check_options(config.trainer)
+        if self.config.subcommand == "fit":
+            check_options(config.trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
