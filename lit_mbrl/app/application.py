@@ -155,7 +155,8 @@ class Application(LightningCLI):
             command = self._subcommand_parsers.get(args[0] if args else "")
             raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
         check_config(self.config[self.config.subcommand])
-        check_options(self.config[self.config.subcommand].trainer)
+        if self.config.subcommand == "fit":
+            check_options(self.config.fit.trainer)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ class EpisodeMeter:
         self.returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
         self.ended: list[tuple[float, int]] = []
-        self.monitored: list[tuple[float, int]] = []  # that ended since the last evaluation
+        self.monitored = [0.0, 0, 0]  # sums of returns and lengths, and number, of those since the last evaluation
         self._last: dict[str, float] = {}
         self._seen: tuple[TensorDictBase | None, tuple[np.ndarray, ...]] = (None, ())
 
@@ -43,33 +42,32 @@ class EpisodeMeter:
                 for i in ends[:, t].nonzero()[0].tolist():
                     episode = (float(self.returns[i]), int(self.lengths[i]))
                     self.ended.append(episode)
-                    self.monitored.append(episode)
+                    self.monitored = [total + value for total, value in zip(self.monitored, (*episode, 1), strict=True)]
                     self.returns[i] = 0.0
                     self.lengths[i] = 0
 
     def pop(self) -> dict[str, float]:
         """Mean return and length of the episodes of all ranks that ended since the last call; empty if none did."""
         ended, self.ended = self.ended, []
-        return _means(ended)
+        returns, lengths = zip(*ended, strict=True) if ended else ((), ())
+        return _means([sum(returns), sum(lengths), len(ended)])
 
     def pop_monitored(self) -> dict[str, float]:
         """The same of the episodes that ended since its own last call; its last result again if none did."""
-        ended, self.monitored = self.monitored, []
-        self._last = _means(ended) or self._last
+        sums, self.monitored = self.monitored, [0.0, 0, 0]
+        self._last = _means(sums) or self._last
         return self._last
 
     def state_dict(self) -> dict:
         returns, lengths = torch.tensor(self.returns), torch.tensor(self.lengths)
-        ended, monitored = ([list(pair) for pair in pairs] for pairs in (self.ended, self.monitored))
-        kept = {"ended": ended, "monitored": monitored, "last": dict(self._last)}
+        ended = [list(pair) for pair in self.ended]
+        kept = {"ended": ended, "monitored": list(self.monitored), "last": dict(self._last)}
         return {"returns": returns, "lengths": lengths} | kept
 
     def load_state_dict(self, state: dict) -> None:
         self.returns, self.lengths = (state[key].numpy().copy() for key in ("returns", "lengths"))
-        self.ended, self.monitored = (
-            [(pair[0], pair[1]) for pair in state.get(key, [])] for key in ("ended", "monitored")
-        )
-        self._last = dict(state.get("last", {}))
+        self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
+        self.monitored, self._last = list(state.get("monitored", [0.0, 0, 0])), dict(state.get("last", {}))
 
     def restart(self, copies: Iterable[int] | None = None) -> None:
         """Forgets the running episodes, those of some environments or all, where new ones start out of turn."""
@@ -78,10 +76,7 @@ class EpisodeMeter:
             self.lengths[copy] = 0
 
 
-def _means(own: list[tuple[float, int]]) -> dict[str, float]:
-    """Mean return and length of the episodes of all ranks; empty if there are none."""
-    ended = list(chain.from_iterable(distributed.gather(own)))
-    if not ended:
-        return {}
-    returns, lengths = zip(*ended, strict=True)
-    return {"train/return": sum(returns) / len(returns), "train/episode_length": sum(lengths) / len(lengths)}
+def _means(own: list[float]) -> dict[str, float]:
+    """Mean return and length over all ranks, from this one's sums of both and its number; empty if there are none."""
+    returns, lengths, number = (sum(parts) for parts in zip(*distributed.gather(own), strict=True))
+    return {"train/return": returns / number, "train/episode_length": lengths / number} if number else {}

@@ -200,7 +200,9 @@ class Algorithm(Descent):
         self._built = True
 
     def _clipped(self, update: Update) -> Update:
-        return update if update.max_grad_norm is not None else replace(update, max_grad_norm=self._max_grad_norm)
+        if self._max_grad_norm is None or update.max_grad_norm is not None:
+            return update
+        return replace(update, max_grad_norm=self._max_grad_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One per update, in the order of `updates()`."""
