@@ -95,7 +95,8 @@ def test_contributing_s_examples_work(example: int, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("example", range(4))
 def test_contributing_s_examples_are_linted(example: int) -> None:
     code = blocks("CONTRIBUTING.md", "python")[example]
-    for command in (["check"], ["format", "--check"]):
+    # I001 takes the example's own module, which there is no file of, for another package's.
+    for command in (["check", "--ignore=I001"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(ROOT / "tests" / "example.py"), "-"],
             input=code,
