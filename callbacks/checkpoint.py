@@ -47,7 +47,9 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
 
     # ------------------------------------------------------------------ hooks
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets a data module with a replay write it beside the checkpoints, each frame once."""
+        """Makes the run folder, and lets a data module write its replay beside the checkpoints, each frame once."""
+        if stage == "fit" and not trainer.fast_dev_run:
+            Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
         if stage == "fit" and hasattr(trainer.datamodule, "save_replay_in"):
             trainer.datamodule.save_replay_in(Path(trainer.default_root_dir) / self.folder / "replay")
 

@@ -227,8 +227,8 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
         ),
         (
             "dreamer",
-            ["--data.sequence_length=22"],
-            "--data.sequence_length=22: expected at most 21, the frames of an ep",
+            ["--data.sequence_length=12"],
+            "--data.sequence_length=12: expected at most 11, the frames of an ep",
         ),
         ("ppo", ["--data.batch_size=3"], "--data.batch_size=3: expected a divisor of the 20 frames of a rollout"),
     ],
