@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -76,20 +75,35 @@ def test_every_metric_is_explained() -> None:
     assert [name for name in sorted(names) if f"`{name}" not in text] == []
 
 
+RUN_EXAMPLE = """
+import sys, types
+import torch
+name, algorithm, test = sys.argv[1:]
+module = types.ModuleType(f"lit_mbrl.algorithms.{name}")
+sys.modules[module.__name__] = module
+exec(algorithm, module.__dict__)
+checks = {}
+exec(test, checks)
+torch.manual_seed(0)
+(function,) = [value for key, value in checks.items() if key.startswith("test_")]
+function()
+"""
+
+
 @pytest.mark.parametrize("example", [0, 1])
-def test_contributing_s_examples_work(example: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contributing_s_examples_work(example: int, tmp_path: Path) -> None:
     algorithm, test = blocks("CONTRIBUTING.md", "python")[2 * example : 2 * example + 2]
-    (name,) = re.findall(r"from lit_mbrl\.algorithms\.(\w+) import .*\n(?=\n|from lit_mbrl\.data)", test)
-    module = types.ModuleType(f"lit_mbrl.algorithms.{name}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(algorithm, module.__dict__)
-    checks: dict = {}
-    exec(test, checks)
-    torch.manual_seed(0)
-    tests = [function for key, function in checks.items() if key.startswith("test_")]
-    assert len(tests) == 1
-    monkeypatch.chdir(tmp_path)
-    tests[0]()
+    (name,) = set(re.findall(r"lit_mbrl\.algorithms\.(\w+) import", test)) - {"sac"}
+    # In a process of its own: a subclass of Algorithm would stay known to the command line in this one.
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EXAMPLE, name, algorithm, test],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("example", range(4))

@@ -48,13 +48,13 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
         UserError: if the name or an argument is wrong, a package is missing, or observations are dicts.
         EnvFailed: if its constructor raises, or does not return.
     """
-    module, colon, _ = name.partition(":")
-    if colon and not all(part.isidentifier() for part in module.split(".")):
-        raise _unknown(name)
     return _make(name, max_episode_steps, kwargs, TIMEOUT)
 
 
 def _make(name: str, max_episode_steps: int | None, kwargs: dict[str, Any], timeout: float | None) -> gym.Env:
+    module, colon, _ = name.partition(":")
+    if colon and not all(part.isidentifier() for part in module.split(".")):
+        raise _unknown(name)
     WATCH.start()
     try:
         # Gymnasium warns of every superseded version (`Ant-v4`); whoever names one means it.

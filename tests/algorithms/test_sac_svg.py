@@ -223,5 +223,6 @@ def test_recurrent_by_name_is_the_model_of_the_options() -> None:
     for svg in (options, named):
         torch.manual_seed(3)
         svg.setup_networks(3, 2)
-        losses.append([u.loss(frames[u.batch == "sequences"]).item() for u in svg.update_list if u.name != "alpha"])
+        updates = [update for update in svg.update_list if update.name != "alpha"]
+        losses.append([each.compute_loss(frames[each.batch == "sequences"], {}).item() for each in updates])
     assert losses[0] == losses[1]
