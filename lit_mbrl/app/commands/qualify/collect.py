@@ -71,12 +71,15 @@ class Collector:
                 "runs": sum(summary["seeds"] for summary in summaries),
                 "qualified": all(summary["qualified"] for summary in summaries),
             },
-            "command": shlex.join(["python", "-m", "lit_mbrl", "qualify", goal.config, *self._options]),
+            "command": self._command(goal.config),
             "date": time.strftime("%Y-%m-%d"),
             "versions": sources.versions(),
             "processor": sources.processor(),
             "paths": paths,
         }
+
+    def _command(self, config: str) -> str:
+        return shlex.join(["python", "-m", "lit_mbrl", "qualify", config, *self._options])
 
     def _path(self, runs: Sequence[PlannedRun], finished: dict[str, Evaluations], random: float) -> dict[str, Any]:
         goal, path = runs[0].goal, runs[0].path
@@ -92,6 +95,7 @@ class Collector:
             "variables": dict(path.variables),
             "options": list(path.options),
             **self._probes[path.name],
+            "command": self._command(goal.config),
             "commits": commits,
             "summary": summarize(ended, len(runs), goal.threshold, random, goal.floor),
             "runs": [

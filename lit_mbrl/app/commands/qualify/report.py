@@ -11,6 +11,8 @@ from typing import Any
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.utils.errors import OneLine, UserError
 
+# What two results of a config have in common if they differ in their floating-point paths alone.
+_SAME = ("config", "environment", "total_frames", "eval_episodes", "threshold", "floor", "versions", "processor")
 _HEADER = ("config", "path", "reached", "IQM", "95 % interval", "mean", "95 % interval", "worst", "fell back", "time")
 
 
@@ -30,16 +32,35 @@ def results_file(folder: Path, config: str) -> Path:
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
     """Writes the results of a config with seven digits; numbers that JSON does not have become null.
 
+    Floating-point paths that the file has already, of the same configuration on the same machine, stay in it.
+
     Raises:
         UserError: if the folder cannot be written to.
     """
     path = results_file(folder, results["config"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(_dump(_plain(results)) + "\n")
+        path.write_text(_dump(_with_other_paths(path, _plain(results))) + "\n")
     except OSError as error:
         raise UserError("results", folder, f"a folder that can be written to ({error.strerror})") from error
     return path
+
+
+def _with_other_paths(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return results
+    if not isinstance(before, dict) or any(before.get(key) != results.get(key) for key in _SAME):
+        return results
+    paths = before["paths"] | results["paths"]
+    summaries = [each["summary"] for each in paths.values()]
+    verdict = {
+        "reached": sum(summary["reached"] for summary in summaries),
+        "runs": sum(summary["seeds"] for summary in summaries),
+        "qualified": all(summary["qualified"] for summary in summaries),
+    }
+    return results | {"paths": paths, "verdict": verdict}
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from lit_mbrl.app.commands.qualify.random_policy import random_returns
+from lit_mbrl.app.commands.qualify.report import write_results
 from lit_mbrl.app.commands.qualify.results import Evaluations, deep_fall_back, read_evaluations, summarize
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.reports.statistics import interval
@@ -145,3 +147,24 @@ def test_random_actions_are_uniform_in_the_environment_s_own_space(square: str) 
     np.testing.assert_array_equal(returns[:5], random_returns(EnvConfig(square), 5))
     evaluation = EnvConfig(square, eval_kwargs={"scale": 2.0}).in_evaluation()
     np.testing.assert_array_equal(random_returns(evaluation, 3), 2 * returns[:3])
+
+
+def test_paths_of_an_earlier_command_stay_in_the_file(tmp_path: Path) -> None:
+    common = {"config": "sac", "environment": "Pendulum-v1", "total_frames": 6000, "eval_episodes": 10}
+    common |= {"threshold": -250.0, "floor": None, "versions": {}, "processor": {"name": "A"}}
+
+    def results(path: str, reached: int, **other: object) -> dict:
+        summary = {"reached": reached, "seeds": 10, "qualified": reached >= 9}
+        verdict = {"reached": reached, "runs": 10, "qualified": reached >= 9}
+        return common | {"paths": {path: {"summary": summary, "runs": []}}, "verdict": verdict} | other
+
+    write_results(tmp_path, results("native", 10))
+    write_results(tmp_path, results("compiled", 8))
+    file = write_results(tmp_path, results("compiled", 9))
+    both = json.loads(file.read_text())
+    assert list(both["paths"]) == ["native", "compiled"]
+    assert both["verdict"] == {"reached": 19, "runs": 20, "qualified": True}
+    for other in ({"total_frames": 4000}, {"processor": {"name": "B"}}, {"threshold": -200.0}):
+        write_results(tmp_path, results("native", 10))
+        alone = json.loads(write_results(tmp_path, results("compiled", 9, **other)).read_text())
+        assert list(alone["paths"]) == ["compiled"]
