@@ -8,7 +8,7 @@ sums has little noise; the interval is a 95 % bootstrap over stretches of 200 ro
 
 | part | what is on |
 |---|---|
-| finite | the look at every loss and gradient (`FiniteCheck`) |
+| finite | the look at every loss and gradient (`NonFiniteGuard`) |
 | callbacks | `Checkpoint`, `GracefulStop`, `Progress` with its bar |
 | loggers | metrics every 100 rounds into `metrics.csv` and into an offline W&B run |
 | all | the three together |
@@ -70,7 +70,7 @@ class TakeTurns(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers what there is to switch."""
-        self._loggers, self._passes = trainer.loggers, pl_module.finite.passes
+        self._loggers, self._passes = trainer.loggers, pl_module.finite.check
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Ends a round and begins the next one: the time between two rounds, as collecting, is the second one's."""
@@ -87,7 +87,7 @@ class TakeTurns(Callback):
             trainer.should_stop = True
             loop.batch_progress.is_last_batch = True
         on = {part: self._is_on(self._round) and self.part in (part, "all") for part in PARTS}
-        pl_module.finite.passes = self._passes if on["finite"] else lambda *args: True
+        pl_module.finite.check = self._passes if on["finite"] else lambda *args: True
         loop._ends = self._hooks if on["callbacks"] else self._needed
         trainer.loggers = self._loggers if on["loggers"] else []
         # A round that is logged is one with it; `training_step`, which comes next, asks for the remainder.

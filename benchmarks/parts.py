@@ -134,9 +134,9 @@ class Parts(Callback):
         self._time(data, "sample", "replay: sample")
         self._time(module, "prepare_batch", "prepare the batch")
         self._time(module, "training_step", ROUND)
-        self._time(module, "pass_back", lambda: f"updates: {self._update}, backward")
-        self._time(module, "take_step", lambda: f"updates: {self._update}, optimiser")
-        self._time(module.finite, "passes", FINITE)
+        self._time(module, "_backward", lambda: f"updates: {self._update}, backward")
+        self._time(module, "_optimizer_step", lambda: f"updates: {self._update}, optimiser")
+        self._time(module.finite, "check", FINITE)
         self._name_updates(module)
         for name in ("log_training", "log_metrics"):
             self._time(module, name, "logging")
@@ -150,15 +150,15 @@ class Parts(Callback):
         self._time(trainer.fit_loop.epoch_loop.val_loop, "run", EVALUATION)
 
     def _name_updates(self, module: Any) -> None:
-        descend = module.descend
+        gradient_step = module.gradient_step
 
         def named(update: Any, optimizer: Any, frames: Any, given: Any) -> Any:
             self._update = update.name
             loss = self.watch.timed(update.loss, f"updates: {update.name}, forward and loss")
-            return descend(dataclasses.replace(update, loss=loss), optimizer, frames, given)
+            return gradient_step(dataclasses.replace(update, loss=loss), optimizer, frames, given)
 
-        module.descend = named
-        self._undo.callback(delattr, module, "descend")
+        module.gradient_step = named
+        self._undo.callback(delattr, module, "gradient_step")
 
     # ------------------------------------------------------------------ what comes of it
     def microseconds(self) -> dict[str, float]:

@@ -78,7 +78,7 @@ class Remembers(Algorithm):
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         return self._action(self.carried.advance(self.encode(observation), is_init), 0.3)
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         carried = Carried()
         return lambda seen, is_init: self._action(carried.advance(self.encode(seen), is_init), 0.0)
 

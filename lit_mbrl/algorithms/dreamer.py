@@ -37,7 +37,7 @@ from lit_mbrl.networks import MLP, DreamerActor, glorot_
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.returns import lambda_returns
 from lit_mbrl.training.algorithm import Update
-from lit_mbrl.training.latent_agent import LatentAlgorithm, Starts
+from lit_mbrl.training.latent_agent import LatentAgent, Starts
 from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
@@ -60,7 +60,7 @@ class Lesson(NamedTuple):
         return Lesson(*(value.detach() for value in self))
 
 
-class Dreamer(LatentAlgorithm):
+class Dreamer(LatentAgent):
     """Dreamer v1.
 
     Args:
@@ -73,7 +73,7 @@ class Dreamer(LatentAlgorithm):
         critic_layers: hidden layers of the value.
         init_std: standard deviation of the untrained policy, before the tanh.
         exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAlgorithm`.
+        **kwargs: of `LatentAgent`.
     """
 
     paper = "Hafner et al. 2019, arXiv 1912.01603"

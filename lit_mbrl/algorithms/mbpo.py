@@ -268,15 +268,17 @@ class MBPO(SAC):
         for objective in self.world_model_factory.objectives(self.world_model):
             frames, holdout = self.model_frames(objective, replay)
 
-            def tell(epoch: int, errors: Tensor, name: str = objective.name) -> None:
-                self.tell(f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}")
+            def report_epoch(epoch: int, errors: Tensor, name: str = objective.name) -> None:
+                self.notify_progress(
+                    f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
+                )
 
-            result = self.fitter.fit(objective, self.world_model, frames, holdout, on_epoch=tell)
+            result = self.fitter.fit(objective, self.world_model, frames, holdout, on_epoch=report_epoch)
             metrics["model/epochs"] += result.epochs
             metrics[f"model/holdout_{objective.name}"] = float(result.errors.mean())
             if objective.members > 1:
                 metrics["model/holdout_elites"] = float(result.errors[self.world_model.dynamics.elites.cpu()].mean())
-        self.finite.settle()
+        self.finite.flush()
         return metrics
 
     def model_frames(self, objective: Objective, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
@@ -292,7 +294,7 @@ class MBPO(SAC):
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
 
-    def tell(self, news: str) -> None:
+    def notify_progress(self, news: str) -> None:
         """Lets the callbacks know what is going on where no round ends for a while."""
         for callback in self.trainer.callbacks:
             if isinstance(callback, ModelWorkListener):

@@ -67,7 +67,7 @@ class MEMR(MBPO):
 
     paper = "Zhang et al. 2020, arXiv 2006.04802"
     # Segments of another size do not fit into the ring.
-    only_at_start = (*MBPO.only_at_start, "rollout_batch_size", "segments")
+    fixed_on_resume = (*MBPO.fixed_on_resume, "rollout_batch_size", "segments")
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class MEMR(MBPO):
         return rows
 
     # ------------------------------------------------------------------ priorities and weights
-    def in_units_of_behaviour(self, action: Tensor) -> Tensor:
+    def to_pre_tanh(self, action: Tensor) -> Tensor:
         """The action `[..., A]` of which `psi` is a density."""
         return raw_action(action) if self.objective == "code" else action
 
@@ -167,7 +167,7 @@ class MEMR(MBPO):
     def priority(self, observation: Tensor, action: Tensor) -> Tensor:
         """Eq. 4 at raw observations `[N, O]` and actions `[N, A]`: `[N]`, positive."""
         mean, log_std = self.behaviour(self.normalize(observation))
-        priority = entropy_priority(self.in_units_of_behaviour(action), mean, log_std).squeeze(-1)
+        priority = entropy_priority(self.to_pre_tanh(action), mean, log_std).squeeze(-1)
         if self.objective == "code":
             return (priority / action.shape[-1]).clamp(*_CODE_BOUNDS)
         return priority.clamp(min=_LEAST)
@@ -194,11 +194,11 @@ class MEMR(MBPO):
             observation: raw, `[M, O]`.
             action: `[M, A]`.
         """
-        observation, action = self.normalize(observation), self.in_units_of_behaviour(action)
+        observation, action = self.normalize(observation), self.to_pre_tanh(action)
         optimizer = self.fitter.optimizer(
             "behaviour", [{"params": list(self.behaviour.parameters())}], self.behaviour_lr
         )
-        descend = self.fitter.step("behaviour", optimizer, self.behaviour)
+        gradient_step = self.fitter.step("behaviour", optimizer, self.behaviour)
         frames = TensorDict({"observation": observation, "action": action}, [len(observation)])
         losses: list[Tensor] = []
 
@@ -208,8 +208,8 @@ class MEMR(MBPO):
         for _ in range(self.behaviour_epochs):
             order = torch.randperm(len(observation)).to(observation.device)
             for rows in order.split(self.behaviour_batch_size):
-                losses.append(descend(loss_of, frames[rows], len(rows) == self.behaviour_batch_size))
-        self.finite.settle()
+                losses.append(gradient_step(loss_of, frames[rows], len(rows) == self.behaviour_batch_size))
+        self.finite.flush()
         return {"rollout/behaviour_loss": float(torch.stack(losses).mean()), "rollout/weight_exponent": self.beta}
 
     # ------------------------------------------------------------------ losses
@@ -220,6 +220,6 @@ class MEMR(MBPO):
             prepared["weight"] = batch["weight"]
         return prepared
 
-    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+    def apply_importance_weights(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
         """Line 19: each row counts with its weight."""
         return weighted(loss, batch["weight"])

@@ -25,13 +25,13 @@ from lit_mbrl.losses import free_nats_of_steps, gaussian_kl
 from lit_mbrl.models import Latent, Observed
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.planners import CEM
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAgent
 from lit_mbrl.utils.errors import require
 
 _PLAYER_SEED = 0
 
 
-class PlaNet(LatentAlgorithm):
+class PlaNet(LatentAgent):
     """An RSSM and the cross-entropy method.
 
     Args:
@@ -43,7 +43,7 @@ class PlaNet(LatentAlgorithm):
         max_grad_norm: bound of the gradient's norm.
         planner: the cross-entropy method and its sizes; None: the paper's.
         exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAlgorithm`.
+        **kwargs: of `LatentAgent`.
     """
 
     paper = "Hafner et al. 2018, arXiv 1811.04551"

@@ -65,7 +65,7 @@ class PPO(Algorithm):
     learns_from = "rollouts"
     continuous_actions = False  # discrete ones, too
     pixels = None  # vectors or images
-    only_at_start = (*Algorithm.only_at_start, "scale_rewards", "init_log_std")
+    fixed_on_resume = (*Algorithm.fixed_on_resume, "scale_rewards", "init_log_std")
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class PPO(Algorithm):
         self.standardize_advantages = standardize_advantages
         self.init_log_std = init_log_std
         self.return_scale = ReturnScale(gamma) if scale_rewards else None
-        self.watches = target_kl is not None
+        self.needs_metrics = target_kl is not None
         # What was recorded in the round after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
 
@@ -161,7 +161,7 @@ class PPO(Algorithm):
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
         """The policy has run for T steps in each of N environments: computes their advantages, once for all epochs."""
         data.rollout = self.prepare_rollout(frames)
-        self.observe(frames)
+        self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
         """For each of K epochs, in minibatches: the next one."""
@@ -243,7 +243,7 @@ class PPO(Algorithm):
             self._recorded = dict(self._stopped)
             self.log_training()
 
-    def watch(self, recorded: dict[str, Tensor]) -> None:
+    def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
         """Looks how far the policy has moved."""
         moved = recorded["policy/kl"].clone()
         distributed.average_([moved])

@@ -52,7 +52,7 @@ class SAC(Algorithm):
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
-    only_at_start = (*Algorithm.only_at_start, "init_alpha", "orthogonal_init")
+    fixed_on_resume = (*Algorithm.fixed_on_resume, "init_alpha", "orthogonal_init")
 
     def __init__(
         self,
@@ -171,9 +171,9 @@ class SAC(Algorithm):
         q = self.critic(batch["observation"], batch["action"])
         self.record("q/mean", q.mean)
         self.record("q/target", target.mean)
-        return self.weigh(q_loss(q, target), batch).mean((1, 2)).sum()
+        return self.apply_importance_weights(q_loss(q, target), batch).mean((1, 2)).sum()
 
-    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+    def apply_importance_weights(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
         """The critics' losses `[E, B, 1]` as they enter the mean; here as they are."""
         return loss
 

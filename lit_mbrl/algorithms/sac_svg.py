@@ -39,7 +39,7 @@ from lit_mbrl.imagination import Imagined, imagine
 from lit_mbrl.losses import value_gradient_loss
 from lit_mbrl.models import Objective, Recurrent, WorldModelFactory
 from lit_mbrl.returns import survival, value_expansion, value_expansion_code
-from lit_mbrl.training.algorithm import Sampling, Update
+from lit_mbrl.training.algorithm import SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
 _ERROR_WINDOWS = 1024
@@ -141,7 +141,7 @@ class SACSVG(SAC):
         self.horizon = horizon
         self.objective, self.terminal_value, self.warmup_steps = objective, terminal_value, warmup_steps
         self.world_model_factory, self.model_updates = world_model, model_updates
-        self._sampling: Sampling | None = None  # asked for in every round
+        self._sampling: SequenceBatchSpec | None = None  # asked for in every round
 
     @property
     def model_horizon(self) -> int:
@@ -180,12 +180,12 @@ class SACSVG(SAC):
         if self.terminal_value:
             yield from super().targets()
 
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SequenceBatchSpec:
         if self.model_horizon == 0:
-            return Sampling()
+            return SequenceBatchSpec()
         if self._sampling is None:
             lengths = [o.length or self.model_horizon for o in self._objectives() if o.batch == "sequences"]
-            self._sampling = Sampling(max(lengths), self.model_updates) if lengths else Sampling()
+            self._sampling = SequenceBatchSpec(max(lengths), self.model_updates) if lengths else SequenceBatchSpec()
         return self._sampling
 
     @property
@@ -202,7 +202,7 @@ class SACSVG(SAC):
         """Whether the objectives are still SAC's."""
         return self.warmup_steps > 0 and self.env_steps < self.warmup_steps
 
-    def phase(self) -> Hashable:
+    def compile_key(self) -> Hashable:
         return ("warming up", self.warming_up)
 
     def imagine(self, observation: Tensor, horizon: int, last_termination: bool = False) -> Imagined:

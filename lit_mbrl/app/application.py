@@ -191,7 +191,7 @@ class Application(LightningCLI):
         current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
         if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
             return []
-        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).only_at_start]
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).fixed_on_resume]
         return changes(saved.config, current, fixed)
 
     def instantiate_classes(self) -> None:

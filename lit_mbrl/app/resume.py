@@ -1,6 +1,6 @@
 """What a resumed run does differently from the one that wrote the checkpoint takes effect, or is refused by name.
 
-A class names in `only_at_start` the options that a running experiment has behind it, or that are its very identity;
+A class names in `fixed_on_resume` the options that a running experiment has behind it, or that are its very identity;
 every other option takes effect from the checkpoint on.
 """
 
@@ -17,18 +17,18 @@ _ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default
 _MISSING = object()
 
 
-def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: Iterable[str]) -> list[str]:
+def changes(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]) -> list[str]:
     """The options whose values differ, as `model.gamma 0.99 -> 0.9`.
 
     Args:
         saved: the configuration in the checkpoint, as `config.yaml` has it.
         config: that of the command line.
-        only_at_start: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
+        fixed_on_resume: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
 
     Raises:
         UserError: if one of those differs.
     """
-    fixed = ("seed_everything", *only_at_start)
+    fixed = ("seed_everything", *fixed_on_resume)
     before, now = ({name: value for name, value in flatten(tree) if value != {}} for tree in (saved, config))
     found = []
     for name in sorted(before.keys() | now.keys()):

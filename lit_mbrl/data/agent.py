@@ -27,7 +27,7 @@ SERVED_BY: dict[Experience, str] = {
 }
 
 
-class SequenceSizes(Protocol):
+class SequenceBatchSizes(Protocol):
     """Sequences that a round reads: their length, and batches of them."""
 
     @property
@@ -66,16 +66,16 @@ class Agent(Protocol):
     def sample(self, data: Any) -> Batch:
         """Returns this rank's share of a round's batches."""
 
-    def sampling(self) -> SequenceSizes:
+    def sampling(self) -> SequenceBatchSizes:
         """Returns which sequences a round needs."""
 
     def normalize(self, observation: Tensor) -> Tensor:
-        """Returns observations as `explore` and `player` get them."""
+        """Returns observations as `explore` and `eval_policy` get them."""
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """Returns actions to collect with."""
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the policy of an evaluation."""
 
     def restart_episodes(self, copies: Iterable[int]) -> None:

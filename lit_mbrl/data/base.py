@@ -48,7 +48,7 @@ class Collecting(Evaluated, LightningDataModule):
     """
 
     # Options that a resumed run cannot change.
-    only_at_start: ClassVar[tuple[str, ...]] = ("env",)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("env",)
     # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
     unbounded_actions: ClassVar[bool] = False
     serves: ClassVar[Experience]

@@ -58,7 +58,7 @@ class Evaluated:
         env.non_finite = "end" if self.trainer.lightning_module.finite.action == "skip" else "stop"
         while not whole:
             env.set_seed(self.evaluation_seed)
-            episodes = self.play(env)
+            episodes = self.run_eval_episodes(env)
             whole = not env.pop_cuts()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
@@ -72,15 +72,15 @@ class Evaluated:
         """
         return int(np.random.SeedSequence((torch.initial_seed(), self.env_steps)).generate_state(1)[0]) % 2**31
 
-    def play(self, env: VectorEnv) -> TensorDictBase:
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
         """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
         algorithm = self.trainer.lightning_module
-        player = self.player()
+        policy = self.eval_policy()
 
         def act(observation: Tensor, is_init: Tensor) -> Tensor:
-            self.watch(observation)
+            self.on_eval_observation(observation)
             seen = algorithm.normalize(observation.to(algorithm.device))
-            return player(seen, is_init.to(algorithm.device)).cpu()
+            return policy(seen, is_init.to(algorithm.device)).cpu()
 
         limit = self.spec.max_episode_steps or self.env.max_eval_steps
         return run_episodes(env, act, limit, self.evaluated_keys)
@@ -91,12 +91,12 @@ class Evaluated:
         names = [task.rpartition("/")[2] for task in tasks]
         return {f"eval/return/{name}": returns[i :: len(tasks)].mean() for i, name in enumerate(names) if names[1:]}
 
-    def watch(self, observation: Tensor) -> None:
-        """Sees the raw observations `[K, O]` of every step that `play` takes; does nothing here."""
+    def on_eval_observation(self, observation: Tensor) -> None:
+        """Sees the raw observations `[K, O]` of every step that `run_eval_episodes` takes; does nothing here."""
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What chooses the actions of evaluation: see `Algorithm.player`."""
-        return self.trainer.lightning_module.player()
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the policy that chooses the actions of evaluation: see `Algorithm.eval_policy`."""
+        return self.trainer.lightning_module.eval_policy()
 
     def film(self) -> tuple[np.ndarray, int]:
         """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
@@ -104,7 +104,7 @@ class Evaluated:
         pictures: list[np.ndarray] = []
         env = FilmedEnv(self.env.in_evaluation(), self.evaluation_seed, pictures.append)
         try:
-            self.play(env)
+            self.run_eval_episodes(env)
             return np.stack(pictures), round(env.frames_per_second)
         finally:
             env.close()

@@ -59,7 +59,7 @@ class OffPolicy(Collecting):
     # Not the option's own default: where a config names a subclass later, this class's defaults stay.
     default_storage: ClassVar[Storage] = "memory"
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
-    only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", *Collecting.only_at_start)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("learning_starts", *Collecting.fixed_on_resume)
 
     def __init__(
         self,

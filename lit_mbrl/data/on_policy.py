@@ -47,8 +47,8 @@ class OnPolicy(Collecting):
     """
 
     # Options that a resumed run cannot change: it may be in the middle of a rollout.
-    only_at_start: ClassVar[tuple[str, ...]] = (
-        *Collecting.only_at_start,
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (
+        *Collecting.fixed_on_resume,
         "rollout_steps",
         "num_epochs",
         "batch_size",
@@ -146,19 +146,19 @@ class OnPolicy(Collecting):
         return self._order[position * size : (position + 1) * size]
 
     # ------------------------------------------------------------------ evaluation
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """See `Evaluated.play`. What is drawn follows from the evaluation's seed, as the start states do."""
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+        """See `Evaluated.run_eval_episodes`. The draws follow from the evaluation's seed, as the start states do."""
         if self.eval_actions == "mode":
-            return super().play(env)
+            return super().run_eval_episodes(env)
         random_state = get_random_state()
         torch.manual_seed(self.evaluation_seed)
-        episodes = super().play(env)
+        episodes = super().run_eval_episodes(env)
         set_random_state(random_state)
         return episodes
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """See `Evaluated.player`."""
-        return super().player() if self.eval_actions == "mode" else self._draw
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `Evaluated.eval_policy`."""
+        return super().eval_policy() if self.eval_actions == "mode" else self._draw
 
     def _draw(self, observation: Tensor, is_init: Tensor) -> Tensor:
         action = self.trainer.lightning_module.explore(observation, is_init)

@@ -53,7 +53,7 @@ class Sequences(OffPolicy):
     serves: ClassVar[Experience] = "sequences"
     stored: ClassVar[str] = "frames"
     default_storage: ClassVar[Storage] = "memmap"
-    only_at_start: ClassVar[tuple[str, ...]] = (*OffPolicy.only_at_start, "pretrain_rounds")
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (*OffPolicy.fixed_on_resume, "pretrain_rounds")
     # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `pictured`.
     evaluated_keys: ClassVar[Sequence[Any]] = (
         "action",
@@ -125,10 +125,10 @@ class Sequences(OffPolicy):
         sequences = self.replay.sample(batches * size, self.sequence_length, self.episode_choice, self.short_episodes)
         return {"sequences": sequences.view(batches, size, -1)}
 
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """See `Evaluated.play`; without observations, but for the first episode's in `pictured`."""
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+        """See `Evaluated.run_eval_episodes`; without observations, but for the first episode's in `pictured`."""
         self._seen = []
-        episodes = super().play(env)
+        episodes = super().run_eval_episodes(env)
         length = int(episodes["mask"][0].sum())
         action, reward = episodes["action"][:1, : length - 1], episodes["next", "reward"][:1, : length - 1]
         if self.spec.discrete:
@@ -151,6 +151,6 @@ class Sequences(OffPolicy):
         self._seen = []
         return episodes
 
-    def watch(self, observation: Tensor) -> None:
-        """See `Evaluated.watch`."""
+    def on_eval_observation(self, observation: Tensor) -> None:
+        """See `Evaluated.on_eval_observation`."""
         self._seen.append(observation[0].clone())

@@ -6,7 +6,7 @@ from __future__ import annotations
 from lit_mbrl.models.base import Objective, Step, TerminationRule, WorldModel, WorldModelFactory
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
 from lit_mbrl.models.factories import Ensemble, Recurrent
-from lit_mbrl.models.fitting import Descend, Fit, fit
+from lit_mbrl.models.fitting import Fit, GradientStep, fit
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
@@ -14,11 +14,11 @@ from lit_mbrl.models.rssm import RSSM, Latent, Observed, Order
 
 __all__ = [
     "RSSM",
-    "Descend",
     "Ensemble",
     "EnsembleDynamics",
     "EnsembleWorldModel",
     "Fit",
+    "GradientStep",
     "Latent",
     "LatentWorldModel",
     "Mixture",

@@ -18,7 +18,7 @@ from lit_mbrl.models.base import Objective
 from lit_mbrl.utils import distributed
 
 # Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
-Descend = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
+GradientStep = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class BestEpochs:
 def fit(
     objective: Objective,
     frames: TensorDictBase,
-    descend: Descend,
+    gradient_step: GradientStep,
     *,
     batch_size: int = 256,
     holdout_ratio: float = 0.2,
@@ -95,8 +95,8 @@ def fit(
     Args:
         objective: what is trained: vectorised members, or a single one.
         frames: `[N]` transitions or `[N, T]` sequences, as `objective.batch` says, N >= 2; on the model's device.
-        descend: takes a gradient step on a scalar loss of a batch (`training.model_fit.ModelFitter.step`), with an
-            optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
+        gradient_step: takes a gradient step on a scalar loss of a batch (`training.model_fit.ModelFitter.step`), with
+            an optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
         batch_size: frames per member and step.
         holdout_ratio: fraction held out, at least one frame and at most `max_holdout`.
         improvement: see `BestEpochs`.
@@ -120,7 +120,7 @@ def fit(
     while not best.stop and (max_epochs is None or best.epoch < max_epochs):
         for chosen in samples.split(batch_size, dim=1)[:num_batches]:
             single = objective.member_loss is None
-            descend(objective.fit_loss, training[chosen[0] if single else chosen], chosen.shape[1] == batch_size)
+            gradient_step(objective.fit_loss, training[chosen[0] if single else chosen], chosen.shape[1] == batch_size)
         samples = shuffled(samples)
         errors = holdout_errors(objective, holdout)
         kept.keep(best.update(errors))

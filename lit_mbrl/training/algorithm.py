@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.training.compiled import CannotCompile, CompiledRound
-from lit_mbrl.training.descent import Descent
+from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
 from lit_mbrl.training.fits import require_device, require_environment, require_targets
-from lit_mbrl.training.update import Sampling, Update, check_order
+from lit_mbrl.training.gradient_step import ManualOptimization
+from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 
@@ -34,7 +34,7 @@ Compile = bool | Literal["cudagraphs"]
 Normalize = bool | tuple[float, float]
 
 
-class Algorithm(Descent):
+class Algorithm(ManualOptimization):
     """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses.
 
     Args:
@@ -51,9 +51,9 @@ class Algorithm(Descent):
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
-    watches: bool = False  # whether metrics are recorded in every round, for `watch`
+    needs_metrics: bool = False  # whether metrics are recorded in every round, for `on_train_metrics`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
-    only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Algorithm(Descent):
         self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
         self.compile_option: Compile = compile
-        self._compiled: CompiledRound | None = None
+        self._compiled: CompiledTrainStep | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -95,8 +95,8 @@ class Algorithm(Descent):
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
         raise NotImplementedError
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What plays an evaluation, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns an evaluation's policy, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
         return lambda observation, is_init: self.act(observation)
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
@@ -113,23 +113,23 @@ class Algorithm(Descent):
         """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
         yield from ()
 
-    def sampling(self) -> Sampling:
-        """Which sequences a round needs; none by default."""
-        return Sampling()
+    def sampling(self) -> SequenceBatchSpec:
+        """Returns which sequences a round needs; none by default."""
+        return SequenceBatchSpec()
 
     def model_rollouts(self, batch_size: int) -> int:
-        """How many rollouts in a model the running round imagines from `batch_size` transitions; none by default."""
+        """Returns how many model rollouts the running round imagines from `batch_size` transitions; none by default."""
         return 0
 
-    def watch(self, recorded: dict[str, Tensor]) -> None:
-        """Hears of this rank's metrics after every round, if `watches`."""
+    def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
+        """Takes this rank's metrics after every round, if `needs_metrics`."""
 
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
         return {}
 
-    def phase(self) -> Hashable:
-        """What losses branch on, apart from their inputs and the options: a compiled round has a graph for each.
+    def compile_key(self) -> Hashable:
+        """Returns what losses branch on besides their inputs and the options: a compiled round has a graph for each.
 
         A loss that reads a clock has to be covered here.
         """
@@ -151,7 +151,7 @@ class Algorithm(Descent):
         Args:
             frames: `[num_envs, T]`, raw, valid until the next collection; they are in the replay already.
         """
-        self.observe(frames)
+        self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
         """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
@@ -209,9 +209,9 @@ class Algorithm(Descent):
         return [update.optimizer() for update in self.update_list]
 
     def on_train_start(self) -> None:
-        """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
+        """Starts to measure `wall_time`, and sets the configured learning rates in place of a checkpoint's."""
         self.start_clock()
-        self.find_the_way()
+        self.select_fast_path()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
@@ -234,8 +234,8 @@ class Algorithm(Descent):
         """Observations as the networks see them, `[..., O]`."""
         return observation if self.normalizer is None else self.normalizer(observation)
 
-    def observe(self, frames: TensorDictBase) -> None:
-        """Hears of newly collected frames (any batch shape, raw), before they are learned from.
+    def update_statistics(self, frames: TensorDictBase) -> None:
+        """Updates the observations' statistics with new frames (any batch shape, raw), before they are learned from.
 
         On several devices the statistics are those of all ranks' frames.
         """
@@ -260,15 +260,15 @@ class Algorithm(Descent):
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
         rounds, logs = self.grad_steps, self.logs_now()
-        self._recording = logs or self.watches
+        self._recording = logs or self.needs_metrics
         starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
         if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
-        if self.watches:
-            self.watch(self._recorded)
+        if self.needs_metrics:
+            self.on_train_metrics(self._recorded)
         if logs:
             self.log_training()
 
@@ -280,38 +280,38 @@ class Algorithm(Descent):
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.record(f"loss/{update.name}", self.descend(update, optimizers[index], frames, given))
+                self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
-        """Whether the round could be compiled, and so has been run."""
+        """Returns whether the round could be compiled, and so has been run."""
         try:
             if self._compiled is None:
                 self._compiled = self._start_compiling()
             recorded, finite = self._compiled.run(batch, due, self._recording)
-        except CannotCompile as reason:
+        except CompileError as reason:
             self.compile_option = False
             rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
         self.count_steps(len(names))
-        self.finite.report(names, self.grad_steps, finite)
+        self.finite.record(names, self.grad_steps, finite)
         self._recorded |= recorded
         return True
 
-    def _start_compiling(self) -> CompiledRound:
+    def _start_compiling(self) -> CompiledTrainStep:
         if self.trainer.world_size > 1:
-            raise CannotCompile("several devices average their gradients between the passes")
+            raise CompileError("several devices average their gradients between the passes")
         if self._scaler is not None:
-            raise CannotCompile("16-mixed scales its losses between the passes")
+            raise CompileError("16-mixed scales its losses between the passes")
         rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
-        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
+        return CompiledTrainStep(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
         """While the losses are traced for a compiled round: they record, and shall read no clock.
 
         Raises:
-            CannotCompile: if a loss has read a clock that `phase` does not cover.
+            CompileError: if a loss has read a clock that `compile_key` does not cover.
         """
         recording, recorded, self._recorded = self._recording, self._recorded, {}
         self._recording, self._clock_is_read = True, False
@@ -319,8 +319,8 @@ class Algorithm(Descent):
             yield
         finally:
             self._recording, self._recorded = recording, recorded
-        if self._clock_is_read and self.phase() == ():
-            raise CannotCompile(f"a loss of {type(self).__name__} reads a clock, which its phase() does not cover")
+        if self._clock_is_read and self.compile_key() == ():
+            raise CompileError(f"a loss of {type(self).__name__} reads a clock, which its compile_key() does not cover")
 
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:

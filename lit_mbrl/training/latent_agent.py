@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss, unit_gaussian_loss
 from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
 from lit_mbrl.networks import glorot_, to_uint8
-from lit_mbrl.training.algorithm import Algorithm, Compile, Sampling, Update
+from lit_mbrl.training.algorithm import Algorithm, Compile, SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
 
@@ -29,8 +29,8 @@ class Starts(NamedTuple):
     counts: Tensor
 
 
-class Memory(nn.Module):
-    """What acting remembers of each environment's running episode: latent state and last action; in every checkpoint.
+class PolicyState(nn.Module):
+    """Keeps latent state and last action of each environment's running episode; in every checkpoint.
 
     Args:
         sizes: D, S and A.
@@ -59,7 +59,7 @@ class Memory(nn.Module):
         self.state = state if state.numel() else None
 
 
-class LatentAlgorithm(Algorithm):
+class LatentAgent(Algorithm):
     """An agent that learns an RSSM world model from sequences of images or vectors (`data.Sequences`).
 
     Args:
@@ -162,7 +162,7 @@ class LatentAlgorithm(Algorithm):
             self.bits,
         )
         glorot_(self.world_model)
-        self.memory = Memory(self.deter, self.stoch, action_dim)
+        self.memory = PolicyState(self.deter, self.stoch, action_dim)
 
     def layers(self, number: int) -> list[int]:
         """So many hidden layers of `units`."""
@@ -177,8 +177,8 @@ class LatentAlgorithm(Algorithm):
         options |= {"max_grad_norm": self.max_grad_norm, "eps": self.adam_eps}
         return Update(name, module, loss, lr, "sequences", **options)
 
-    def sampling(self) -> Sampling:
-        return Sampling(sequence_batches=1)
+    def sampling(self) -> SequenceBatchSpec:
+        return SequenceBatchSpec(sequence_batches=1)
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
         """The batch itself: images are scaled in the loss, and vectors are not normalised."""
@@ -231,10 +231,10 @@ class LatentAlgorithm(Algorithm):
         return unit_gaussian_loss(predicted, reward)
 
     # ------------------------------------------------------------------ acting
-    def watch(
+    def filter_state(
         self, latent: Latent, action: Tensor, observation: Tensor, is_first: Tensor, noise: Tensor | None
     ) -> Latent:
-        """The posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
+        """Returns the posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
 
         Args:
             noise: of the state, `[N, S]`; None: the posterior's mean, and nothing else is random either.
@@ -265,7 +265,7 @@ class LatentAlgorithm(Algorithm):
             latent, _ = self.memory.recall(past["action"])
             for frame in past.unbind(1)[:-1]:  # the last one is what `explore` is shown next
                 noise = self.world_model.rssm.noise(len(frame))
-                latent = self.watch(latent, frame["action"], frame["observation"], frame["is_first"], noise)
+                latent = self.filter_state(latent, frame["action"], frame["observation"], frame["is_first"], noise)
             self.memory.keep(latent, past["action"][:, -1])
 
     def lose_track(self) -> None:
@@ -276,23 +276,25 @@ class LatentAlgorithm(Algorithm):
         with torch.no_grad():
             latent, action = self.memory.recall(observation)
             noise = self.world_model.rssm.noise(len(observation))
-            latent = self.watch(latent, action, observation, is_init, noise)
+            latent = self.filter_state(latent, action, observation, is_init, noise)
             action = self.exploring_action(latent)
             self.memory.keep(latent, action)
             return action
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action at the first observations of episodes."""
-        return self.player()(observation, torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device))
+        return self.eval_policy()(
+            observation, torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device)
+        )
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """A deterministic policy with a memory of its own: means of the posterior, where the public codes draw."""
-        memory = Memory(*self.memory.sizes)
+        memory = PolicyState(*self.memory.sizes)
 
         def play(observation: Tensor, is_init: Tensor) -> Tensor:
             with torch.no_grad():
                 latent, action = memory.recall(observation)
-                latent = self.watch(latent, action, observation, is_init, None)
+                latent = self.filter_state(latent, action, observation, is_init, None)
                 action = self.best_action(latent)
                 memory.keep(latent, action)
                 return action

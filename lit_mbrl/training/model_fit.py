@@ -10,11 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models import Descend, Fit, Objective, fit
-from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.models import Fit, GradientStep, Objective, fit
+from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
-from lit_mbrl.training.descent import may_step
-from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.gradient_step import may_step
+from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 
 
@@ -24,7 +24,7 @@ class _Nobody:
     grad_steps, compile_option = 0, False
 
     def __init__(self) -> None:
-        self.finite = FiniteCheck()
+        self.finite = NonFiniteGuard()
 
 
 class ModelFitter:
@@ -87,7 +87,7 @@ class ModelFitter:
 
     def step(
         self, name: str, optimizer: torch.optim.Optimizer, module: nn.Module, max_grad_norm: float | None = None
-    ) -> Descend:
+    ) -> GradientStep:
         """A function that takes one step on a loss, if that is finite.
 
         Args:
@@ -99,7 +99,7 @@ class ModelFitter:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         algorithm = self._algorithm
 
-        def descend(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
+        def gradient_step(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
             loss = self._compiled_loss(name, loss_of, frames, module, parameters) if whole else None
             if loss is None:
                 optimizer.zero_grad()
@@ -109,7 +109,7 @@ class ModelFitter:
                 optimizer.step()
             return loss.detach()
 
-        return descend
+        return gradient_step
 
     def _compiled_loss(
         self,
@@ -126,7 +126,7 @@ class ModelFitter:
             self.graphs[name] = CompiledLoss(module, loss_of, parameters)
         try:
             return self.graphs[name](frames)
-        except CannotCompile as reason:
+        except CompileError as reason:
             self.compiles = False
             rank_zero_warn(f"model.compile: fits run eagerly, since {name}: {reason}")
             return None

@@ -14,7 +14,7 @@ from lit_mbrl.utils.errors import RunFailed
 MAX_SKIPPED = 100
 
 
-class FiniteCheck:
+class NonFiniteGuard:
     """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
 
     A run of which nothing is left does not go on, whatever the action: after `MAX_SKIPPED` steps of an update in a row.
@@ -36,10 +36,10 @@ class FiniteCheck:
         self._in_a_row: dict[str, int] = {}  # steps of an update left out since the last one that was taken
         self._pending: list[tuple[str, int, Tensor]] = []
 
-    def passes(
+    def check(
         self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
     ) -> bool:
-        """Whether the update's step may be taken; on an accelerator always True, and the optimiser leaves it out.
+        """Returns whether the update's step may be taken; on an accelerator True, and the optimiser leaves it out.
 
         Args:
             name: the update.
@@ -65,8 +65,8 @@ class FiniteCheck:
         optimizer.found_inf = flag
         return True
 
-    def report(self, names: list[str], round: int, finite: Tensor) -> None:
-        """Hears which steps of a compiled round were finite, and so taken.
+    def record(self, names: list[str], round: int, finite: Tensor) -> None:
+        """Records which steps of a compiled round were finite, and so taken.
 
         Args:
             names: the update of each step.
@@ -83,7 +83,7 @@ class FiniteCheck:
             flags = (~finite).float().unbind()
             self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
         pending, self._pending = self._pending, []
         if pending:

@@ -29,7 +29,7 @@ def functional_gradient(
         yield lambda loss: torch.autograd.grad(loss, wanted, materialize_grads=True)
 
 
-def hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
+def lift_random_ops(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
     """Makes the graph's draws of random numbers its last inputs.
 
     Returns:

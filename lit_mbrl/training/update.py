@@ -84,8 +84,8 @@ def check_order(updates: Sequence[Update]) -> None:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """What one round reads from the replay besides its transitions.
+class SequenceBatchSpec:
+    """Sizes of the sequences that one round reads from the replay besides its transitions.
 
     Attributes:
         sequence_length: transitions per sequence (`T`); 0: the algorithm reads no sequences.

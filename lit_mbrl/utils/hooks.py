@@ -27,7 +27,7 @@ class ModelWorkListener(Protocol):
     def on_model_work(self, trainer: Trainer, pl_module: Any, news: str) -> None: ...
 
 
-def is_plain(trainer: Trainer, module: LightningModule) -> bool:
+def can_use_fast_path(trainer: Trainer, module: LightningModule) -> bool:
     """Whether Lightning would do nothing but call `loss.backward` and `optimizer.step`.
 
     So it is on one device, without a gradient scaler or a profiler, and as long as no callback and no method of the

@@ -17,7 +17,7 @@ from lit_mbrl.envs import EnvConfig
 from lit_mbrl.models import Order
 from lit_mbrl.models.rssm import RSSM
 from lit_mbrl.planners import CEM
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAgent
 from tests.algorithms.latents import DREAMERS, SMALL, A, build
 from tests.data.test_worker_death import kill_before
 from tests.runs import SaveAndStop, Stop, everything, fit
@@ -44,7 +44,7 @@ def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RSSM, "noise", lambda self, *shape: torch.zeros(*shape, self.stoch))
 
 
-def filtered(algorithm: LatentAlgorithm, observation: Tensor, action: Tensor) -> Tensor:
+def filtered(algorithm: LatentAgent, observation: Tensor, action: Tensor) -> Tensor:
     """State after an episode `[T, O]`, by the pass that the model is trained with; entry t of the actions led to t."""
     model = algorithm.world_model
     latent = model.observe(model.encode(observation.unsqueeze(0)), action.unsqueeze(0)).latent
@@ -137,8 +137,8 @@ def test_a_warm_up_may_end_inside_an_episode() -> None:
 def test_a_warm_up_of_whole_episodes_leaves_nothing_to_catch_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes no random numbers."""
     states = []
-    for catch_up in (LatentAlgorithm.catch_up, lambda self, replay: None):
-        monkeypatch.setattr(LatentAlgorithm, "catch_up", catch_up)
+    for catch_up in (LatentAgent.catch_up, lambda self, replay: None):
+        monkeypatch.setattr(LatentAgent, "catch_up", catch_up)
         algorithm, data = Dreamer(horizon=3, **SMALL), make_run(limit=12)
         fit(algorithm, data)
         states.append(everything(algorithm, data))

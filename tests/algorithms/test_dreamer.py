@@ -29,7 +29,7 @@ GREEDY = {
 }
 ENTROPY = {"density_target"}
 
-# What each loss depends on differentiably. `Algorithm.descend` then trains the update's own parameters only.
+# What each loss depends on differentiably. `Algorithm.gradient_step` then trains the update's own parameters only.
 REACHES = {
     "dreamer": {"model": MODEL, **AGENT},
     "revised": {"model": MODEL | ENDS, **{k: v | ENDS if k == "actor" else v for k, v in AGENT.items()}},
@@ -67,7 +67,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
     given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, algorithm.configure_optimizers(), strict=True):
         before = {key: p.clone() for key, p in algorithm.named_parameters()}
-        algorithm.descend(update, optimizer, batch, given)
+        algorithm.gradient_step(update, optimizer, batch, given)
         own = {id(p) for p in update.parameters()}
         moved = {key for key, p in algorithm.named_parameters() if not torch.equal(p, before[key])}
         assert moved and moved <= {key for key, p in algorithm.named_parameters() if id(p) in own}, update.name
@@ -276,10 +276,10 @@ def test_acting_carries_what_has_been_seen_and_done(name: str) -> None:
     assert torch.equal(action, algorithm.memory.get_extra_state()[:, -A:])
     assert action.abs().max() <= 1.0
     # an evaluation neither reads nor writes it
-    kept, play = algorithm.memory.get_extra_state().clone(), algorithm.player()
+    kept, play = algorithm.memory.get_extra_state().clone(), algorithm.eval_policy()
     first, second = play(observation[2], new), play(observation[3], old)
     assert torch.equal(algorithm.memory.get_extra_state(), kept)
-    again = algorithm.player()
+    again = algorithm.eval_policy()
     assert torch.equal(again(observation[2], new), first) and torch.equal(again(observation[3], old), second)
     torch.testing.assert_close(algorithm.act(observation[2]), first)
     # a run that goes on from a checkpoint takes the same step

@@ -129,7 +129,7 @@ def test_memr_s_critic_loss_is_the_weighted_one_row_by_row() -> None:
     expected = sum(batch["weight"][i, 0] * rows[e, i, 0] for e in range(2) for i in range(6)) / 6
     torch.testing.assert_close(loss, expected)
     torch.set_rng_state(seed)
-    unweighted = SAC.weigh(algorithm, rows, batch)
+    unweighted = SAC.apply_importance_weights(algorithm, rows, batch)
     assert torch.equal(unweighted, rows)
 
 

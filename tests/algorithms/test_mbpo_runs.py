@@ -163,7 +163,7 @@ def test_resume_gives_the_same_bits(name: str, rounds: int, tmp_path: Path) -> N
     expected, found = state_of(whole, whole_data), state_of(second, second_data)
     assert expected.keys() == found.keys()
     assert [key for key in expected if not torch.equal(expected[key].float(), found[key].float())] == []
-    assert whole.clocks()["time/model_rollouts"] == second.clocks()["time/model_rollouts"]
+    assert whole.progress_metrics()["time/model_rollouts"] == second.progress_metrics()["time/model_rollouts"]
 
 
 def test_resume_with_a_full_replay_and_environments_side_by_side(tmp_path: Path) -> None:

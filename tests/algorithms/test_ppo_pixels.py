@@ -86,7 +86,7 @@ def played(algorithm: PPO, data: OnPolicy) -> torch.Tensor:
     env = VectorEnv(data.env, seed=5, num_envs=64)
     try:
         env.set_seed(5)
-        return data.play(env)["action"]
+        return data.run_eval_episodes(env)["action"]
     finally:
         env.close()
 

@@ -19,7 +19,7 @@ ENSEMBLE = {"world_model.dynamics", "world_model.termination_model"}
 TEMPERATURE = {"alpha": {"log_alpha"}}
 MODEL_FREE = {"critic": {"critic"}, "actor": {"actor", "critic"}}
 
-# What each loss depends on differentiably. `Algorithm.descend` then trains the update's own parameters only.
+# What each loss depends on differentiably. `Algorithm.gradient_step` then trains the update's own parameters only.
 REACHES = {
     "sac": {**MODEL_FREE, **TEMPERATURE},
     "td3": MODEL_FREE,
@@ -70,7 +70,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
             key: value.clone() for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)
         }
         optimizer = torch.optim.Adam(update.parameters(), lr=update.lr)
-        algorithm.descend(update, optimizer, make_batch(algorithm, update.batch), make_given())
+        algorithm.gradient_step(update, optimizer, make_batch(algorithm, update.batch), make_given())
         own = {id(p) for p in update.parameters()}
         trained = {key for key, p in algorithm.named_parameters() if id(p) in own}
         after = algorithm.state_dict()

@@ -1,4 +1,4 @@
-"""Rollouts: what is collected, how minibatches are cut, clocks, statistics across borders, exact resume."""
+"""Rollouts: what is collected, how minibatches are cut, progress, statistics across borders, exact resume."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ ALGORITHMS = [PPO, EntropyBonusPPO, MaxEntPPO, MaxEntBonusPPO, FullMaxEntPPO]
 
 
 class Watch(Callback):
-    """Notes clocks, and of every minibatch the rows that are in it."""
+    """Notes progress, and of every minibatch the rows that are in it."""
 
     def __init__(self) -> None:
-        self.clocks: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int]] = []
         self.evaluations: list[int] = []
         self.batches: list[torch.Tensor] = []
         self.rollouts: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.clocks.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.grad_steps))
         self.batches.append(batch["transitions"]["observation"].clone())
         self.rollouts.append(trainer.datamodule.rollout["observation"].flatten(0, 1).clone())
 
@@ -58,7 +58,7 @@ def test_rounds_follow_on_rollouts_and_epochs_end_with_them() -> None:
     watch = Watch()
     data = make_rollouts(total_frames=79, epoch_frames=30)
     fit(PPO(**SMALL), data, watch)
-    assert watch.clocks == [(20 * (n // 10 + 1), n + 1) for n in range(30)]
+    assert watch.progress == [(20 * (n // 10 + 1), n + 1) for n in range(30)]
     assert watch.evaluations == [20, 60]  # at 30 one rollout is over, at 60 three are; a fourth would end beyond 79
     assert (data.env_steps, data.rounds) == (60, 30)
 

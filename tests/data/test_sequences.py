@@ -28,15 +28,15 @@ class Frozen(Remembers):
 
 
 class Watch(Callback):
-    """Keeps batches and clocks."""
+    """Keeps batches and progress."""
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
-        self.clocks: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.batches.append(batch)
-        self.clocks.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.grad_steps))
 
 
 def test_batches_are_sequences_of_bytes() -> None:
@@ -63,9 +63,9 @@ def test_the_schedule_is_dreamer_s(pretrain_rounds: int) -> None:
     """Rounds after the warm-up, then `utd_ratio * frames_per_batch` after every collection."""
     watch, data = Watch(), make_sequences(pretrain_rounds=pretrain_rounds, frames_per_batch=12)
     fit(Remembers(), data, watch)
-    steps = [env_steps for env_steps, _ in watch.clocks]
+    steps = [env_steps for env_steps, _ in watch.progress]
     assert [steps.count(at) for at in (24, 36, 48, 60)] == [pretrain_rounds, 6, 6, 6]
-    assert [rounds for _, rounds in watch.clocks] == list(range(1, len(steps) + 1))
+    assert [rounds for _, rounds in watch.progress] == list(range(1, len(steps) + 1))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_envs": 2, "storage": "memmap", "pretrain_rounds": 5, "capacity": 30}])
@@ -140,7 +140,7 @@ def test_frames_are_logged_beside_steps() -> None:
     )
     algorithm = Remembers()
     fit(algorithm, data)
-    assert algorithm.clocks()["time/frames"] == 60.0
+    assert algorithm.progress_metrics()["time/frames"] == 60.0
     assert data.spec.max_episode_steps == 6
 
 
@@ -195,7 +195,7 @@ def test_overlapping_collects_the_same_frames_in_the_same_rounds() -> None:
         data = make_sequences(LIGHT, **(OVERLAP | {"overlap": overlap, "utd_ratio": 1.0}))
         fit(algorithm, data, watch)
         state = data.replay.state_dict()
-        found.append((watch.clocks, state["written"], state["frames"]))
+        found.append((watch.progress, state["written"], state["frames"]))
     assert found[0][0] == found[1][0] and found[0][1] == found[1][1]
     assert all(torch.equal(found[0][2][key], found[1][2][key]) for key in found[0][2])
 

@@ -65,7 +65,7 @@ def test_returns_are_logged_per_task() -> None:
         f"eval/return/{LIGHT}": torch.tensor(2.0),
         f"eval/return/{HOPPER}": torch.tensor(15.0),
     }
-    assert algorithm.clocks()["time/frames"] == 180.0
+    assert algorithm.progress_metrics()["time/frames"] == 180.0
     sequences = source.replay.sample(30, 2)
     assert sequences["action"].shape == (30, 2, 3)
 

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.models import Descend, Ensemble, Objective, Recurrent, fit
+from lit_mbrl.models import Ensemble, GradientStep, Objective, Recurrent, fit
 from lit_mbrl.models.fitting import BestEpochs, bootstrap, shuffled
 from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import RunFailed
@@ -177,7 +177,7 @@ def smooth_frames(*shape: int) -> TensorDict:
     return frames.reshape(*shape)
 
 
-def stepper(objective: Objective, optimizer: torch.optim.Optimizer) -> Descend:
+def stepper(objective: Objective, optimizer: torch.optim.Optimizer) -> GradientStep:
     """Steps as fits take them, without an algorithm."""
     return ModelFitter().step(objective.name, optimizer, nn.Module(), objective.max_grad_norm)
 

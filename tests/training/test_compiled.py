@@ -83,9 +83,9 @@ def run_latent(name: str, compile: bool) -> tuple[Algorithm, dict[str, Tensor]]:
 @pytest.mark.parametrize("name", LATENT)
 def test_rounds_whose_losses_share_states_are_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[list[str]] = []
-    original = compiled.CompiledRound._compile
+    original = compiled.CompiledTrainStep._compile
     monkeypatch.setattr(
-        compiled.CompiledRound,
+        compiled.CompiledTrainStep,
         "_compile",
         lambda self, group, batch: graphs.append([u.name for _, u in group.updates]) or original(self, group, batch),
     )
@@ -223,9 +223,9 @@ def test_adam_s_options_are_those_of_the_optimiser(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("uncompiled")
 def test_updates_that_wait_have_a_graph_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[compiled._Group] = []
-    original = compiled.CompiledRound._compile
+    original = compiled.CompiledTrainStep._compile
     monkeypatch.setattr(
-        compiled.CompiledRound,
+        compiled.CompiledTrainStep,
         "_compile",
         lambda self, group, batch: graphs.append(group) or original(self, group, batch),
     )
@@ -263,7 +263,7 @@ class Peeping(SAC):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "reason"), [(Clockwork, "reads a clock, which its phase"), (Peeping, "GuardOnDataDependent")]
+    ("algorithm", "reason"), [(Clockwork, "reads a clock, which its compile_key"), (Peeping, "GuardOnDataDependent")]
 )
 def test_what_cannot_be_compiled_runs_eagerly_and_one_line_says_so(algorithm: type[SAC], reason: str) -> None:
     eager = run(lambda: algorithm(hidden_sizes=[8]), False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_mbrl.algorithms import MBPO, MEMR
 from lit_mbrl.models import Ensemble, Recurrent
 from lit_mbrl.training import compiled
-from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from tests.algorithms.test_mbpo_runs import state_of
 from tests.dyna import EVENTS, make_dyna
@@ -142,6 +142,6 @@ def test_a_branch_on_a_value_is_no_graph() -> None:
     def loss(frames: TensorDictBase) -> Tensor:
         return module(frames["action"]).sum() if frames["action"].sum() > 0 else module.weight.sum()
 
-    with pytest.raises(CannotCompile):
+    with pytest.raises(CompileError):
         CompiledLoss(module, loss, [module.weight])(TensorDict({"action": torch.ones(5, 3)}, [5]))
     assert module.weight.grad is None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import main
-from lit_mbrl.training.nonfinite import MAX_SKIPPED, FiniteCheck
+from lit_mbrl.training.nonfinite import MAX_SKIPPED, NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import RunFailed
@@ -87,10 +87,10 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "average_", lambda tensors: None)
 
 
-def step(check: FiniteCheck, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
+def step(check: NonFiniteGuard, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
     parameter.grad = torch.full_like(parameter, gradient)
     loss = torch.tensor(0.0)
-    if check.passes("critic", round, optimizer, loss, [parameter.grad], scaled=False):
+    if check.check("critic", round, optimizer, loss, [parameter.grad], scaled=False):
         optimizer.step()
 
 
@@ -98,7 +98,7 @@ def step(check: FiniteCheck, round: int, gradient: float, optimizer: Adam, param
 def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> None:
     weights, twin_weights = torch.ones(3), torch.ones(3)
     optimizer, twin = (Adam([w.requires_grad_()], lr=0.1, fused=True) for w in (weights, twin_weights))
-    check = FiniteCheck("skip")
+    check = NonFiniteGuard("skip")
     for round, gradient in enumerate([1.0, float("nan"), 2.0, float("inf"), 3.0]):
         step(check, round, gradient, optimizer, weights)
         if gradient in (1.0, 2.0, 3.0):
@@ -106,34 +106,34 @@ def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> No
             twin.step()
     assert torch.equal(weights, twin_weights) and not torch.equal(weights, torch.ones(3))
     assert check.metrics() == {}
-    check.settle()
+    check.flush()
     assert check.metrics() == {"faults/skipped_critic": 2.0}
 
 
 @pytest.mark.usefixtures("deferred")
 def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() -> None:
     weights = torch.ones(3, requires_grad=True)
-    check = FiniteCheck("stop")
+    check = NonFiniteGuard("stop")
     for round, gradient in enumerate([1.0, float("nan"), float("nan")]):
         step(check, round, gradient, Adam([weights], lr=0.1, fused=True), weights)
     with pytest.raises(RunFailed, match="'critic' is not finite in round 1"):
-        check.settle()
+        check.flush()
     assert weights.isfinite().all()
 
 
 def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
-    check = FiniteCheck()
-    assert check.passes("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
+    check = NonFiniteGuard()
+    assert check.check("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
     with pytest.raises(RunFailed):
-        check.passes("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
+        check.check("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
 
 
 def test_a_run_that_learns_nothing_any_more_stops() -> None:
-    check = FiniteCheck("skip")
-    check.report(["actor", "critic"], 1, torch.tensor([False, True]))
-    check.report(["actor", "critic"], 2, torch.tensor([True, True]))
+    check = NonFiniteGuard("skip")
+    check.record(["actor", "critic"], 1, torch.tensor([False, True]))
+    check.record(["actor", "critic"], 2, torch.tensor([True, True]))
     for round in range(3, 3 + MAX_SKIPPED - 1):
-        check.report(["actor", "critic"], round, torch.tensor([False, True]))
+        check.record(["actor", "critic"], round, torch.tensor([False, True]))
     with pytest.raises(RunFailed, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"):
-        check.report(["actor", "critic"], 102, torch.tensor([False, True]))
+        check.record(["actor", "critic"], 102, torch.tensor([False, True]))
     assert check.skipped == {"actor": MAX_SKIPPED + 1}

@@ -101,7 +101,7 @@ class Film(Application):
                 env = FilmedEnv(datamodule.env.in_evaluation(), datamodule.evaluation_seed + i, show)
                 fps = fps or env.frames_per_second
                 try:
-                    episodes = datamodule.play(env)
+                    episodes = datamodule.run_eval_episodes(env)
                 finally:
                     env.close()
                 returns.append(float((episodes["next", "reward"].squeeze(-1) * episodes["mask"]).sum()))
