@@ -34,7 +34,7 @@ class Ticks(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """A round is over; of rollouts, the last of the rounds that follow on it."""
-        clock = trainer.datamodule.clock
+        clock = trainer.datamodule.update_schedule
         self.meter.started()
         if pl_module.grad_steps % getattr(clock, "rounds_per_rollout", 1) == 0:
             self.meter.tick()

@@ -26,7 +26,7 @@ from benchmarks.report import Table
 from benchmarks.worker import Finished
 from callbacks import Checkpoint, SoftTargetUpdate
 from lit_mbrl.app.application import guarded
-from lit_mbrl.data.loaders import ExploringPolicy
+from lit_mbrl.data.loaders import CollectorPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.utils.errors import require
 
@@ -127,7 +127,7 @@ class Parts(Callback):
         for pool in (LocalPool, WorkerPool):
             self._time(pool, "step", "collect: environment")
             self._time(pool, "reset", "collect: environment")
-        self._time(ExploringPolicy, "forward", "collect: policy")
+        self._time(CollectorPolicy, "forward", "collect: policy")
         self._time(data.collector, "rollout", "collect: collector")
         self._time(data, "collect", "collect: the rest")
         self._time(data.replay, "extend", "replay: extend")

@@ -112,8 +112,8 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
                     _replace_by_copy(temporary, folder / "best.ckpt")
                 os.replace(temporary, folder / "last.ckpt")
                 flush(folder)
-                if hasattr(trainer.datamodule, "tidy_replay"):
-                    trainer.datamodule.tidy_replay()
+                if hasattr(trainer.datamodule, "prune_replay"):
+                    trainer.datamodule.prune_replay()
         except OSError as error:
             temporary.unlink(missing_ok=True)  # its room may be what is missing
             raise RunFailed(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error

@@ -137,10 +137,10 @@ class WandbRun(Callback):
             import imageio_ffmpeg  # noqa: F401
         except ImportError as error:
             raise UserError(option, value, "its packages: pip install 'lit-mbrl[video]'") from error
-        if not hasattr(data, "check_film"):
+        if not hasattr(data, "check_video"):
             raise UserError(option, value, f"0, since {type(data).__name__} cannot film its environment")
         try:
-            data.check_film()
+            data.check_video()
         except RuntimeError as error:
             raise UserError(option, value, f"0, since {data.spec.name} cannot be rendered ({error})") from error
 
@@ -148,7 +148,7 @@ class WandbRun(Callback):
         import imageio
         import wandb
 
-        pictures, rate = trainer.datamodule.film()
+        pictures, rate = trainer.datamodule.record_video()
         path = Path(trainer.default_root_dir, "videos", f"{pl_module.env_steps}.mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most pictures.

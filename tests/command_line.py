@@ -91,7 +91,7 @@ def load(checkpoint: Path) -> dict[str, Any]:
     The state of the data module is under `"OffPolicy"`, whichever data module the run had.
     """
     content = torch.load(checkpoint, weights_only=True)
-    for name in ("OnPolicy", "Sequences"):
+    for name in ("OnPolicy", "SequenceReplay"):
         if name in content:
             content["OffPolicy"] = content.pop(name)
     data = content.get("OffPolicy", {})

@@ -83,7 +83,7 @@ CODE_DATA = {"eval_episodes": 10, "learning_starts": 1_000}
 CODE_EPOCH_FRAMES = {"poplin": 10_000, "mbpo": 25_000}
 
 CODE_MODEL = {
-    "objective": "code",
+    "variant": "reference",
     "hidden_sizes": [512, 512, 512, 512],
     "alpha_lr": 1e-4,
     "orthogonal_init": True,

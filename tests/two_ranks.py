@@ -149,11 +149,11 @@ def check_rollouts(folder: Path) -> None:
     for key, value in whole.items():
         if key.startswith(("module.", "optimizer.")) and "extra_state" not in key:
             assert same_everywhere(value), key
-    for key in ("rollout.observation", "rollout.order", "random", "module.return_scale._extra_state"):
+    for key in ("rollout.observation", "rollout.order", "random", "module.reward_normalizer._extra_state"):
         assert not same_everywhere(whole[key]), key
     # Two rollouts of 20 frames on each rank; two epochs of ten minibatches of four, two on each rank.
     assert (data.env_steps, data.rounds) == (80, 40)
-    assert algorithm.normalizer.count == algorithm.return_scale.count == 80
+    assert algorithm.normalizer.count == algorithm.reward_normalizer.count == 80
     path = folder / "ppo.ckpt"
     try:
         two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), SaveAndStop(path, 13))

@@ -79,7 +79,7 @@ class EntropyBonusPPO(PPO):
         super().__init__(**kwargs)
         _register(self, "bonus_coeff", bonus_coeff)
 
-    def bonus(self, entropy: Tensor) -> Tensor:
+    def entropy_bonus(self, entropy: Tensor) -> Tensor:
         """`c <H>`."""
         self.record("policy/bonus_coeff", self.bonus_coeff)
         return self.bonus_coeff * entropy.mean()
@@ -158,7 +158,7 @@ class MaxEntBonusPPO(MaxEntPPO):
         super().__init__(**kwargs)
         _register(self, "bonus_coeff", bonus_coeff)
 
-    bonus = EntropyBonusPPO.bonus
+    entropy_bonus = EntropyBonusPPO.entropy_bonus
 
 
 class FullMaxEntPPO(MaxEntPPO):

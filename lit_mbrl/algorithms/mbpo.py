@@ -9,15 +9,15 @@ policy is optimised by SAC, unchanged; what differs is the data. Algorithm 2 is 
                       +--> fit the model -> roll it out          |
                                                -> model buffer --+
 
-Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.Ensemble`):
+Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.EnsembleConfig`):
 
 - A rollout starts at real states drawn uniformly, follows the stochastic policy, and takes every step in an elite of
   the ensemble that is drawn anew for each sample. A sample whose episode terminates leaves the rollout.
 - Where the termination is learned and no known rule, it is drawn with the predicted probability.
 - The model sees raw observations, whether or not `normalize_observations` gives the policy others.
 - The code fits and rolls out before it takes the environment step; algorithm 2, and we, roll out after it.
-- A model of sequences (`models.Recurrent`) is fitted to all of them that lie in the one part of the real data, and held
-  out are all in the other: blocks of consecutive frames, drawn anew for each fit.
+- A model of sequences (`models.RecurrentConfig`) is fitted to all of them that lie in the one part of the real data,
+  and held out are all in the other: blocks of consecutive frames, drawn anew for each fit.
 - SAC's critic loss is twice the code's, which has a factor 1/2: Adam does not see it.
 """
 
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.models import Ensemble, Objective, WorldModelFactory
+from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
 from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.hooks import ModelWorkListener
@@ -58,7 +58,8 @@ class MBPO(SAC):
         model_epoch: environment steps of an epoch.
         retain_epochs: the model buffer keeps the transitions of so many epochs, if no rollout ended early.
         real_ratio: share of a batch that is real: `int(real_ratio * data.batch_size)` transitions of each batch.
-        world_model: the model, `lit_mbrl.models.Ensemble` (the default, MBPO's) or `lit_mbrl.models.Recurrent`.
+        world_model: the model, `lit_mbrl.models.EnsembleConfig` (the default, MBPO's) or
+            `lit_mbrl.models.RecurrentConfig`.
         model_batch_size: frames per member and gradient step of a fit.
         holdout_ratio: share of the real data that a fit holds out.
         max_holdout: frames held out at most (at least a sequence and two frames, if the model learns from sequences).
@@ -130,7 +131,7 @@ class MBPO(SAC):
         self.rollout_batch_size, self.rollout_schedule = rollout_batch_size, tuple(rollout_schedule)
         self.model_epoch, self.retain_epochs = model_epoch, retain_epochs
         self.real_ratio = Fraction(str(real_ratio))
-        self.world_model_factory = Ensemble() if world_model is None else world_model
+        self.world_model_factory = EnsembleConfig() if world_model is None else world_model
         self.fitter = ModelFitter(
             self,
             batch_size=model_batch_size,
@@ -193,13 +194,13 @@ class MBPO(SAC):
         imagined = data.buffers["model"].sample(data.batch_size - num_real)
         if not num_real:
             return {"transitions": imagined}
-        return {"transitions": self.mix(data.replay.sample_transitions(num_real), imagined)}
+        return {"transitions": self.mix_batches(data.replay.sample_transitions(num_real), imagined)}
 
     def real_rows(self, batch_size: int) -> int:
         """Real transitions in each batch."""
         return int(self.real_ratio * batch_size)
 
-    def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
+    def mix_batches(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
         """One batch of both, real rows first."""
         rows = TensorDict({}, [len(real) + len(imagined)])
         for key in _READ:
@@ -281,7 +282,7 @@ class MBPO(SAC):
         self.finite.flush()
         return metrics
 
-    def model_frames(self, objective: Objective, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
+    def model_frames(self, objective: ModelLoss, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
         """What a fit learns from, and what it holds out if that is not any share of the first.
 
         All real transitions `[N]`; for an objective on sequences those of two separate parts, `[n, T]` each, T its

@@ -27,8 +27,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
-from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
+from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
+from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, RewardNormalizer, orthogonal_mlp
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
 from lit_mbrl.utils import distributed
@@ -55,7 +55,7 @@ class PPO(Algorithm):
         max_grad_norm: clip the gradient of all networks together to this norm.
         target_kl: leave out the rest of a rollout's epochs when the policy has moved 1.5 times so far; None: never.
         standardize_advantages: within each minibatch.
-        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.ReturnScale`).
+        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`).
         init_log_std: log standard deviation of the Gaussian policy at the start.
         normalize_observations: see `Algorithm`.
         compile: see `Algorithm`.
@@ -106,7 +106,7 @@ class PPO(Algorithm):
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         self.standardize_advantages = standardize_advantages
         self.init_log_std = init_log_std
-        self.return_scale = ReturnScale(gamma) if scale_rewards else None
+        self.reward_normalizer = RewardNormalizer(gamma) if scale_rewards else None
         self.needs_metrics = target_kl is not None
         # What was recorded in the round after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
@@ -182,8 +182,8 @@ class PPO(Algorithm):
         terminated = following["terminated"]
         done = terminated | following["truncated"]
         reward = following["reward"]
-        if self.return_scale is not None:
-            reward = self.return_scale(reward, done)
+        if self.reward_normalizer is not None:
+            reward = self.reward_normalizer(reward, done)
         # In the order of time: [T, N, ...], as they lie in memory.
         observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
         log_prob, value = self._evaluate_rollout(observation, action)
@@ -219,8 +219,8 @@ class PPO(Algorithm):
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
     def restart_episodes(self, copies: Iterable[int]) -> None:
-        if self.return_scale is not None:
-            self.return_scale.restart(copies)
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.restart(copies)
 
     def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
         """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
@@ -264,9 +264,9 @@ class PPO(Algorithm):
             self.record("loss/policy", policy)
             self.record("loss/value", error)
             self.record("policy/entropy", entropy.mean())
-            self.record("policy/kl", divergence(log_prob, old_log_prob).mean())
+            self.record("policy/kl", approx_kl(log_prob, old_log_prob).mean())
             self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
-        return policy + self.value_coeff * error - self.bonus(entropy)
+        return policy + self.value_coeff * error - self.entropy_bonus(entropy)
 
     def advantages_and_returns(self, batch: TensorDictBase, entropy: Tensor) -> tuple[Tensor, Tensor]:
         """The weights of the ratios and the targets of the value, `[B, 1]` each; here constants without entropy."""
@@ -274,8 +274,8 @@ class PPO(Algorithm):
         returns = advantage + batch["value"]
         return standardized(advantage) if self.standardize_advantages else advantage, returns
 
-    def bonus(self, entropy: Tensor) -> Tensor | float:
-        """What is added to the objective for the entropies `[B, 1]`; here nothing."""
+    def entropy_bonus(self, entropy: Tensor) -> Tensor | float:
+        """Computes what is added to the objective for the entropies `[B, 1]`; here nothing."""
         return 0.0
 
     # ------------------------------------------------------------------ checkpoint

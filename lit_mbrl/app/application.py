@@ -37,7 +37,7 @@ from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, ex
 from lit_mbrl.app.output import evaluation, say, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
 from lit_mbrl.app.preflight import (
-    check_disk,
+    check_run_disk,
     networks,
     require_devices,
     require_episodes,
@@ -256,7 +256,7 @@ class Application(LightningCLI):
         self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
         self.model.check_devices(devices)
-        self.datamodule.share(devices)
+        self.datamodule.split_across_ranks(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = networks(self.model, spec)
         require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
@@ -276,7 +276,7 @@ class Application(LightningCLI):
             if self.subcommand == "fit":
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
-            check_disk(self.trainer, self.datamodule, twin, self.run_folder)
+            check_run_disk(self.trainer, self.datamodule, twin, self.run_folder)
         say_remarks(spec, self.datamodule.env)
         if self.location.damage is not None:
             print(f"warning: {printable(self.location.damage)}", file=sys.stderr)

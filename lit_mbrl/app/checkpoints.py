@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lit_mbrl.data.buffers.files import File, damaged, files_of
+from lit_mbrl.data.buffers.files import File, files_of, find_corrupt
 from lit_mbrl.utils.errors import UserError, printable, require
 from lit_mbrl.utils.files import damaged_record, is_file
 from lit_mbrl.utils.yaml import load_yaml
@@ -187,5 +187,5 @@ def weight_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def require_replay(saved: SavedRun) -> None:
     """Raises `UserError` if a file of the checkpoint's replay is missing or damaged. Evaluating it needs none."""
-    file = damaged(saved.path.parent / "replay", saved.replay)
+    file = find_corrupt(saved.path.parent / "replay", saved.replay)
     require(file is None, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")

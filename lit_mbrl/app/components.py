@@ -16,7 +16,7 @@ from callbacks import Checkpoint, Progress
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.interpolation import option_name
 from lit_mbrl.app.messages import type_names
-from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, require
 
 _SECTIONS = ("model", "data", "trainer", "checkpoint", "progress")
@@ -64,7 +64,7 @@ def require_components(model: Any, data: Any) -> None:
     algorithm, module = class_of(model), class_of(data)
     whole = algorithm.updates is not Algorithm.updates and algorithm.build is not Algorithm.build
     require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
-    ours = issubclass(module, Collecting) and module.collect is not Collecting.collect
+    ours = issubclass(module, EnvDataModule) and module.collect is not EnvDataModule.collect
     expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
     require(ours, "data", data.class_path, expected)
 

@@ -80,7 +80,8 @@ def quiet() -> Iterator[None]:
             # It takes an epoch that is shorter than the logging interval for a mistake.
             warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
             # A run that was killed after its last checkpoint is resumed with nothing left to do.
-            warnings.filterwarnings("ignore", message=r"Total length of `(Rounds|CombinedLoader)` across ranks is zero")
+            loaders = "(TrainLoader|CombinedLoader)"
+            warnings.filterwarnings("ignore", message=rf"Total length of `{loaders}` across ranks is zero")
             # We refuse it.
             warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16")
             yield

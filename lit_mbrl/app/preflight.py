@@ -14,7 +14,7 @@ from callbacks import Checkpoint
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
-from lit_mbrl.data.buffers.disk import COPIES, require_disk
+from lit_mbrl.data.buffers.disk import COPIES, check_disk
 from lit_mbrl.utils.errors import did_you_mean, require
 
 ENV_BYTES = 200_000  # of an environment, at least: classes, a generator of random numbers, a simulator's state
@@ -56,7 +56,7 @@ def require_devices(saved: SavedRun, devices: int) -> None:
     )
 
 
-def check_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
+def check_run_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
     """Raises `UserError` if what a run is going to write does not fit where its folder is."""
     if not hasattr(data, "disk_bytes"):
         return
@@ -65,7 +65,7 @@ def check_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -
     needed = data.disk_bytes(every, trainer.world_size)
     if every is not None:
         needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
-    require_disk(run_folder, needed)
+    check_disk(run_folder, needed)
 
 
 def checkpoint_bytes(twin: Algorithm) -> int:

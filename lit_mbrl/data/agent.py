@@ -22,7 +22,7 @@ Experience = Literal["transitions", "sequences", "rollouts"]
 # Which data module serves which kind of experience.
 SERVED_BY: dict[Experience, str] = {
     "transitions": "lit_mbrl.data.OffPolicy",
-    "sequences": "lit_mbrl.data.Sequences",
+    "sequences": "lit_mbrl.data.SequenceReplay",
     "rollouts": "lit_mbrl.data.OnPolicy",
 }
 
@@ -82,4 +82,4 @@ class Agent(Protocol):
         """Is called where new episodes begin out of turn in these environments."""
 
     def lose_track(self) -> None:
-        """Is called where an episode has begun that `explore` was not told of."""
+        """Forgets the running episodes, since one has begun without `is_init` for `explore`."""

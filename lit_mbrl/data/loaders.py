@@ -1,4 +1,4 @@
-"""What Lightning and the collector see of a data module that collects: two loaders and the acting policy."""
+"""Loaders that Lightning sees of a data module that collects, and the collector's policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lit_mbrl.envs import VectorEnv
 
 
-class ExploringPolicy(TensorDictModuleBase):
+class CollectorPolicy(TensorDictModuleBase):
     """The collector's policy: uniformly random during the warm-up, then the algorithm's exploration."""
 
     def __init__(self, algorithm: Any, env: VectorEnv) -> None:
@@ -33,11 +33,11 @@ class ExploringPolicy(TensorDictModuleBase):
         return tensordict
 
 
-class Rounds:
+class TrainLoader:
     """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early.
 
     Args:
-        data: a `data.base.Collecting`.
+        data: a `data.base.EnvDataModule`.
         end: rounds since the start of the run at which the epoch ends.
     """
 
@@ -51,7 +51,7 @@ class Rounds:
         return self._data.iterate_rounds(self._end)
 
 
-class Evaluation:
+class EvalLoader:
     """A loader of the evaluation episodes: one batch, and with `data.env.eval_kwargs` another as in training."""
 
     def __init__(self, data: Any) -> None:

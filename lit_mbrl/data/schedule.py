@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Any
 
 
-class Clock:
-    """Environment steps and rounds of a run, and the exact ratio between them.
+class UpdateSchedule:
+    """Counts environment steps and rounds of a run, and keeps the exact ratio between them.
 
     After `n` environment steps `pretrain_rounds + floor(utd_ratio * (n - learning_starts))` rounds have been due, none
     before `learning_starts`. An epoch ends with the last round that is due at a multiple of `epoch_frames`, or at
@@ -88,8 +88,8 @@ class Clock:
             self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self._utd_ratio))
 
 
-class RolloutClock(Clock):
-    """A clock of rollouts: so many rounds are due at the end of each, and epochs end with rollouts.
+class RolloutSchedule(UpdateSchedule):
+    """Schedules rounds by rollouts: so many rounds are due at the end of each, and epochs end with rollouts.
 
     Args:
         total_frames: environment steps of the whole run.

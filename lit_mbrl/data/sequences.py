@@ -20,13 +20,13 @@ from lit_mbrl.data.agent import Batch, Experience
 from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
 from lit_mbrl.data.buffers.transitions import Storage
 from lit_mbrl.data.off_policy import OffPolicy
-from lit_mbrl.data.schedule import Clock
+from lit_mbrl.data.schedule import UpdateSchedule
 from lit_mbrl.envs import EnvConfig, VectorEnv
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 
 
-class Sequences(OffPolicy):
+class SequenceReplay(OffPolicy):
     """Collects episodes with a policy that may carry a state, and serves sequences of them.
 
     Batches have one key, `"sequences"` `[R, B, T]` with the keys of `data.buffers.episodes` and `"mask"`; R is 1 unless
@@ -44,8 +44,8 @@ class Sequences(OffPolicy):
         short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
             served with padding that `"mask"` tells.
         pretrain_rounds: rounds of updates right after the warm-up.
-        overlap: step, and draw, the environments in their worker processes during the updates of a round: the policy
-            acts before them, with the weights of the round before. One step of every environment at a time, so
+        async_env_steps: step, and draw, the environments in their worker processes during the updates of a round: the
+            policy acts before them, with the weights of the round before. One step of every environment at a time, so
             `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
         **kwargs: of `OffPolicy`.
     """
@@ -72,7 +72,7 @@ class Sequences(OffPolicy):
         episode_choice: EpisodeChoice = "episodes",
         short_episodes: ShortEpisodes = "skip",
         pretrain_rounds: int = 0,
-        overlap: bool = False,
+        async_env_steps: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(env, batch_size=batch_size, capacity=capacity, storage=storage, **kwargs)
@@ -87,16 +87,18 @@ class Sequences(OffPolicy):
             "at least two frames per step of data.frames_per_batch, and data.sequence_length per environment",
         )
         require(
-            not overlap or (env.workers and self.frames_per_batch == env.num_envs),
-            "data.overlap",
-            overlap,
+            not async_env_steps or (env.workers and self.frames_per_batch == env.num_envs),
+            "data.async_env_steps",
+            async_env_steps,
             f"data.env.workers=true and data.frames_per_batch={env.num_envs}, which is data.env.num_envs",
         )
-        self.overlap = overlap
+        self.async_env_steps = async_env_steps
         self.sequence_length, self.pretrain_rounds = sequence_length, pretrain_rounds
         self.episode_choice: EpisodeChoice = episode_choice
         self.short_episodes: ShortEpisodes = short_episodes
-        self.clock = Clock(self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_rounds)
+        self.update_schedule = UpdateSchedule(
+            self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_rounds
+        )
         # The first episode of the last evaluation on this process, `[1, T]`, as sequences are.
         self.pictured: TensorDictBase | None = None
         self._seen: list[Tensor] = []
@@ -111,12 +113,12 @@ class Sequences(OffPolicy):
         own = folder / str(distributed.rank()) if distributed.world_size() > 1 else folder
         return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
 
-    def meanwhile(self) -> None:
-        """Begins the next step if asked to `overlap`."""
+    def start_async_step(self) -> None:
+        """Begins the next step with `async_env_steps`."""
         assert self.collector is not None  # it brought what the round is about
-        if self.overlap and not self.collector.begun:
+        if self.async_env_steps and not self.collector.begun:
             self.prepare_collection()
-            self.collector.begin()
+            self.collector.step_async()
 
     def sample(self) -> Batch:
         """This rank's share of a round's sequences, `[R, B, T]`."""
@@ -126,7 +128,7 @@ class Sequences(OffPolicy):
         return {"sequences": sequences.view(batches, size, -1)}
 
     def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
-        """See `Evaluated.run_eval_episodes`; without observations, but for the first episode's in `pictured`."""
+        """See `EvaluationMixin.run_eval_episodes`; without observations, but for the first episode's in `pictured`."""
         self._seen = []
         episodes = super().run_eval_episodes(env)
         length = int(episodes["mask"][0].sum())
@@ -152,5 +154,5 @@ class Sequences(OffPolicy):
         return episodes
 
     def on_eval_observation(self, observation: Tensor) -> None:
-        """See `Evaluated.on_eval_observation`."""
+        """See `EvaluationMixin.on_eval_observation`."""
         self._seen.append(observation[0].clone())

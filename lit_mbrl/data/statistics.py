@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from lit_mbrl.utils import distributed
 
 
-class EpisodeMeter:
+class EpisodeStatistics:
     """Sums rewards per environment and keeps the episodes that ended since it was last asked.
 
     Args:

@@ -96,15 +96,15 @@ class WorkerPool:
 
     def step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> Transition:
         """See `LocalPool.step`."""
-        self.begin_step(actions, mask)
-        return self.finish_step()
+        self.step_async(actions, mask)
+        return self.step_wait()
 
-    def begin_step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Lets the workers step while this process does something else; nothing but `finish_step` may come next."""
+    def step_async(self, actions: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Lets the workers step while this process does something else; nothing but `step_wait` may come next."""
         self._begin("step", *[(actions[s], None if mask is None else mask[s]) for s in self._slices])
 
-    def finish_step(self) -> Transition:
-        """Waits for the step that `begin_step` has begun."""
+    def step_wait(self) -> Transition:
+        """Waits for the step that `step_async` has begun."""
         parts = self._finish()
         return Transition(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 

@@ -145,7 +145,7 @@ class EnvConfig:
         repeat = self.other_tasks.get(task, self.action_repeat)
         return replace(self, name=task, action_repeat=repeat, other_tasks={})
 
-    def in_evaluation(self) -> EnvConfig:
+    def eval_config(self) -> EnvConfig:
         """The environment that `eval/return` is about."""
         return replace(self, kwargs={**self.kwargs, **(self.eval_kwargs or {})}, eval_kwargs=None)
 

@@ -47,8 +47,8 @@ class VectorEnv(EnvBase):
 
     Attributes:
         non_finite: what an observation or a reward that is NaN or infinite does. `"stop"` raises `EnvFailed`.
-            `"restart"`: the copy begins a new episode and takes the step there; `pop_cuts` tells. `"end"`: the episode
-            is truncated with that step, which has zeros in their place.
+            `"restart"`: the copy begins a new episode and takes the step there; `pop_truncations` tells. `"end"`: the
+            episode is truncated with that step, which has zeros in their place.
         faults: steps that were left out so far.
 
     Raises:
@@ -144,19 +144,19 @@ class VectorEnv(EnvBase):
         self._action = action
         return self._note(self._pool.step(action))
 
-    def begin(self, action: np.ndarray) -> None:
+    def step_async(self, action: np.ndarray) -> None:
         """Begins what `advance` does; with worker processes they are at it while this one goes on.
 
-        Until `finish` nothing else may be asked of the copies.
+        Until `step_wait` nothing else may be asked of the copies.
         """
         assert isinstance(self._pool, WorkerPool)  # who begins steps has made sure of that
-        self._action = action.copy()  # the policy may act again before `finish`
-        self._pool.begin_step(action)
+        self._action = action.copy()  # the policy may act again before `step_wait`
+        self._pool.step_async(action)
 
-    def finish(self) -> Transition:
+    def step_wait(self) -> Transition:
         """What `advance` would have returned for the step that was begun."""
         assert isinstance(self._pool, WorkerPool)
-        return self._note(self._pool.finish_step())
+        return self._note(self._pool.step_wait())
 
     def _note(self, transition: Transition) -> Transition:
         for row, first in self._pool.restarted().items():
@@ -225,7 +225,7 @@ class VectorEnv(EnvBase):
         problem = where_not_finite(transition.observation[copy], transition.reward[copy, 0])
         return EnvFailed(self.config.name, self._which(copy, f"step {step:,} of an episode"), f"{problem}{more}")
 
-    def pop_cuts(self) -> list[tuple[int, int, Tensor]]:
+    def pop_truncations(self) -> list[tuple[int, int, Tensor]]:
         """Episodes that a worker's death has cut since the last call.
 
         Returns:

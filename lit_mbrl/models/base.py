@@ -57,7 +57,7 @@ class WorldModel(Protocol[S]):
 
 
 @dataclass(frozen=True)
-class Objective:
+class ModelLoss:
     """One loss of a world model, for a step per round (`loss`) as for a bulk fit to all data (`models.fit`).
 
     Frames have the keys `"observation"`, `"action"`, `("next", "observation")`, `("next", "reward")` and
@@ -125,7 +125,7 @@ class WorldModelFactory:
         """
         raise NotImplementedError
 
-    def objectives(self, model: Any) -> list[Objective]:
+    def objectives(self, model: Any) -> list[ModelLoss]:
         """The losses that train a model which `build` has built, in their order."""
         raise NotImplementedError
 

@@ -133,7 +133,7 @@ class EnsembleDynamics(nn.Module):
         self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
 
     @torch.no_grad()
-    def choose_elites(self, errors: Tensor) -> None:
+    def set_elites(self, errors: Tensor) -> None:
         """The members with the least of these errors `[E]` predict from now on."""
         self.elites.copy_(errors.argsort()[: len(self.elites)])
 

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models.base import Objective
+from lit_mbrl.models.base import ModelLoss
 from lit_mbrl.utils import distributed
 
 # Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
@@ -22,7 +22,7 @@ GradientStep = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, boo
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """What came of a fit.
 
     Attributes:
@@ -38,7 +38,7 @@ class Fit:
     best_epochs: list[int]
 
 
-class BestEpochs:
+class EarlyStopping:
     """Each member's best epoch so far, and whether it is time to stop.
 
     An epoch counts as better if it lowers the member's error by more than a fraction `improvement` of its best. The
@@ -74,7 +74,7 @@ class BestEpochs:
 
 
 def fit(
-    objective: Objective,
+    objective: ModelLoss,
     frames: TensorDictBase,
     gradient_step: GradientStep,
     *,
@@ -86,7 +86,7 @@ def fit(
     max_epochs: int | None = None,
     holdout: TensorDictBase | None = None,
     on_epoch: Callable[[int, Tensor], None] | None = None,
-) -> Fit:
+) -> FitResult:
     """Trains one objective of a world model on all frames, with MBPO's numbers by default.
 
     Random numbers are torch's. On several devices each rank has its own frames and takes the same number of batches;
@@ -99,11 +99,11 @@ def fit(
             an optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
         batch_size: frames per member and step.
         holdout_ratio: fraction held out, at least one frame and at most `max_holdout`.
-        improvement: see `BestEpochs`.
-        patience: see `BestEpochs`.
+        improvement: see `EarlyStopping`.
+        patience: see `EarlyStopping`.
         max_epochs: stop after so many at the latest.
         holdout: frames to hold out instead of a fraction of the others, which should not overlap (sequences do).
-        on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.
+        on_epoch: takes the number of the epoch, from 1, and its hold-out errors `[E]`.
     """
     assert len(frames) >= (2 if holdout is None else 1), "a fit needs a frame to learn from and one to hold out"
     device = frames["action"].device
@@ -116,7 +116,7 @@ def fit(
         objective.before_fit(training)
     samples = bootstrap(objective.members, len(training), device)
     num_batches = min(distributed.gather(-(-len(training) // batch_size)))
-    best, kept = BestEpochs(objective.members, improvement, patience), _Snapshots(objective)
+    best, kept = EarlyStopping(objective.members, improvement, patience), BestWeights(objective)
     while not best.stop and (max_epochs is None or best.epoch < max_epochs):
         for chosen in samples.split(batch_size, dim=1)[:num_batches]:
             single = objective.member_loss is None
@@ -129,7 +129,7 @@ def fit(
     kept.restore()
     if objective.after_fit is not None:
         objective.after_fit(best.errors)
-    return Fit(best.epoch, best.epoch * num_batches, best.errors, best.epochs)
+    return FitResult(best.epoch, best.epoch * num_batches, best.errors, best.epochs)
 
 
 def bootstrap(members: int, size: int, device: torch.device | None = None) -> Tensor:
@@ -145,17 +145,17 @@ def shuffled(samples: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def holdout_errors(objective: Objective, frames: TensorDictBase) -> Tensor:
+def holdout_errors(objective: ModelLoss, frames: TensorDictBase) -> Tensor:
     """The members' errors `[E]` on the CPU, means over the ranks."""
     errors = objective.error(frames).float().cpu()
     distributed.average_([errors])
     return errors
 
 
-class _Snapshots:
-    """The weights of each member's best epoch. What the members share stays as it is."""
+class BestWeights:
+    """Keeps the weights of each member's best epoch. What the members share stays as it is."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: ModelLoss) -> None:
         self._parameters = objective.member_parameters or objective.parameters()
         self._alone = not objective.member_parameters
         self._kept: dict[int, list[Tensor]] = {}

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 _CHUNK = 100
 
 
-def to_unit(image: Tensor) -> Tensor:
+def normalize_image(image: Tensor) -> Tensor:
     """uint8 `[..., C, h, w]` to float32 in [-0.5, 0.5], as the networks see it: `x / 255 - 0.5`."""
     return image.float().div_(255.0).sub_(0.5)
 
 
-def quantized(image: Tensor, bits: int, dither: bool) -> Tensor:
+def quantize_image(image: Tensor, bits: int, dither: bool) -> Tensor:
     """uint8 `[..., C, h, w]` to float32 in [-0.5, 0.5] with colours of so many bits, as Glow and PlaNet see it.
 
     Args:
@@ -35,7 +35,7 @@ def quantized(image: Tensor, bits: int, dither: bool) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """The inverse of `to_unit`: what lies outside of [-0.5, 0.5] is cut off."""
+    """The inverse of `normalize_image`: what lies outside of [-0.5, 0.5] is cut off."""
     return image.detach().float().add(0.5).mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
 
 

@@ -256,7 +256,7 @@ class Algorithm(ManualOptimization):
         """Runs one round: every update of `updates()`, in order.
 
         Args:
-            batch: `"transitions"` `[B]`, except for `data.Sequences`, and, where the algorithm asks for them,
+            batch: `"transitions"` `[B]`, except for `data.SequenceReplay`, and, where the algorithm asks for them,
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
         rounds, logs = self.grad_steps, self.logs_now()

@@ -1,4 +1,4 @@
-"""What Dreamer and PlaNet share: a latent world model that learns from sequences, and the state that acting carries."""
+"""Base of Dreamer and PlaNet: a latent world model that learns from sequences, and the state that acting carries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss, unit_gaussian_loss
-from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
+from lit_mbrl.models import Latent, LatentWorldModel, Posterior, TimeOrder
 from lit_mbrl.networks import glorot_, to_uint8
 from lit_mbrl.training.algorithm import Algorithm, Compile, SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
 
-class Starts(NamedTuple):
+class StartStates(NamedTuple):
     """The posterior states of a round's sequences, constants, from which the behaviour imagines.
 
     | field | shape | |
@@ -60,7 +60,7 @@ class PolicyState(nn.Module):
 
 
 class LatentAgent(Algorithm):
-    """An agent that learns an RSSM world model from sequences of images or vectors (`data.Sequences`).
+    """An agent that learns an RSSM world model from sequences of images or vectors (`data.SequenceReplay`).
 
     Args:
         deter: deterministic units D of the state.
@@ -71,7 +71,7 @@ class LatentAgent(Algorithm):
         reward_layers: hidden layers of the reward head.
         termination: learn whether an episode has ended in a state.
         termination_layers: hidden layers of that head.
-        order: of acting and observing in the RSSM (`models.rssm`).
+        time_order: of acting and observing in the RSSM (`models.rssm`).
         kl_scale: weight of the divergence of posterior and prior.
         free_nats: divergence that costs nothing.
         reward_scale: weight of the reward's likelihood.
@@ -98,7 +98,7 @@ class LatentAgent(Algorithm):
         reward_layers: int = 2,
         termination: bool = False,
         termination_layers: int = 3,
-        order: Order = "act_first",
+        time_order: TimeOrder = "act_first",
         kl_scale: float = 1.0,
         free_nats: float = 3.0,
         reward_scale: float = 1.0,
@@ -123,7 +123,7 @@ class LatentAgent(Algorithm):
         for name, value in {"model_lr": model_lr, "adam_eps": adam_eps, "max_grad_norm": max_grad_norm}.items():
             positive(f"model.{name}", value)
         self.deter, self.stoch, self.hidden, self.depth, self.units = deter, stoch, hidden, depth, units
-        self.reward_layers, self.order = reward_layers, order
+        self.reward_layers, self.time_order = reward_layers, time_order
         self.termination_layers = termination_layers if termination else 0
         self.kl_scale, self.free_nats = kl_scale, free_nats
         self.reward_scale, self.termination_scale = reward_scale, termination_scale
@@ -141,7 +141,7 @@ class LatentAgent(Algorithm):
             )
 
     def check_data(self, data: Any) -> None:
-        least = 3 if self.order == "blind_start" else 2
+        least = 3 if self.time_order == "blind_start" else 2
         require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -156,7 +156,7 @@ class LatentAgent(Algorithm):
             self.depth,
             self.layers(self.reward_layers),
             self.layers(self.termination_layers) if self.termination_layers else None,
-            self.order,
+            self.time_order,
             self.decode_from_stoch,
             self.activation,
             self.bits,
@@ -170,7 +170,7 @@ class LatentAgent(Algorithm):
 
     def updates(self) -> Iterator[Update]:
         """The model alone."""
-        yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("starts",))
+        yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("start_states",))
 
     def update(self, name: str, module: nn.Module, loss: Callable[..., Any], lr: float, **options: Any) -> Update:
         """An update on the round's sequences, with the bound on its gradient and Adam's epsilon."""
@@ -185,7 +185,7 @@ class LatentAgent(Algorithm):
         return batch
 
     # ------------------------------------------------------------------ the model
-    def model_loss(self, batch: TensorDictBase) -> tuple[Tensor, Starts]:
+    def model_loss(self, batch: TensorDictBase) -> tuple[Tensor, StartStates]:
         """Minus the evidence lower bound (Dreamer eq. 10, MaxEnt Dreamer eq. 3-4), mean over batch and time.
 
         Frames that only fill up a short sequence (`"mask"` False) do not count. Second are the posterior states.
@@ -214,14 +214,14 @@ class LatentAgent(Algorithm):
         if logit is not None:
             parts["termination"] = mean(termination_loss(logit, batch["terminated"][:, first:]))
         scales = {"reward": self.reward_scale, "termination": self.termination_scale}
-        loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), self.divergence(observed, mean))
+        loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), self.kl_loss(observed, mean))
         for name, part in parts.items():
             self.record(f"model/{name}_loss", part)
         alive = counts if logit is None else counts & ~batch["terminated"][:, first:]
-        return loss, Starts(observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype))
+        return loss, StartStates(observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype))
 
-    def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
-        """Weighted divergence of posterior and prior; the free nats are those of the mean (Dreamer's public code)."""
+    def kl_loss(self, observed: Posterior, mean: Callable[[Tensor], Tensor]) -> Tensor:
+        """Computes the weighted KL divergence of posterior and prior, with the mean's free nats (the public code's)."""
         kl = mean(gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std))
         self.record("model/kl", kl)
         return self.kl_scale * free_nats(kl, self.free_nats)
@@ -242,7 +242,7 @@ class LatentAgent(Algorithm):
         model = self.world_model
         embed = model.encode(model.prepare(observation, dither=noise is not None))
         noise = torch.zeros_like(latent.stoch) if noise is None else noise
-        return model.rssm.observe_one(latent, action, embed, is_first, noise)
+        return model.rssm.obs_step(latent, action, embed, is_first, noise)
 
     def before_collect(self, data: Any) -> None:
         if data.schedule.clock is not None:  # the policy acts
@@ -277,7 +277,7 @@ class LatentAgent(Algorithm):
             latent, action = self.memory.recall(observation)
             noise = self.world_model.rssm.noise(len(observation))
             latent = self.filter_state(latent, action, observation, is_init, noise)
-            action = self.exploring_action(latent)
+            action = self.exploration_action(latent)
             self.memory.keep(latent, action)
             return action
 
@@ -295,18 +295,18 @@ class LatentAgent(Algorithm):
             with torch.no_grad():
                 latent, action = memory.recall(observation)
                 latent = self.filter_state(latent, action, observation, is_init, None)
-                action = self.best_action(latent)
+                action = self.greedy_action(latent)
                 memory.keep(latent, action)
                 return action
 
         return play
 
-    def exploring_action(self, latent: Latent) -> Tensor:
-        """The action `[N, A]` of collecting."""
+    def exploration_action(self, latent: Latent) -> Tensor:
+        """Returns the action `[N, A]` of collecting."""
         raise NotImplementedError
 
-    def best_action(self, latent: Latent) -> Tensor:
-        """The action `[N, A]` of an evaluation."""
+    def greedy_action(self, latent: Latent) -> Tensor:
+        """Returns the action `[N, A]` of an evaluation."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ to look at
@@ -330,7 +330,7 @@ class LatentAgent(Algorithm):
         last = Latent(latent.deter[:, context - 1 - first], latent.stoch[:, context - 1 - first])
         imagined = [model.decode(Latent(latent.deter[:, : context - first], latent.stoch[:, : context - first]))]
         for t in range(context, action.shape[1]):
-            last = model.rssm.imagine(last, action[:, t], zeros[:, t])
+            last = model.rssm.img_step(last, action[:, t], zeros[:, t])
             imagined.append(model.decode(last).unsqueeze(1))
         unseen = [torch.zeros_like(image[:, :first])]  # an image that the order `blind_start` never looks at
         return {

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models import Fit, GradientStep, Objective, fit
+from lit_mbrl.models import FitResult, GradientStep, ModelLoss, fit
 from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from lit_mbrl.training.gradient_step import may_step
@@ -53,12 +53,12 @@ class ModelFitter:
 
     def fit(
         self,
-        objective: Objective,
+        objective: ModelLoss,
         module: nn.Module,
         frames: TensorDictBase,
         holdout: TensorDictBase | None = None,
         **options: Any,
-    ) -> Fit:
+    ) -> FitResult:
         """Fits one objective of a world model until its hold-out error no longer falls: see `models.fit`.
 
         Args:

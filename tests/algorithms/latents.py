@@ -32,7 +32,7 @@ def build(cls: Callable[..., LatentAgent], shape: Sequence[int] = (3,), **option
 
 
 def sequences(batch: int = 3, steps: int = 5, shape: Sequence[int] = (3,), ended: bool = True) -> TensorDict:
-    """Random sequences `[batch, steps]` with the keys of `data.Sequences`, the first of which ends in a termination."""
+    """Random sequences `[batch, steps]` as those of `data.SequenceReplay`, the first of which ends in a termination."""
     pixels = len(shape) == 3
     observation = (
         torch.randint(0, 256, (batch, steps, *shape), dtype=torch.uint8)

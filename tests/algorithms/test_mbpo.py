@@ -9,7 +9,7 @@ import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
 from lit_mbrl.losses import q_loss, soft_q_target
-from lit_mbrl.models import Recurrent, factories
+from lit_mbrl.models import RecurrentConfig, factories
 from lit_mbrl.utils.errors import RunFailed
 from tests.algorithms.frames import make_frames, make_given
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
@@ -159,7 +159,7 @@ def test_nothing_that_a_recurrent_model_s_fit_holds_out_is_learnt_from(
     dynamics = factories._dynamics_loss
     monkeypatch.setattr(factories, "_dynamics_loss", watched)
     options = {"rollout_freq": 2, "segments": 3} if kind is MEMR else {"rollout_schedule": (1, 2, 2, 2)}
-    model = Recurrent(8, 1, 1, 1)
+    model = RecurrentConfig(8, 1, 1, 1)
     algorithm = kind(world_model=model, hidden_sizes=[8], model_max_epochs=1, **(EVENTS | options))
     data = make_dyna()
     fit(algorithm, data)
@@ -193,15 +193,15 @@ def test_behaviour_learns_the_actions_it_is_shown() -> None:
 
 
 def test_priorities_are_positive_and_the_code_s_are_clipped() -> None:
-    for objective, low, high in (("paper", 1e-6, float("inf")), ("code", 1e-4, 50.0)):
-        algorithm = built(MEMR(objective=objective, hidden_sizes=[8], world_model=Known()))
+    for variant, low, high in (("paper", 1e-6, float("inf")), ("reference", 1e-4, 50.0)):
+        algorithm = built(MEMR(variant=variant, hidden_sizes=[8], world_model=Known()))
         with torch.no_grad():
             algorithm.behaviour.net[-1].weight.zero_()
             algorithm.behaviour.net[-1].bias.copy_(torch.tensor([0.0, 0.0, -4.0, -4.0]))
         actions = torch.tensor([[0.0, 0.0], [0.01, 0.0], [0.9, -0.9]])
         priority = algorithm.priority(torch.randn(3, 3), actions)
-        raw = torch.atanh(actions) if objective == "code" else actions
-        expected = 0.5 * (raw / torch.tensor(-4.0).exp()).square().sum(-1) / (2 if objective == "code" else 1)
+        raw = torch.atanh(actions) if variant == "reference" else actions
+        expected = 0.5 * (raw / torch.tensor(-4.0).exp()).square().sum(-1) / (2 if variant == "reference" else 1)
         torch.testing.assert_close(priority, expected.clamp(low, high), rtol=1e-3, atol=1e-5)
         mass = algorithm.priority_mass(torch.randn(3, 3), actions)
         torch.testing.assert_close(mass, priority**0.6)

@@ -20,7 +20,7 @@ def test_free_nats_are_taken_off_every_step() -> None:
     observed = model.observe(model.encode(batch["observation"]), batch["action"])
     kl = gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std)
     expected = sum(max(value - 0.1, 0.0) for value in kl.flatten().tolist()) / kl.numel()
-    found = algorithm.divergence(observed, torch.mean).item()
+    found = algorithm.kl_loss(observed, torch.mean).item()
     assert abs(found - expected) < 1e-6
     assert abs(found - max(kl.mean().item() - 0.1, 0.0)) > 1e-6  # Dreamer's
 

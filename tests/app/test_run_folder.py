@@ -60,7 +60,7 @@ def test_only_files_of_our_own_making_are_removed(tmp_path: Path) -> None:
     (replay / "1-2.pt").mkdir(parents=True)
     for name in ("thesis.tex", "0-40", "notes.pt", "a-b.pt", ".hidden", "0-40.pt", "0-40-2.pt"):
         (replay / name).touch()
-    ReplayFiles(replay).tidy()
+    ReplayFiles(replay).prune()
     assert sorted(os.listdir(replay)) == [".hidden", "0-40", "1-2.pt", "a-b.pt", "notes.pt", "thesis.tex"]
 
 

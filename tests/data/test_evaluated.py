@@ -71,7 +71,7 @@ def test_there_is_one_evaluation_without_the_option() -> None:
 
 def test_arguments_are_added_to_those_of_training() -> None:
     config = EnvConfig("x", {"a": 1, "b": 2}, max_episode_steps=7, num_envs=3, eval_kwargs={"b": 3})
-    assert config.in_evaluation() == EnvConfig("x", {"a": 1, "b": 3}, max_episode_steps=7, num_envs=3)
+    assert config.eval_config() == EnvConfig("x", {"a": 1, "b": 3}, max_episode_steps=7, num_envs=3)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.data.buffers.episodes import frame_bytes
 from lit_mbrl.envs import EnvConfig, PixelConfig
 from lit_mbrl.utils.errors import UserError
@@ -134,7 +134,7 @@ def test_vectors_are_served_too() -> None:
 
 
 def test_frames_are_logged_beside_steps() -> None:
-    data = Sequences(
+    data = SequenceReplay(
         EnvConfig(LIGHT, max_episode_steps=12, action_repeat=2, pixels=PixelConfig(size=8)),
         **{"total_frames": 30, "learning_starts": 20, "batch_size": 2, "sequence_length": 3, "storage": "memory"},
     )
@@ -145,7 +145,7 @@ def test_frames_are_logged_beside_steps() -> None:
 
 
 def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
-    assert make_sequences(storage=None).storage == Sequences(EnvConfig(LIGHT)).storage == "memmap"
+    assert make_sequences(storage=None).storage == SequenceReplay(EnvConfig(LIGHT)).storage == "memmap"
     assert make_data().storage == "memory"
 
 
@@ -165,9 +165,9 @@ def test_mistakes_are_one_line(options: dict[str, Any], line: str) -> None:
 
 
 def test_algorithm_and_data_have_to_fit() -> None:
-    with pytest.raises(UserError, match="--data=Sequences: expected lit_mbrl.data.OffPolicy for SAC"):
+    with pytest.raises(UserError, match="--data=SequenceReplay: expected lit_mbrl.data.OffPolicy for SAC"):
         make_sequences().check_algorithm(SAC())
-    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.Sequences for Remembers"):
+    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.SequenceReplay for Remembers"):
         make_data().check_algorithm(Remembers())
     make_sequences().check_algorithm(Remembers())
 
@@ -183,7 +183,13 @@ def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixt
         huge.check(str(tmp_path))
 
 
-OVERLAP: dict[str, Any] = {"num_envs": 2, "frames_per_batch": 2, "utd_ratio": 0.5, "overlap": True, "workers": True}
+OVERLAP: dict[str, Any] = {
+    "num_envs": 2,
+    "frames_per_batch": 2,
+    "utd_ratio": 0.5,
+    "async_env_steps": True,
+    "workers": True,
+}
 
 
 def test_overlapping_collects_the_same_frames_in_the_same_rounds() -> None:
@@ -192,7 +198,7 @@ def test_overlapping_collects_the_same_frames_in_the_same_rounds() -> None:
     for overlap in (False, True):
         torch.manual_seed(0)
         algorithm, watch = Frozen(), Watch()
-        data = make_sequences(LIGHT, **(OVERLAP | {"overlap": overlap, "utd_ratio": 1.0}))
+        data = make_sequences(LIGHT, **(OVERLAP | {"async_env_steps": overlap, "utd_ratio": 1.0}))
         fit(algorithm, data, watch)
         state = data.replay.state_dict()
         found.append((watch.progress, state["written"], state["frames"]))
@@ -227,5 +233,7 @@ def test_resume_is_exact_with_a_step_begun(tmp_path: Path) -> None:
 
 def test_overlapping_needs_workers_and_single_steps() -> None:
     for options in ({"workers": False}, {"frames_per_batch": 4}):
-        with pytest.raises(UserError, match="--data.overlap=True: expected data.env.workers=true and data.frames_per"):
+        with pytest.raises(
+            UserError, match="--data.async_env_steps=True: expected data.env.workers=true and data.frames_per"
+        ):
             make_sequences(LIGHT, **(OVERLAP | options))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.envs import EnvConfig, PixelConfig, VectorEnv, describe
 from lit_mbrl.envs.make import make_configured
 from lit_mbrl.utils.errors import UserError
@@ -51,8 +51,8 @@ def test_copies_take_turns_and_use_their_part_of_an_action(workers: bool) -> Non
         each.close()
 
 
-def data(**options: Any) -> Sequences:
-    return Sequences(config(num_envs=2, workers=False), **(SHORT | {"eval_episodes": 4} | options))
+def data(**options: Any) -> SequenceReplay:
+    return SequenceReplay(config(num_envs=2, workers=False), **(SHORT | {"eval_episodes": 4} | options))
 
 
 def test_returns_are_logged_per_task() -> None:
@@ -71,7 +71,7 @@ def test_returns_are_logged_per_task() -> None:
 
 
 def test_a_single_task_has_no_further_metrics() -> None:
-    assert Sequences(EnvConfig(LIGHT), **SHORT).task_metrics(torch.ones(3)) == {}
+    assert SequenceReplay(EnvConfig(LIGHT), **SHORT).task_metrics(torch.ones(3)) == {}
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:
@@ -96,7 +96,10 @@ def test_resume_is_exact(tmp_path: Path) -> None:
             lambda: EnvConfig(LIGHT, other_tasks={HOPPER: 0}),
             f"--data.env.other_tasks={{'{HOPPER}': 0}}: expected other",
         ),
-        (lambda: Sequences(config(num_envs=1), **SHORT), "--data.env.num_envs=1: expected a multiple of the number of"),
+        (
+            lambda: SequenceReplay(config(num_envs=1), **SHORT),
+            "--data.env.num_envs=1: expected a multiple of the number of",
+        ),
         (lambda: data(eval_episodes=3), "--data.eval_episodes=3: expected a multiple of the number of tasks, 2"),
         (
             lambda: describe(config(pixels=None)),

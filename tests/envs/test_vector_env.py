@@ -194,10 +194,10 @@ def test_after_a_worker_s_death_its_copies_begin_new_episodes():
         with pytest.warns(RuntimeWarning, match="exit code -9; restart 1") if step == 2 else nullcontext():
             frame, td = env.step_and_maybe_reset(td.set("action", torch.zeros(2, 1)))
         frames.append(frame)
-    cuts = env.pop_cuts()
+    cuts = env.pop_truncations()
     # One worker per copy, or one for both on a single core.
     assert [cut[:2] for cut in cuts] in ([(2, 1)], [(2, 0), (2, 1)])
-    assert env.pop_cuts() == []
+    assert env.pop_truncations() == []
     data = torch.stack(frames, 1)
     tag = data["next", "observation"][1, :, 0]
     assert data["next", "observation"][1, :, 1].tolist() == [1, 2, 1, 2]
@@ -212,7 +212,7 @@ def test_a_copy_that_is_reset_anyway_has_its_own_first_observation():
     with pytest.warns(RuntimeWarning, match="exit code -9; restart 1"):
         td = env.reset()
     frame = env.step(td.set("action", torch.zeros(1, 1)))
-    assert env.pop_cuts() == []
+    assert env.pop_truncations() == []
     assert frame["next", "observation"][0, 0] == td["observation"][0, 0]
     env.close()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.planners import CEM
-from lit_mbrl.planners.cem import shifted
+from lit_mbrl.planners.cem import shift_plan
 from lit_mbrl.utils.errors import UserError
 
 
@@ -104,7 +104,7 @@ def test_candidates_that_break_the_model_lose() -> None:
 
 
 def test_the_rest_of_a_plan() -> None:
-    assert shifted(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist() == [2.0, 3.0, 0.0]
+    assert shift_plan(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist() == [2.0, 3.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from lit_mbrl.app.commands.options import OptionParser, positive_integer, positi
 from lit_mbrl.app.output import say
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import Replay
-from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory
+from lit_mbrl.models import EnsembleConfig, RecurrentConfig, WorldModelFactory
 from lit_mbrl.reports.model_error import SPLITS, draw_errors
 from lit_mbrl.reports.table import table
 from lit_mbrl.training.model_fit import ModelFitter
@@ -65,10 +65,10 @@ def _model_error(argv: Sequence[str]) -> None:
     data = Episodes.of(saved, number["horizon"])
     ensemble = [number["hidden_size"]] * number["layers"]
     models = {
-        f"ensemble of {number['members']}": Ensemble(
+        f"ensemble of {number['members']}": EnsembleConfig(
             number["members"], number["members"], ensemble, lr=lr, termination="learned"
         ),
-        "recurrent": Recurrent(number["recurrent_size"], lr=lr),
+        "recurrent": RecurrentConfig(number["recurrent_size"], lr=lr),
     }
     learners = {name: Learner(factory, data, options.fresh) for name, factory in models.items()}
     say(

@@ -15,7 +15,7 @@ from lit_mbrl.app.commands.options import OptionParser, positive_integer, positi
 from lit_mbrl.app.guard import guarded
 from lit_mbrl.app.output import say, shorten
 from lit_mbrl.app.run_folder import folder_of
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 from lit_mbrl.envs.wrappers.rendering import prepare_rendering
 from lit_mbrl.utils.errors import OneLine, UserError, require
 
@@ -98,7 +98,7 @@ class Film(Application):
         try:
             # One after the other: with several renderers in a process MuJoCo's pictures may be another's, or black.
             for i in range(datamodule.eval_episodes):
-                env = FilmedEnv(datamodule.env.in_evaluation(), datamodule.evaluation_seed + i, show)
+                env = RecordedEnv(datamodule.env.eval_config(), datamodule.evaluation_seed + i, show)
                 fps = fps or env.frames_per_second
                 try:
                     episodes = datamodule.run_eval_episodes(env)

@@ -25,7 +25,7 @@ def frames_in_files(capacity: int, frames: int, between: int) -> int:
     return min(frames, 2 * capacity + 3 * between)
 
 
-def require_disk(folder: Path, needed: Mapping[str, int]) -> None:
+def check_disk(folder: Path, needed: Mapping[str, int]) -> None:
     """Raises `UserError` if a run folder has no room for what a run is going to write there.
 
     The checkpoints and the replay that are in the folder count as room: a resumed run removes them or writes over them.

@@ -24,8 +24,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.buffers.memmap_array import MemmapArray
 from lit_mbrl.data.buffers.ring import Ring
-from lit_mbrl.data.buffers.stored_rows import StoredRows
 from lit_mbrl.envs import Spec
 from lit_mbrl.utils.errors import UserError
 
@@ -66,7 +66,7 @@ class EpisodeReplay(Ring):
         self.num_envs, self.spec = num_envs, spec
         dtype = np.dtype(np.uint8 if spec.pixels else np.float32)
         path = None if storage == "memory" else Path(directory) / "observations.memmap"
-        self._observations = StoredRows(capacity, spec.observation_shape, dtype, path)
+        self._observations = MemmapArray(capacity, spec.observation_shape, dtype, path)
         self._small: dict[str, np.ndarray] = {
             "action": np.zeros((capacity, spec.action_dim), np.float32),
             "reward": np.zeros((capacity, 1), np.float32),

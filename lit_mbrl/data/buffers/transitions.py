@@ -26,7 +26,7 @@ from torchrl.data.replay_buffers.samplers import RandomSampler
 
 from lit_mbrl.data.buffers.holdout import split_starts
 from lit_mbrl.data.buffers.ring import Ring, named, nested
-from lit_mbrl.data.buffers.rows import Rows
+from lit_mbrl.data.buffers.storage_view import StorageView
 from lit_mbrl.utils.errors import UserError
 
 Storage = Literal["memory", "memmap"]
@@ -79,7 +79,7 @@ class Replay(Ring):
         super().__init__(capacity)
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
         self._ends = self._episode_end.numpy()
-        self._rows: Rows | None = None
+        self._rows: StorageView | None = None
 
     def frames(self) -> TensorDictBase:
         """All frames that are there, `[len(self)]`, in slot order."""
@@ -98,7 +98,7 @@ class Replay(Ring):
         """Appends frames `[num_envs, T]`."""
         if self._rows is None:
             self._extend_buffer(frames.transpose(0, 1).reshape(-1))
-            self._rows = Rows(self.buffer.storage._storage)
+            self._rows = StorageView(self.buffer.storage._storage)
         else:
             self._write(self._rows, frames)
         self.written += frames.numel()
@@ -109,7 +109,7 @@ class Replay(Ring):
         self._size = len(self.buffer)
         self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
 
-    def _write(self, rows: Rows, frames: TensorDictBase) -> None:
+    def _write(self, rows: StorageView, frames: TensorDictBase) -> None:
         """The same for frames `[num_envs, T]`, straight into the storage."""
         values = rows.read(frames)
         ends = (values[1]["terminated"] | values[1]["truncated"]).reshape(-1)
@@ -217,7 +217,7 @@ class Replay(Ring):
 
     def _restored(self) -> None:
         if len(self):
-            self._rows = Rows(self.buffer.storage._storage)
+            self._rows = StorageView(self.buffer.storage._storage)
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
@@ -225,7 +225,7 @@ def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int
     return capacity * (4 * (2 * observation_dim + action_dim + 1) + 3)
 
 
-def require_room(
+def check_memory(
     size: int, storage: Literal["memory", "memmap"], directory: str | Path, option: str = "data.capacity"
 ) -> None:
     """Raises `UserError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""

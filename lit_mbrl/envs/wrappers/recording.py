@@ -18,7 +18,7 @@ from lit_mbrl.utils.errors import UserError
 _FRAMES_PER_SECOND = 30  # of environments that name no rate
 
 
-class FilmedEnv(VectorEnv):
+class RecordedEnv(VectorEnv):
     """One copy of an environment, in this process, that shows every frame of its first episode.
 
     Args:

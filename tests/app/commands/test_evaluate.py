@@ -18,7 +18,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from lit_mbrl.app.cli import main
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.envs.wrappers import rendering
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 from lit_mbrl.envs.wrappers.rendering import gl_backend, prepare_rendering
 from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.utils.errors import UserError
@@ -149,7 +149,7 @@ def test_video_shows_the_episodes_that_evaluate_has(finished: Path, capfd: pytes
 
 def test_frames_of_one_episode_from_its_first_observation_to_its_last() -> None:
     pictures: list[np.ndarray] = []
-    env = FilmedEnv(EnvConfig("Pendulum-v1", max_episode_steps=4, num_envs=3, workers=True), 5, pictures.append)
+    env = RecordedEnv(EnvConfig("Pendulum-v1", max_episode_steps=4, num_envs=3, workers=True), 5, pictures.append)
     assert env.batch_size == (1,) and env.frames_per_second == 30
     root = env.reset()
     reference = PendulumEnv(render_mode="rgb_array")
@@ -168,7 +168,7 @@ def test_frames_of_one_episode_from_its_first_observation_to_its_last() -> None:
 def test_an_environment_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendulumEnv, "render", lambda self: None)
     with (
-        closing(FilmedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
+        closing(RecordedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
         pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders pictures"),
     ):
         env.reset()
@@ -199,9 +199,9 @@ def test_mujoco_draws_what_moves(name: str) -> None:
     code = f"""
 from contextlib import closing
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 pictures = []
-with closing(FilmedEnv(EnvConfig({name!r}, max_episode_steps=3), 0, pictures.append)) as env:
+with closing(RecordedEnv(EnvConfig({name!r}, max_episode_steps=3), 0, pictures.append)) as env:
     env.rollout(3)
 assert {{picture.shape for picture in pictures}} == {{(480, 480, 3)}} and len(pictures) == 4
 assert pictures[0].std() > 10 and (pictures[0] != pictures[-1]).any()

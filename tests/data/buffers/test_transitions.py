@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.data.buffers.transitions import Replay, predicted_bytes, require_room
+from lit_mbrl.data.buffers.transitions import Replay, check_memory, predicted_bytes
 from lit_mbrl.utils.errors import UserError
 
 
@@ -148,6 +148,6 @@ def test_predicted_size_is_the_storage_s() -> None:
 
 @pytest.mark.parametrize("storage", ["memory", "memmap"])
 def test_a_replay_that_cannot_fit_is_refused(storage: str, tmp_path: Path) -> None:
-    require_room(1_000, storage, tmp_path)
+    check_memory(1_000, storage, tmp_path)
     with pytest.raises(UserError, match=r"--data.capacity=1000000000.0 GB: expected at most the free"):
-        require_room(10**18, storage, tmp_path)
+        check_memory(10**18, storage, tmp_path)

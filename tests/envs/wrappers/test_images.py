@@ -13,7 +13,7 @@ from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.data.collector import FrameCollector
-from lit_mbrl.data.statistics import EpisodeMeter
+from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe
 from lit_mbrl.envs.wrappers.images import channel_first, is_channel_first
 from lit_mbrl.utils.errors import UserError
@@ -47,7 +47,7 @@ def test_a_collector_brings_every_image_with_its_action_and_its_end(workers):
         tags = seen[copy, :, 2, 0, 0]
         assert torch.equal(tags, following[copy, :, 2, 0, 0])
         assert len(set(tags.tolist())) == 3
-    meter = EpisodeMeter(2)
+    meter = EpisodeStatistics(2)
     meter.add(frames)
     assert meter.pop() == {"train/return": 15.0, "train/episode_length": 5.0}
 

@@ -218,11 +218,11 @@ def test_no_graphics_library_is_one_line_and_no_harm_to_state_only_use(monkeypat
 
 
 def test_the_film_of_pictures_is_what_the_agent_sees():
-    from lit_mbrl.envs.wrappers.recording import FilmedEnv
+    from lit_mbrl.envs.wrappers.recording import RecordedEnv
 
     pictures: list[np.ndarray] = []
     config = EnvConfig(LIGHT, max_episode_steps=6, action_repeat=2, pixels=PixelConfig(size=16))
-    env = FilmedEnv(config, 0, pictures.append)
+    env = RecordedEnv(config, 0, pictures.append)
     frames = env.rollout(3)
     assert len(pictures) == 4
     assert np.array_equal(pictures[-1], frames["next", "observation"][0, -1].movedim(0, -1).numpy())

@@ -143,5 +143,5 @@ def test_random_actions_are_uniform_in_the_environment_s_own_space(square: str) 
     assert returns.mean() == pytest.approx(70 / 3, abs=4 * std / 20)  # by chance outside once in 15 000 times
     assert returns.std() == pytest.approx(std, rel=0.15)
     np.testing.assert_array_equal(returns[:5], random_returns(EnvConfig(square), 5))
-    evaluation = EnvConfig(square, eval_kwargs={"scale": 2.0}).in_evaluation()
+    evaluation = EnvConfig(square, eval_kwargs={"scale": 2.0}).eval_config()
     np.testing.assert_array_equal(random_returns(evaluation, 3), 2 * returns[:3])

@@ -16,7 +16,7 @@ from lit_mbrl.utils.errors import UserError
 _MANY_BYTES = 256 * 2**20
 
 
-class StoredRows:
+class MemmapArray:
     """`count` rows of the same shape, with room for all from the start.
 
     A file is mapped into memory. What is mapped counts as memory of the process until it is given back, so that is done

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_mbrl.utils import distributed
 
 
-class ReturnScale(nn.Module):
+class RewardNormalizer(nn.Module):
     """`r / std(G)`, cut to `[-clip, clip]`, with `G_t = gamma G_{t-1} + r_t` over the running episode.
 
     The scale of PPO's implementations (`VecNormalize` of OpenAI baselines): no mean is subtracted, since that would
@@ -75,7 +75,7 @@ class ReturnScale(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.running = state.clone() if state.numel() else None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReturnScale:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RewardNormalizer:
         def keep_dtype(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
             return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)

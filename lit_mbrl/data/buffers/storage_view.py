@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 
-class Rows:
+class StorageView:
     """Rows of the root and of `"next"` of a storage's TensorDict, in main memory; what is written lies in the storage.
 
     Args:
