@@ -9,7 +9,7 @@ sums has little noise; the interval is a 95 % bootstrap over stretches of 200 ro
 | part | what is on |
 |---|---|
 | finite | the look at every loss and gradient (`NonFiniteGuard`) |
-| callbacks | `Checkpoint`, `GracefulStop`, `Progress` with its bar |
+| callbacks | `Checkpoint`, `GracefulStop`, `ProgressBar` with its bar |
 | loggers | metrics every 100 rounds into `metrics.csv` and into an offline W&B run |
 | all | the three together |
 
@@ -35,11 +35,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from scipy.stats import bootstrap
 
 import callbacks.progress
-from callbacks import Checkpoint, GracefulStop, Progress, SoftTargetUpdate
+from callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.loggers import WandbLogger
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.app.watchdog import Watchdog
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
@@ -113,7 +113,7 @@ def measure(algorithm: str, part: str, rounds: int, folder: Path) -> TakeTurns:
         max_epochs=-1,
         limit_val_batches=0,
         logger=[CsvLogger(folder), wandb],
-        callbacks=[turns, SoftTargetUpdate(0.005), Progress(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
+        callbacks=[turns, SoftTargetUpdate(0.005), ProgressBar(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -152,7 +152,7 @@ def main() -> None:
     callbacks.progress._has_terminal, callbacks.progress._terminal = lambda: True, lambda: nowhere
     print("| algorithm | part | ms per round without | CPU time | wall-clock |\n|---|---|---|---|---|")
     for part in options.parts:
-        with tempfile.TemporaryDirectory() as folder, quiet():
+        with tempfile.TemporaryDirectory() as folder, silence_libraries():
             watchdog = Watchdog("nobody", "nothing", "none", folder)
             turns = measure(options.algorithm, part, options.rounds, Path(folder))
             asleep = sum(psutil.Process(watchdog.pid).cpu_times()[:2])

@@ -19,7 +19,7 @@ from benchmarks.work import ROOT, Work
 from benchmarks.worker import Finished, Meter
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.application import Application
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 
 
 class Ticks(Callback):
@@ -114,7 +114,7 @@ def fit(argv: Sequence[str], callback: Callback) -> None:
     """Runs `python -m lit_mbrl` in this process; what the callback raises comes through."""
     threads = torch.get_num_threads()
     try:
-        with quiet():
+        with silence_libraries():
             Observed(argv, callback)
     finally:
         torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ from benchmarks.ours import fit
 from benchmarks.report import Table
 from benchmarks.worker import Finished
 from callbacks import Checkpoint, SoftTargetUpdate
-from lit_mbrl.app.application import guarded
+from lit_mbrl.app.application import run_command
 from lit_mbrl.data.loaders import CollectorPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.utils.errors import require
@@ -191,7 +191,7 @@ def measure(argv: Sequence[str], rounds: int, warm: int = 50) -> Parts:
         warm: rounds before them, at least one.
 
     Raises:
-        UserError: if the run ends before that.
+        OptionError: if the run ends before that.
     """
     parts = Parts(rounds, warm)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Finished):
@@ -232,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
     def show(words: Sequence[str]) -> None:
         print(table(measure(words, own.rounds, own.warm), "parts", " ".join(["fit", *words])).markdown())
 
-    return guarded(show, options)
+    return run_command(show, options)
 
 
 if __name__ == "__main__":

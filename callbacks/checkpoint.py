@@ -13,7 +13,7 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.utils.errors import RunFailed, require
+from lit_mbrl.utils.errors import TrainingError, require
 from lit_mbrl.utils.files import flush
 
 _TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
@@ -92,7 +92,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process.
 
         Raises:
-            RunFailed: if the disk is full or gone; the previous checkpoints are still there.
+            TrainingError: if the disk is full or gone; the previous checkpoints are still there.
         """
         if trainer.fast_dev_run:
             return
@@ -100,7 +100,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         folder = run_folder / self.folder
         temporary = folder / "last.ckpt.tmp"
         if not run_folder.is_dir():
-            raise RunFailed(f"the run folder {run_folder} has been removed or moved while the run went on")
+            raise TrainingError(f"the run folder {run_folder} has been removed or moved while the run went on")
         try:
             folder.mkdir(exist_ok=True)
             if trainer.is_global_zero:
@@ -116,7 +116,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
                     trainer.datamodule.prune_replay()
         except OSError as error:
             temporary.unlink(missing_ok=True)  # its room may be what is missing
-            raise RunFailed(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error
+            raise TrainingError(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error
         trainer.strategy.barrier("checkpoint")
         self._saved = self._clock(trainer.lightning_module)
 

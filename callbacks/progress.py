@@ -1,4 +1,4 @@
-"""What a terminal, or the log of a batch job, shows of a run."""
+"""Shows a run's progress on a terminal, or in the log of a batch job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
-class Progress(NothingInsideARound, Callback):
+class ProgressBar(NothingInsideARound, Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a

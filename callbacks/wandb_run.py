@@ -14,7 +14,7 @@ import lightning.pytorch.loggers
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "gymnasium", "mujoco")
 COLUMNS = ("env_steps", "return", "return_std", "length")
@@ -52,12 +52,12 @@ class WandbRun(Callback):
 
     # ------------------------------------------------------------------ hooks
     def check(self, trainer: Trainer, datamodule: Any) -> None:
-        """Raises `UserError` if something that is asked for cannot be had; the application asks before a run begins."""
+        """Raises `OptionError` if something that is asked for cannot be had; is called before a run begins."""
         if trainer.fast_dev_run:
             return
         _logger(trainer)
         if self.upload_best and _checkpoint(trainer) is None:
-            raise UserError("trainer.enable_checkpointing", False, "true, since WandbRun.upload_best is")
+            raise OptionError("trainer.enable_checkpointing", False, "true, since WandbRun.upload_best is")
         if self.video_every:
             self._check_video(datamodule)
 
@@ -136,13 +136,13 @@ class WandbRun(Callback):
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError as error:
-            raise UserError(option, value, "its packages: pip install 'lit-mbrl[video]'") from error
+            raise OptionError(option, value, "its packages: pip install 'lit-mbrl[video]'") from error
         if not hasattr(data, "check_video"):
-            raise UserError(option, value, f"0, since {type(data).__name__} cannot film its environment")
+            raise OptionError(option, value, f"0, since {type(data).__name__} cannot film its environment")
         try:
             data.check_video()
         except RuntimeError as error:
-            raise UserError(option, value, f"0, since {data.spec.name} cannot be rendered ({error})") from error
+            raise OptionError(option, value, f"0, since {data.spec.name} cannot be rendered ({error})") from error
 
     def _log_video(self, trainer: Trainer, pl_module: LightningModule) -> None:
         import imageio
@@ -178,7 +178,7 @@ def _logger(trainer: Trainer) -> lightning.pytorch.loggers.WandbLogger:
         if isinstance(logger, lightning.pytorch.loggers.WandbLogger):
             return logger
     names = [type(logger).__name__ for logger in trainer.loggers]
-    raise UserError(
+    raise OptionError(
         "trainer.logger", names, "a list with lit_mbrl.app.loggers.WandbLogger, where callbacks.WandbRun records"
     )
 

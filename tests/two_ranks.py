@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.algorithms import DDPG, Algorithm, MaxEntPPO
 from lit_mbrl.data import OffPolicy, OnPolicy
-from lit_mbrl.training.ddp import AveragedGradients
+from lit_mbrl.training.ddp import ManualDDPStrategy
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import ALGORITHMS, make_frames
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
@@ -39,7 +39,7 @@ class FailOneRank(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
-            raise RunFailed("this one alone has failed")
+            raise TrainingError("this one alone has failed")
 
 
 class Dump(Callback):
@@ -84,7 +84,7 @@ def two(
 ) -> dict[str, torch.Tensor]:
     """Trains on two devices. Returns what this rank has in the end."""
     algorithm.normalize_observations = True
-    fit(algorithm, data, *callbacks, strategy=AveragedGradients(), devices=2, **options)
+    fit(algorithm, data, *callbacks, strategy=ManualDDPStrategy(), devices=2, **options)
     return everything(algorithm, data)
 
 

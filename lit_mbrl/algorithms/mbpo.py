@@ -148,7 +148,7 @@ class MBPO(SAC):
             require(getattr(data, option) >= 2, f"data.{option}", getattr(data, option), frames)
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` for more than one, whose models would each be fitted to other data and drift apart."""
+        """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
         require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:

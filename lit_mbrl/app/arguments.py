@@ -75,7 +75,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> tuple[list[str], Path | No
         there is one and `--trust` is not given.
 
     Raises:
-        UserError: if a config file is missing or is not YAML.
+        OptionError: if a config file is missing or is not YAML.
     """
     trusted = "--trust" in argv
     ordered = in_order_of_precedence([word for word in _joined(argv) if word != "--trust"])

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from lit_mbrl.utils.files import is_number, unused_name
 
 _ROUNDS = "time/rounds"
@@ -64,7 +64,7 @@ class CsvLogger(Logger):
         """Appends a row.
 
         Raises:
-            RunFailed: if the run folder is gone.
+            TrainingError: if the run folder is gone.
         """
         if not self._columns:
             self._start()
@@ -123,7 +123,7 @@ class CsvLogger(Logger):
             self._write([])
             return
         if not self.path.parent.is_dir():
-            raise RunFailed(f"the run folder {self.path.parent} has been removed or moved while the run went on")
+            raise TrainingError(f"the run folder {self.path.parent} has been removed or moved while the run went on")
         rows = self._read()
         if there is not None:
             os.replace(self.path, unused_name(self.path))

@@ -1,4 +1,4 @@
-"""What the application says, and what it keeps its libraries from saying."""
+"""Prints the application's messages, and silences those of its libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIGHTNING = ("lightning", "lightning.fabric", "lightning.pytorch")
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def print_rank_zero(line: str) -> None:
     """Prints a line, or several, once however many processes there are."""
     print(printable(line, keep="\n"), flush=True)
 
@@ -61,7 +61,7 @@ def summary(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silences what libraries say about themselves; what this application says stays, and so do real warnings."""
     handlers = [handler for name in _LIGHTNING for handler in logging.getLogger(name).handlers]
     torchrl = logging.getLogger("torchrl")

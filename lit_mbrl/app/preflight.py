@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
+from lit_mbrl.app.checkpoints import CheckpointInfo, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
 from lit_mbrl.data.buffers.disk import COPIES, check_disk
 from lit_mbrl.utils.errors import did_you_mean, require
@@ -28,8 +28,8 @@ def networks(model: Algorithm, spec: Any) -> Algorithm:
     return twin
 
 
-def require_match(saved: SavedRun, twin: Algorithm) -> None:
-    """Raises `UserError` if a checkpoint is another algorithm's, or one of networks of other sizes."""
+def require_match(saved: CheckpointInfo, twin: Algorithm) -> None:
+    """Raises `OptionError` if a checkpoint is another algorithm's, or one of networks of other sizes."""
     name = type(twin).__name__
     where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
     require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
@@ -46,8 +46,8 @@ def require_match(saved: SavedRun, twin: Algorithm) -> None:
     )
 
 
-def require_devices(saved: SavedRun, devices: int) -> None:
-    """Raises `UserError` unless a run goes on with as many devices as it had."""
+def require_devices(saved: CheckpointInfo, devices: int) -> None:
+    """Raises `OptionError` unless a run goes on with as many devices as it had."""
     require(
         saved.devices == devices,
         "trainer.devices",
@@ -57,7 +57,7 @@ def require_devices(saved: SavedRun, devices: int) -> None:
 
 
 def check_run_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
-    """Raises `UserError` if what a run is going to write does not fit where its folder is."""
+    """Raises `OptionError` if what a run is going to write does not fit where its folder is."""
     if not hasattr(data, "disk_bytes"):
         return
     checkpoint = trainer.checkpoint_callback
@@ -80,7 +80,7 @@ def _bytes(tensors: list[Any]) -> int:
 
 
 def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
-    """Raises `UserError` about a metric that no evaluation of this run will have.
+    """Raises `OptionError` about a metric that no evaluation of this run will have.
 
     Metrics of training (`train/...`) are left to the first evaluation, which knows what has been logged.
     """
@@ -90,7 +90,7 @@ def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
 
 
 def require_episodes(model: Algorithm, data: Any) -> None:
-    """Raises `UserError` if no episode, or not the whole warm-up, is as long as the sequences that are learnt from."""
+    """Raises `OptionError` if no episode, or not the whole warm-up, is as long as the sequences to learn from."""
     spec = data.spec
     limit, name = spec.max_episode_steps, spec.name
     if hasattr(data, "sequence_length"):
@@ -114,7 +114,7 @@ def require_episodes(model: Algorithm, data: Any) -> None:
 
 
 def require_memory(twin: Algorithm, data: Any, options: Any) -> None:
-    """Raises `UserError` about sizes with which a run cannot fit into memory, whatever else it needs.
+    """Raises `OptionError` about sizes with which a run cannot fit into memory, whatever else it needs.
 
     Args:
         twin: the algorithm with its networks.

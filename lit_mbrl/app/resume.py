@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _FREE = ("data.env.workers", "data.env.max_eval_steps", "data.env.timeout")  # how, and not which, environment
 # Where the run is and what it has started from, not what it does.
@@ -17,7 +17,7 @@ _ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default
 _MISSING = object()
 
 
-def changes(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]) -> list[str]:
+def config_diff(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]) -> list[str]:
     """The options whose values differ, as `model.gamma 0.99 -> 0.9`.
 
     Args:
@@ -26,7 +26,7 @@ def changes(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume
         fixed_on_resume: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
 
     Raises:
-        UserError: if one of those differs.
+        OptionError: if one of those differs.
     """
     fixed = ("seed_everything", *fixed_on_resume)
     before, now = ({name: value for name, value in flatten(tree) if value != {}} for tree in (saved, config))
@@ -40,7 +40,7 @@ def changes(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume
             continue
         old, new = ("unset" if value is _MISSING else value for value in (old, new))
         if any(name == option or name.startswith(f"{option}.") for option in fixed) and name not in _FREE:
-            raise UserError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
+            raise OptionError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
         found.append(name if isinstance(old, list) and name == "trainer.callbacks" else f"{name} {old} -> {new}")
     return found
 

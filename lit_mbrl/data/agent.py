@@ -49,10 +49,10 @@ class Agent(Protocol):
     device: torch.device
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if the data module's options do not suit the algorithm."""
+        """Raises `OptionError` if the data module's options do not suit the algorithm."""
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` if the algorithm cannot be trained on so many devices."""
+        """Raises `OptionError` if the algorithm cannot be trained on so many devices."""
 
     def add_buffers(self, data: Any) -> None:
         """Asks the data module (`add_buffer`) for what is kept besides the experience, with its sizes."""

@@ -122,11 +122,11 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         return self._spec
 
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made or data that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made or data that cannot fit. Cheap."""
         _ = self.spec
 
     def check_algorithm(self, agent: Agent) -> None:
-        """Raises `UserError` if data module and algorithm do not suit each other; notes which buffers are wanted."""
+        """Raises `OptionError` if data module and algorithm do not suit each other; notes which buffers are wanted."""
         require(
             agent.learns_from == self.serves,
             "data",
@@ -317,7 +317,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         """Restores counters and data now; environments and random states when the collector is made.
 
         Raises:
-            UserError: if training goes on with another number of devices.
+            OptionError: if training goes on with another number of devices.
         """
         self.update_schedule.load_state_dict(state)
         if not self._training:

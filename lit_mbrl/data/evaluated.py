@@ -14,7 +14,7 @@ from lit_mbrl.data.buffers.transitions import STORED
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
 from lit_mbrl.envs.wrappers.recording import RecordedEnv
-from lit_mbrl.envs.wrappers.rendering import require_drawing
+from lit_mbrl.envs.wrappers.rendering import require_rendering
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
@@ -111,8 +111,8 @@ class EvaluationMixin:
             set_random_state(random_state)
 
     def check_video(self) -> None:
-        """Raises `UserError` if the environment cannot draw in this process."""
-        require_drawing(self.env.name)
+        """Raises `OptionError` if the environment cannot draw in this process."""
+        require_rendering(self.env.name)
         random_state = get_random_state()
         env = RecordedEnv(self.env.eval_config(), 0, lambda picture: None)
         try:

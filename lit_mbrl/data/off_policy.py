@@ -33,7 +33,7 @@ from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, pre
 from lit_mbrl.data.schedule import UpdateSchedule
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.hooks import WarmupListener
 
 
@@ -118,7 +118,7 @@ class OffPolicy(EnvDataModule):
 
     # ------------------------------------------------------------------ set-up
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made, or a replay and buffers that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made, or a replay or buffers too large. Cheap."""
         replay = self.capacity * self.frame_bytes
         check_memory(replay, self.storage, directory)
         for spec in self.buffer_specs.values():
@@ -241,9 +241,9 @@ class OffPolicy(EnvDataModule):
             size = self.sequence_batch_size // world_size
             try:
                 sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
-            except UserError as error:
+            except OptionError as error:
                 option = getattr(self.trainer.lightning_module, "horizon_option", error.option)
-                raise UserError(option, error.value, error.expected) from error
+                raise OptionError(option, error.value, error.expected) from error
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 

@@ -118,7 +118,7 @@ class OnPolicy(EnvDataModule):
         self.update_schedule.set_rollout(frames, self.num_epochs * (frames // self.batch_size))
 
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made or a rollout that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made or a rollout that cannot fit. Cheap."""
         spec = self.spec
         observation = spec.observation_dim * (1 if spec.pixels else 4)
         size = self.frames_per_batch * (3 * observation + 8 * spec.action_dim + 64)

@@ -26,7 +26,7 @@ class PixelConfig:
             differ, so it is a part of the task: compare runs with the same value.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     size: int = 64
@@ -69,7 +69,7 @@ class EnvConfig:
         timeout: seconds that a call of the environment (its constructor, a step, a reset) may take; None: for ever.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     name: str

@@ -20,7 +20,7 @@ from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
 from lit_mbrl.envs.transition import Transition
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _LOG = logging.getLogger(__name__)
 NonFinite = Literal["stop", "restart", "end"]
@@ -52,9 +52,9 @@ class VectorEnv(EnvBase):
         faults: steps that were left out so far.
 
     Raises:
-        UserError: if the environment cannot be made or its observation is neither a vector nor an image.
+        OptionError: if the environment cannot be made or its observation is neither a vector nor an image.
         EnvFailed: if an environment raises, does not return, or returns what it must not (`guard.Guard`).
-        RunFailed: if worker processes keep dying (`pool.WorkerPool`).
+        TrainingError: if worker processes keep dying (`pool.WorkerPool`).
     """
 
     def __init__(self, config: EnvConfig, seed: int, num_envs: int | None = None) -> None:
@@ -256,10 +256,10 @@ class VectorEnv(EnvBase):
         """Puts every copy where `get_env_state` found it: the next step continues bit for bit.
 
         Raises:
-            UserError: if the number of copies or the kind of environment differs.
+            OptionError: if the number of copies or the kind of environment differs.
         """
         if len(states) != self.config.num_envs:
-            raise UserError("data.env.num_envs", self.config.num_envs, f"{len(states)} as in the checkpoint")
+            raise OptionError("data.env.num_envs", self.config.num_envs, f"{len(states)} as in the checkpoint")
         self._pool.set_state([_to_numpy(state["env"]) for state in states])
         self._pending_seeds = [state["seed"] for state in states]
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 S = TypeVar("S")
 # (observation [B, O], action [B, A], next observation [B, O]) -> whether the episode has terminated, bool [B, 1]
@@ -130,19 +130,19 @@ class WorldModelFactory:
         raise NotImplementedError
 
     def check_rounds(self) -> None:
-        """Raises `UserError` if the model cannot be trained by a step per round, without a hold-out."""
+        """Raises `OptionError` if the model cannot be trained by a step per round, without a hold-out."""
 
 
 def require_rule(mode: str, rule: TerminationRule | None) -> TerminationRule | None:
     """The rule that an option `termination` (known, learned or auto) asks for; None: the termination is learned.
 
     Raises:
-        UserError: the mode is unknown, or the task has no known rule.
+        OptionError: the mode is unknown, or the task has no known rule.
     """
     if mode not in ("known", "learned", "auto"):
-        raise UserError("model.world_model.termination", mode, "known, learned or auto")
+        raise OptionError("model.world_model.termination", mode, "known, learned or auto")
     if mode == "known" and rule is None:
-        raise UserError(
+        raise OptionError(
             "model.world_model.termination",
             mode,
             "learned or auto: envs/tasks/terminations.py knows no rule for this data.env",

@@ -172,7 +172,7 @@ class EnsembleConfig(WorldModelFactory):
         self.balance_terminations = balance_terminations
 
     def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> EnsembleWorldModel:
-        """The model; raises `UserError` if the rule is wanted and there is none."""
+        """The model; raises `OptionError` if the rule is wanted and there is none."""
         rule = require_rule(self.termination, rule)
         dynamics = EnsembleDynamics(
             observation_dim,

@@ -58,7 +58,7 @@ class ImpalaEncoder:
         channels_last: see `Impala`.
 
     Raises:
-        UserError: if a size is not positive.
+        OptionError: if a size is not positive.
     """
 
     features: int = 256

@@ -32,7 +32,7 @@ class CEM:
         momentum: share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     horizon: int = 12

@@ -167,10 +167,10 @@ class Algorithm(ManualOptimization):
         require_device(self, device)
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` if the algorithm cannot be trained on so many devices; any number here."""
+        """Raises `OptionError` if the algorithm cannot be trained on so many devices; any number here."""
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if options of the data module, which is of the right kind, do not suit; they do here."""
+        """Raises `OptionError` if options of the data module, which is of the right kind, do not suit; they do here."""
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
@@ -217,7 +217,7 @@ class Algorithm(ManualOptimization):
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Forgets what has been compiled in an earlier fit; raises `UserError` if nothing would move the targets."""
+        """Forgets what has been compiled in an earlier fit; raises `OptionError` if nothing would move the targets."""
         callbacks = self.trainer.callbacks
         require_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None

@@ -29,7 +29,7 @@ _PATIENCE = 10.0  # seconds for a process whose connections are closed to end
 _PRECISIONS = {"32", "32-true", "bf16-mixed", "16-mixed", "bf16", "16"}
 
 
-class AveragedGradients(DDPStrategy):
+class ManualDDPStrategy(DDPStrategy):
     """Data-parallel training of modules that call `manual_backward` themselves, any number of times.
 
     Args:
@@ -72,11 +72,11 @@ class AveragedGradients(DDPStrategy):
 def register() -> None:
     """Makes `ddp` (and so `auto` with several devices) this module's strategy."""
     for name in _NAMES:
-        StrategyRegistry.register(name, AveragedGradients, override=True)
+        StrategyRegistry.register(name, ManualDDPStrategy, override=True)
 
 
 def check_names(strategy: Any, precision: Any) -> None:
-    """Raises `UserError` for a strategy or a precision that does not work here, by its name."""
+    """Raises `OptionError` for a strategy or a precision that does not work here, by its name."""
     if strategy in StrategyRegistry:  # Lightning says what is wrong with other names
         require(strategy in _NAMES, "trainer.strategy", strategy, "auto or ddp")
     if precision is not None:
@@ -89,10 +89,10 @@ def check_names(strategy: Any, precision: Any) -> None:
 
 
 def check_trainer(trainer: Trainer, precision: Any) -> None:
-    """Raises `UserError` if Lightning has chosen something that does not work here."""
+    """Raises `OptionError` if Lightning has chosen something that does not work here."""
     strategy, plugin = trainer.strategy, trainer.precision_plugin
     require(
-        isinstance(strategy, (SingleDeviceStrategy, AveragedGradients)),
+        isinstance(strategy, (SingleDeviceStrategy, ManualDDPStrategy)),
         "trainer.strategy",
         type(strategy).__name__,
         "auto or ddp",

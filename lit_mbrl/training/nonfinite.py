@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 
 MAX_SKIPPED = 100
 
@@ -27,7 +27,7 @@ class NonFiniteGuard:
     those steps out by itself, and the loss alone is looked at.
 
     Attributes:
-        action: `"stop"` raises `RunFailed`; `"skip"` counts, in the metric `faults/skipped_<update>`.
+        action: `"stop"` raises `TrainingError`; `"skip"` counts, in the metric `faults/skipped_<update>`.
     """
 
     def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
@@ -84,7 +84,7 @@ class NonFiniteGuard:
             self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
 
     def flush(self) -> None:
-        """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
+        """Fetches what is still on the device; raises `TrainingError` if a step was left out and is to stop the run."""
         pending, self._pending = self._pending, []
         if pending:
             flags = torch.stack([flag for _, _, flag in pending]).tolist()
@@ -107,14 +107,14 @@ class NonFiniteGuard:
 
     def _count(self, name: str, round: int) -> None:
         if self.action == "stop":
-            raise RunFailed(
+            raise TrainingError(
                 f"the loss or the gradient of {name!r} is not finite in round {round:,}; the step was not taken "
                 "(--non_finite=skip goes on without it)"
             )
         self.skipped[name] = self.skipped.get(name, 0) + 1
         self._in_a_row[name] = count = self._in_a_row.get(name, 0) + 1
         if count >= MAX_SKIPPED:
-            raise RunFailed(
+            raise TrainingError(
                 f"the loss or the gradient of {name!r} was not finite in {count} steps in a row, up to round "
                 f"{round:,}: nothing is learnt any more, so the run stops in spite of --non_finite=skip"
             )

@@ -68,7 +68,7 @@ class Recording(LightningModule):
             progress["time/model_rollouts"] = float(self._model_rollouts)
         repeat = self.trainer.datamodule.env.frames_per_step
         if repeat > 1:
-            progress["time/frames"] = float(self.env_steps * repeat)
+            progress["time/simulator_steps"] = float(self.env_steps * repeat)
         return progress
 
     def start_clock(self) -> None:
@@ -127,7 +127,7 @@ class Recording(LightningModule):
         """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
 
         Raises:
-            RunFailed: if a step was not finite: what came after it is not saved.
+            TrainingError: if a step was not finite: what came after it is not saved.
         """
         self.finite.flush()
         checkpoint["skipped"] = dict(self.finite.skipped)

@@ -15,7 +15,7 @@ from lit_mbrl.losses import standard_normal_kl
 from lit_mbrl.models import Latent, TimeOrder
 from lit_mbrl.networks import DeterministicLatentActor, DreamerActor
 from lit_mbrl.training.optim import Adam
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.latents import DREAMERS, A, build, sequences
 
 MODEL = {"encoder", "decoder", "rssm", "reward_head"}
@@ -342,5 +342,5 @@ def test_pictures_of_reconstruction_and_imagination(time_order: TimeOrder, conte
     ],
 )
 def test_wrong_options_are_named(cls: Any, option: str, value: float) -> None:
-    with pytest.raises(UserError, match=f"model.{option}"):
+    with pytest.raises(OptionError, match=f"model.{option}"):
         cls(**{option: value})

@@ -10,7 +10,7 @@ import torch
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
 from lit_mbrl.losses import q_loss, soft_q_target
 from lit_mbrl.models import RecurrentConfig, factories
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import make_frames, make_given
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
 from tests.dyna import DYNA, EVENTS, IMAGINED, Known, make, make_dyna
@@ -138,7 +138,7 @@ def test_a_model_that_is_not_finite_stops_the_run() -> None:
     fit(algorithm, data)
     with torch.no_grad():
         algorithm.world_model.bias.fill_(float("nan"))
-    with pytest.raises(RunFailed, match="'dynamics' is not finite"):
+    with pytest.raises(TrainingError, match="'dynamics' is not finite"):
         algorithm.fit_model(data.replay)
     algorithm.finite.action = "skip"
     algorithm.fit_model(data.replay)

@@ -11,7 +11,7 @@ from lit_mbrl.algorithms import PPO, EntropyBonusPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
 from lit_mbrl.networks import Impala, ImpalaEncoder
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE, TOY
 from tests.runs import fit
 
@@ -74,7 +74,7 @@ def test_the_paper_s_network_is_the_default() -> None:
 
 
 def test_an_encoder_is_for_pictures() -> None:
-    with pytest.raises(UserError, match=r"--model.encoder=.*: expected null: .* Toy are no images"):
+    with pytest.raises(OptionError, match=r"--model.encoder=.*: expected null: .* Toy are no images"):
         PPO(encoder=SMALL).check(Spec("Toy", 3, 1))
     PPO().check(Spec("Toy", 3, 1))
     PPO(encoder=SMALL).check(Spec("game", 192, 3, discrete=True, observation_shape=(3, 8, 8)))

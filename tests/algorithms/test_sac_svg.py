@@ -9,7 +9,7 @@ import torch
 
 from lit_mbrl.algorithms import MVE, SAC, SACSVG
 from lit_mbrl.models import EnsembleConfig, RecurrentConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import SMALL, make_frames
 
 
@@ -148,7 +148,7 @@ def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
-    with pytest.raises(UserError, match=f"--{named}="):
+    with pytest.raises(OptionError, match=f"--{named}="):
         SACSVG(**options)
 
 

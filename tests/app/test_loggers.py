@@ -11,7 +11,7 @@ import pytest
 
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.loggers import WandbLogger, has_login
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_run_whose_folder_is_gone_stops(tmp_path: Path) -> None:
     with closing(tmp_path / "run") as gone:
         gone.log_metrics({"a": 1.0}, step=1)
         (tmp_path / "run").rename(tmp_path / "moved")
-        with pytest.raises(RunFailed, match="run has been removed or moved"):
+        with pytest.raises(TrainingError, match="run has been removed or moved"):
             gone.log_metrics({"a": 2.0}, step=2)
         gone.finalize("failed")
     assert not (tmp_path / "run").exists()

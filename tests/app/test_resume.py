@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
-from lit_mbrl.app.resume import changes
+from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import locked
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import ALGORITHMS
 from tests.command_line import SAC, load, rows
 from tests.runs import SaveAndStop, Stop, fit, make_data
@@ -125,9 +125,9 @@ def test_the_best_of_another_mode_is_forgotten(mode: str) -> None:
 
 
 def test_an_option_of_a_newer_version_is_no_change() -> None:
-    assert changes({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == []
-    with pytest.raises(UserError, match="--model.gamma=2: expected 1"):
-        changes({"model": {"gamma": 1}}, {"model": {"gamma": 2}}, ["model.gamma"])
+    assert config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == []
+    with pytest.raises(OptionError, match="--model.gamma=2: expected 1"):
+        config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 2}}, ["model.gamma"])
 
 
 # ---------------------------------------------------------------------- one run per folder
@@ -152,7 +152,7 @@ def test_a_second_run_in_the_folder_is_refused(resume: Resume, tmp_path: Path, c
 
 
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(UserError, match="no other run"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(OptionError, match="no other run"), locked(tmp_path):
         raise AssertionError
     with locked(tmp_path):
         pass

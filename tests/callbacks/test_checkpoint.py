@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import OptionError, TrainingError
 from tests.command_line import load
 from tests.runs import fit, make_data
 
@@ -118,7 +118,7 @@ def test_a_failure_leaves_the_previous_checkpoint(stage: str, tmp_path: Path, mo
         monkeypatch.setattr(trainer, "save_checkpoint", fail)
     else:
         monkeypatch.setattr(os, {"flush": "fsync", "rename": "replace"}[stage], fail)
-    with pytest.raises(RunFailed, match="cannot be written to .*checkpoints \\(disk full\\)"):
+    with pytest.raises(TrainingError, match="cannot be written to .*checkpoints \\(disk full\\)"):
         trainer.checkpoint_callback.save(trainer)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
@@ -140,12 +140,12 @@ def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("every_epochs", 0), ("mode", "best")])
 def test_wrong_options(option: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"--checkpoint.{option}={value}"):
+    with pytest.raises(OptionError, match=f"--checkpoint.{option}={value}"):
         Checkpoint(**{option: value})
 
 
 def test_an_unknown_metric_is_told_at_the_first_evaluation(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="--checkpoint.monitor=eval/retrun: expected a metric of the evaluation: eval/ep"
+        OptionError, match="--checkpoint.monitor=eval/retrun: expected a metric of the evaluation: eval/ep"
     ):
         run(tmp_path, Checkpoint(monitor="eval/retrun"))

@@ -17,7 +17,7 @@ import pytest
 from callbacks import GracefulStop, SoftTargetUpdate
 from lit_mbrl.app.application import Application
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.data import OffPolicy
 from tests.command_line import SAC, load, rows, run_folders, same
 
@@ -132,7 +132,7 @@ def test_second_sigint_stops_at_once(capfd: pytest.CaptureFixture) -> None:
 
 
 def test_targets_follow_before_the_checkpoint_is_written() -> None:
-    with quiet(), ExitStack() as until_the_end:
+    with silence_libraries(), ExitStack() as until_the_end:
         application = Application([*SAC, "--trainer.max_epochs=1"], until_the_end)
     names = [type(callback).__name__ for callback in application.trainer.callbacks]
     assert names.index(SoftTargetUpdate.__name__) < names.index(GracefulStop.__name__) < names.index("Checkpoint")

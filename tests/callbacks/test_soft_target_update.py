@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3, Algorithm
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SHORT, fit, make_data, make_rollouts
 
 
@@ -84,7 +84,7 @@ def train(algorithm: Algorithm, data: Any, callbacks: list[Callback]) -> None:
 def test_a_script_without_it_is_refused_before_a_step_is_taken() -> None:
     data = make_data()
     line = r"--trainer.callbacks=\[\]: expected a list with callbacks.SoftTargetUpdate, since SAC has target networks"
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         train(SAC(hidden_sizes=[8]), data, [])
     assert data.env_steps == 0
     rollouts = make_rollouts(total_frames=20)
@@ -103,5 +103,5 @@ def test_another_callback_may_move_the_targets() -> None:
 
 @pytest.mark.parametrize("options", [{"tau": 1.5}, {"tau": -0.1}, {"period": 0}])
 def test_wrong_options_are_named(options: dict) -> None:
-    with pytest.raises(UserError, match=f"callbacks.{next(iter(options))}="):
+    with pytest.raises(OptionError, match=f"callbacks.{next(iter(options))}="):
         SoftTargetUpdate(**options)

@@ -14,7 +14,7 @@ from lit_mbrl.algorithms import PPO, SAC, Algorithm, EntropyBonusPPO, FullMaxEnt
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
 SMALL: dict[str, Any] = {"hidden_sizes": [8]}
@@ -195,7 +195,7 @@ def test_a_checkpoint_at_the_end_of_a_rollout_does_not_hold_it(tmp_path: Path) -
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
     sizes = {"total_frames": 60, "rollout_steps": 10, "batch_size": 4} | options
-    with pytest.raises(UserError, match=f"--{named}="):
+    with pytest.raises(OptionError, match=f"--{named}="):
         OnPolicy(EnvConfig("CartPole-v1", num_envs=2), **sizes).split_across_ranks(1)
 
 
@@ -203,13 +203,13 @@ def test_several_devices_share_a_minibatch() -> None:
     data = make_rollouts()
     data.split_across_ranks(2)
     assert data.update_schedule.frames_per_rollout == 40 and data.update_schedule.rounds_per_rollout == 20
-    with pytest.raises(UserError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
+    with pytest.raises(OptionError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
         make_rollouts(batch_size=5).split_across_ranks(2)
     make_rollouts(batch_size=40).split_across_ranks(2)  # more than one device has
 
 
 def test_algorithms_and_data_that_do_not_belong_together() -> None:
-    with pytest.raises(UserError, match="--data=OnPolicy: expected lit_mbrl.data.OffPolicy for SAC"):
+    with pytest.raises(OptionError, match="--data=OnPolicy: expected lit_mbrl.data.OffPolicy for SAC"):
         make_rollouts("Pendulum-v1").check_algorithm(SAC())
-    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.OnPolicy for PPO"):
+    with pytest.raises(OptionError, match="--data=OffPolicy: expected lit_mbrl.data.OnPolicy for PPO"):
         make_data().check_algorithm(PPO())

@@ -14,7 +14,7 @@ from lit_mbrl.algorithms import SAC
 from lit_mbrl.data import SequenceReplay
 from lit_mbrl.data.buffers.episodes import frame_bytes
 from lit_mbrl.envs import EnvConfig, PixelConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.latent import LIGHT, Remembers, make_sequences
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 
@@ -140,7 +140,7 @@ def test_frames_are_logged_beside_steps() -> None:
     )
     algorithm = Remembers()
     fit(algorithm, data)
-    assert algorithm.progress_metrics()["time/frames"] == 60.0
+    assert algorithm.progress_metrics()["time/simulator_steps"] == 60.0
     assert data.spec.max_episode_steps == 6
 
 
@@ -159,15 +159,15 @@ def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
     ],
 )
 def test_mistakes_are_one_line(options: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         make_sequences(**options)
     assert str(error.value).startswith(line)
 
 
 def test_algorithm_and_data_have_to_fit() -> None:
-    with pytest.raises(UserError, match="--data=SequenceReplay: expected lit_mbrl.data.OffPolicy for SAC"):
+    with pytest.raises(OptionError, match="--data=SequenceReplay: expected lit_mbrl.data.OffPolicy for SAC"):
         make_sequences().check_algorithm(SAC())
-    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.SequenceReplay for Remembers"):
+    with pytest.raises(OptionError, match="--data=OffPolicy: expected lit_mbrl.data.SequenceReplay for Remembers"):
         make_data().check_algorithm(Remembers())
     make_sequences().check_algorithm(Remembers())
 
@@ -179,7 +179,7 @@ def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixt
         fit(Remembers(), data, default_root_dir=tmp_path)
     assert "replay: 50 frames, 0.0 MB in memmap when full" in caplog.text
     huge = make_sequences(storage="memmap", capacity=10**9, total_frames=10**15)
-    with pytest.raises(UserError, match=r"--data.capacity=.* GB: expected at most the free disk space"):
+    with pytest.raises(OptionError, match=r"--data.capacity=.* GB: expected at most the free disk space"):
         huge.check(str(tmp_path))
 
 
@@ -234,6 +234,6 @@ def test_resume_is_exact_with_a_step_begun(tmp_path: Path) -> None:
 def test_overlapping_needs_workers_and_single_steps() -> None:
     for options in ({"workers": False}, {"frames_per_batch": 4}):
         with pytest.raises(
-            UserError, match="--data.async_env_steps=True: expected data.env.workers=true and data.frames_per"
+            OptionError, match="--data.async_env_steps=True: expected data.env.workers=true and data.frames_per"
         ):
             make_sequences(LIGHT, **(OVERLAP | options))

@@ -12,7 +12,7 @@ import torch
 from lit_mbrl.data import SequenceReplay
 from lit_mbrl.envs import EnvConfig, PixelConfig, VectorEnv, describe
 from lit_mbrl.envs.make import make_configured
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE
 from tests.latent import LIGHT, SHORT, Remembers
 from tests.runs import SaveAndStop, Stop, everything, fit
@@ -65,7 +65,7 @@ def test_returns_are_logged_per_task() -> None:
         f"eval/return/{LIGHT}": torch.tensor(2.0),
         f"eval/return/{HOPPER}": torch.tensor(15.0),
     }
-    assert algorithm.progress_metrics()["time/frames"] == 180.0
+    assert algorithm.progress_metrics()["time/simulator_steps"] == 180.0
     sequences = source.replay.sample(30, 2)
     assert sequences["action"].shape == (30, 2, 3)
 
@@ -112,6 +112,6 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(make: Any, line: str) -> None:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         make()
     assert str(error.value).startswith(line)

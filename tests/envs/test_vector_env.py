@@ -14,7 +14,7 @@ from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym
 from lit_mbrl.envs.guard import EnvFailed
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import OptionError, TrainingError
 from tests.envs.toys import FAULTY, TOY
 
 
@@ -175,7 +175,7 @@ def test_a_worker_that_keeps_dying_is_told():
     td = env.reset()
     start = time.monotonic()
     message = r"environment worker \d \(process \d+\) died with exit code 3"
-    with pytest.warns(RuntimeWarning, match=message) as warned, pytest.raises(RunFailed, match=message):
+    with pytest.warns(RuntimeWarning, match=message) as warned, pytest.raises(TrainingError, match=message):
         env.step(td.set("action", torch.tensor([[0.0], [-1.0]])))
     assert [str(warning.message).split("; ")[1] for warning in warned] == [
         f"restart {count} of at most 3, with new episodes" for count in (1, 2, 3)
@@ -219,7 +219,7 @@ def test_a_copy_that_is_reset_anyway_has_its_own_first_observation():
 
 @pytest.mark.parametrize("workers", [False, True])
 def test_wrong_options_are_told_before_any_process_starts(workers):
-    with pytest.raises(UserError, match=r"^--data\.env\.name=Pendulm-v1"):
+    with pytest.raises(OptionError, match=r"^--data\.env\.name=Pendulm-v1"):
         VectorEnv(EnvConfig("Pendulm-v1", workers=workers), seed=0)
-    with pytest.raises(UserError, match=r"^--data\.env\.num_envs=0"):
+    with pytest.raises(OptionError, match=r"^--data\.env\.num_envs=0"):
         VectorEnv(EnvConfig("Pendulum-v1", workers=workers), seed=0, num_envs=0)

@@ -13,7 +13,7 @@ from lit_mbrl.losses import bound_penalty, value_gradient_loss
 from lit_mbrl.models import EnsembleConfig, EnsembleDynamics, EnsembleWorldModel, RecurrentConfig, WorldModel
 from lit_mbrl.networks import TanhGaussianActor
 from lit_mbrl.returns import survival, value_expansion
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import make_frames
 
 E, K, B, T, O, A = 4, 3, 6, 5, 3, 2  # noqa: E741
@@ -279,7 +279,7 @@ def test_the_scaler_standardises_the_inputs_of_its_data() -> None:
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
-    with pytest.raises(UserError, match=f"--model.world_model.{named}="):
+    with pytest.raises(OptionError, match=f"--model.world_model.{named}="):
         EnsembleConfig(**options)
 
 
@@ -288,7 +288,7 @@ def test_termination_is_known_learned_or_whichever_there_is() -> None:
     for mode, rule, learned in (("auto", None, True), ("auto", never, False), ("known", never, False)):
         assert (EnsembleConfig(termination=mode, **sizes).build(O, A, rule).termination_model is not None) == learned
     assert EnsembleConfig(termination="learned", **sizes).build(O, A, never).termination_model is not None
-    with pytest.raises(UserError, match="--model.world_model.termination=known"):
+    with pytest.raises(OptionError, match="--model.world_model.termination=known"):
         EnsembleConfig(termination="known", **sizes).build(O, A, None)
 
 

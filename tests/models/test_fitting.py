@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_mbrl.models import EnsembleConfig, GradientStep, ModelLoss, RecurrentConfig, fit
 from lit_mbrl.models.fitting import EarlyStopping, bootstrap, shuffled
 from lit_mbrl.training.model_fit import ModelFitter
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import make_frames
 
 E, O, A = 4, 3, 2  # noqa: E741
@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     before = [p.clone() for p in model.dynamics.parameters()]
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
-    with pytest.raises(RunFailed, match="'dynamics' is not finite"):
+    with pytest.raises(TrainingError, match="'dynamics' is not finite"):
         fit(objective, frames, stepper(objective, optimizer))
     assert all(torch.equal(p, q) for p, q in zip(model.dynamics.parameters(), before, strict=True))
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder, ResidualBlock
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 PROCGEN = (3, 64, 64)
 
@@ -113,7 +113,7 @@ def test_half_precision_is_close_and_its_gradients_are_float32() -> None:
     ],
 )
 def test_wrong_sizes(arguments: dict, line: str) -> None:
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         ImpalaEncoder(**arguments)
 
 

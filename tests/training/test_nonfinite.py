@@ -15,7 +15,7 @@ from lit_mbrl.app.cli import main
 from lit_mbrl.training.nonfinite import MAX_SKIPPED, NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.command_line import SAC as FIT
 from tests.command_line import load, rows
 
@@ -116,7 +116,7 @@ def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() 
     check = NonFiniteGuard("stop")
     for round, gradient in enumerate([1.0, float("nan"), float("nan")]):
         step(check, round, gradient, Adam([weights], lr=0.1, fused=True), weights)
-    with pytest.raises(RunFailed, match="'critic' is not finite in round 1"):
+    with pytest.raises(TrainingError, match="'critic' is not finite in round 1"):
         check.flush()
     assert weights.isfinite().all()
 
@@ -124,7 +124,7 @@ def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() 
 def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
     check = NonFiniteGuard()
     assert check.check("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
-    with pytest.raises(RunFailed):
+    with pytest.raises(TrainingError):
         check.check("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
 
 
@@ -134,6 +134,8 @@ def test_a_run_that_learns_nothing_any_more_stops() -> None:
     check.record(["actor", "critic"], 2, torch.tensor([True, True]))
     for round in range(3, 3 + MAX_SKIPPED - 1):
         check.record(["actor", "critic"], round, torch.tensor([False, True]))
-    with pytest.raises(RunFailed, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"):
+    with pytest.raises(
+        TrainingError, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"
+    ):
         check.record(["actor", "critic"], 102, torch.tensor([False, True]))
     assert check.skipped == {"actor": MAX_SKIPPED + 1}

@@ -26,7 +26,7 @@ def frames_in_files(capacity: int, frames: int, between: int) -> int:
 
 
 def check_disk(folder: Path, needed: Mapping[str, int]) -> None:
-    """Raises `UserError` if a run folder has no room for what a run is going to write there.
+    """Raises `OptionError` if a run folder has no room for what a run is going to write there.
 
     The checkpoints and the replay that are in the folder count as room: a resumed run removes them or writes over them.
 

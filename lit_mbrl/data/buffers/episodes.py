@@ -27,7 +27,7 @@ from torch import Tensor
 from lit_mbrl.data.buffers.memmap_array import MemmapArray
 from lit_mbrl.data.buffers.ring import Ring
 from lit_mbrl.envs import Spec
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 EpisodeChoice = Literal["episodes", "windows"]
 ShortEpisodes = Literal["skip", "pad"]
@@ -181,12 +181,12 @@ class EpisodeReplay(Ring):
             short: what becomes of episodes with fewer frames: `"skip"`, as Dreamer, or `"pad"`.
 
         Raises:
-            UserError: if the replay holds no such sequence.
+            OptionError: if the replay holds no such sequence.
         """
         episodes, lengths = self._live_episodes()
         eligible = np.flatnonzero(lengths >= (length if short == "skip" else min(2, length)))
         if not len(eligible):
-            raise UserError(
+            raise OptionError(
                 "data.sequence_length",
                 length,
                 f"episodes of at least {length} frames in the replay, whose longest has {lengths.max(initial=0)} "

@@ -27,7 +27,7 @@ from torchrl.data.replay_buffers.samplers import RandomSampler
 from lit_mbrl.data.buffers.holdout import split_starts
 from lit_mbrl.data.buffers.ring import Ring, named, nested
 from lit_mbrl.data.buffers.storage_view import StorageView
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 Storage = Literal["memory", "memmap"]
 STORED = (
@@ -138,7 +138,7 @@ class Replay(Ring):
         The last transition of a sequence may end its episode: its `("next", "observation")` still belongs to it.
 
         Raises:
-            UserError: if the replay holds no sequence of that length.
+            OptionError: if the replay holds no sequence of that length.
         """
         slots = self._sequence_slots(count, length)
         assert self._rows is not None  # there is a sequence
@@ -162,7 +162,7 @@ class Replay(Ring):
             missing -= len(slots)
             if missing <= 0:
                 return torch.from_numpy(accepted[0] if len(accepted) == 1 else np.concatenate(accepted))[:count]
-        raise UserError(
+        raise OptionError(
             "model.horizon",
             length,
             f"episodes of at least {length} steps in the replay, which holds {size} transitions and no such sequence "
@@ -177,7 +177,7 @@ class Replay(Ring):
             most: transitions to hold out at most.
 
         Raises:
-            UserError: if there are no two separate sequences of that length.
+            OptionError: if there are no two separate sequences of that length.
         """
         size = len(self)
         oldest = self.cursor if size == self.capacity else 0
@@ -228,7 +228,7 @@ def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int
 def check_memory(
     size: int, storage: Literal["memory", "memmap"], directory: str | Path, option: str = "data.capacity"
 ) -> None:
-    """Raises `UserError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
+    """Raises `OptionError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
     if storage == "memory":
         free, where = psutil.virtual_memory().available, "memory"
     else:
@@ -236,4 +236,4 @@ def check_memory(
     if size > free:
         to_disk = " or data.storage=memmap" if storage == "memory" and option == "data.capacity" else ""
         advice = f"a smaller {option}{to_disk}"
-        raise UserError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")
+        raise OptionError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")

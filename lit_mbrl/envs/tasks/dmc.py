@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from lit_mbrl.envs.state import fields, mujoco_state, set_fields, set_mujoco_state
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, did_you_mean
 
 # The bound that stands for none (mujoco.mjMAXVAL).
 _UNLIMITED = 1e10
@@ -27,7 +27,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
         **kwargs: arguments of the task's function in `dm_control.suite` (`time_limit`, `environment_kwargs`, ...).
 
     Raises:
-        UserError: if there is no such task.
+        OptionError: if there is no such task.
     """
     from dm_control import suite
 
@@ -35,7 +35,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
     known = [f"dmc/{d}-{t}" for d, t in suite.ALL_TASKS]
     if f"dmc/{task}" not in known:
         hint = did_you_mean(f"dmc/{task}", known)
-        raise UserError("data.env.name", f"dmc/{task}", f"a task of the DeepMind Control suite{hint}")
+        raise OptionError("data.env.name", f"dmc/{task}", f"a task of the DeepMind Control suite{hint}")
     if max_episode_steps is None:
         return DMC(domain, name, **kwargs)
     return TimeLimit(DMC(domain, name, **{"time_limit": float("inf"), **kwargs}), max_episode_steps)

@@ -22,7 +22,7 @@ import numpy as np
 
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.transition import Transition
-from lit_mbrl.utils.errors import UserError, did_you_mean, require
+from lit_mbrl.utils.errors import OptionError, did_you_mean, require
 
 # Game -> steps after which Procgen truncates an episode.
 GAMES = {
@@ -71,7 +71,7 @@ def is_game(name: str) -> bool:
 
 
 def check(config: EnvConfig) -> None:
-    """Raises `UserError` for options of other environments."""
+    """Raises `OptionError` for options of other environments."""
     require(config.action_repeat == 1, "data.env.action_repeat", config.action_repeat, f"1 for {config.name}")
     require(config.pixels is None, "data.env.pixels", config.pixels, f"null for {config.name}, which is seen as it is")
 
@@ -83,7 +83,7 @@ class ProcgenPool:
     A game cannot be saved in the middle of an episode.
 
     Raises:
-        UserError: if there is no such game or option, or a package is missing.
+        OptionError: if there is no such game or option, or a package is missing.
     """
 
     def __init__(self, config: EnvConfig, count: int) -> None:
@@ -171,7 +171,7 @@ class ProcgenPool:
                 **self._options,
             )
         except ImportError as error:
-            raise UserError("data.env.name", self._name, f"Procgen to be installed: {_remedy(error)}") from error
+            raise OptionError("data.env.name", self._name, f"Procgen to be installed: {_remedy(error)}") from error
 
 
 class ProcgenGame(gym.Env):

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 
 _CHANNELS = (1, 3, 4)
 
@@ -52,7 +52,7 @@ def _covers(pixels: int, size: int) -> np.ndarray:
     return shares
 
 
-class ChannelFirst(Restorable):
+class ChannelFirst(StatefulWrapper):
     """Images `[H, W, C]` or `[H, W]` as `[C, H, W]`."""
 
     def __init__(self, env: gym.Env) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from lit_mbrl.envs.spec import EnvConfig, PixelConfig
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 from lit_mbrl.envs.wrappers.images import channel_first, is_image, resize
-from lit_mbrl.envs.wrappers.rendering import draw_fast, is_gymnasium_mujoco, is_mujoco, prepare_once
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.envs.wrappers.rendering import fast_rendering, is_gymnasium_mujoco, is_mujoco, prepare_once
+from lit_mbrl.utils.errors import OptionError, require
 
 _MUJOCO: dict[str, str] = {}  # whose renderer this process has; each takes for granted that there is no other
 
@@ -30,7 +30,7 @@ def arguments(config: EnvConfig) -> dict[str, Any]:
     """The constructor's arguments with those that pictures need; to be called before the environment is made.
 
     Raises:
-        UserError: if nothing here can draw the environment.
+        OptionError: if nothing here can draw the environment.
     """
     pixels = _section(config)
     prepare_once(config.name)
@@ -44,7 +44,7 @@ def arguments(config: EnvConfig) -> dict[str, Any]:
     return {**config.kwargs, **needed}
 
 
-class PixelObservation(Restorable):
+class PixelObservation(StatefulWrapper):
     """The environment's picture in the place of its observation, uint8 `[3, size, size]`.
 
     Args:
@@ -52,7 +52,7 @@ class PixelObservation(Restorable):
         config: what was asked for.
 
     Raises:
-        UserError: if the environment has no pictures or not that camera.
+        OptionError: if the environment has no pictures or not that camera.
     """
 
     def __init__(self, env: gym.Env, config: EnvConfig) -> None:
@@ -67,7 +67,7 @@ class PixelObservation(Restorable):
             f"null for {config.name}, which has one view",
         )
         if pixels.fast:
-            draw_fast(env)
+            fast_rendering(env)
         self._draw: Callable[[], Any] = _drawer(env, config.name, pixels)
         self._last: np.ndarray | None = None
         if not self._own:
@@ -77,9 +77,9 @@ class PixelObservation(Restorable):
             except NotImplementedError:
                 picture = None
             except ValueError as error:
-                raise UserError("data.env.pixels.camera", pixels.camera, f"a camera ({error})") from error
+                raise OptionError("data.env.pixels.camera", pixels.camera, f"a camera ({error})") from error
             if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-                raise UserError("data.env.name", config.name, "an environment that renders pictures (rgb_array)")
+                raise OptionError("data.env.name", config.name, "an environment that renders pictures (rgb_array)")
         channels = env.observation_space.shape[0] if self._own else 3  # type: ignore[index]
         self.observation_space = Box(0, 255, (channels, self._size, self._size), np.uint8)
 

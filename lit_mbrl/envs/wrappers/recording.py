@@ -12,8 +12,8 @@ from tensordict import TensorDict, TensorDictBase
 from lit_mbrl.envs.pool import LocalPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.vector import VectorEnv
-from lit_mbrl.envs.wrappers.rendering import draw_fast, is_gymnasium_mujoco
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.envs.wrappers.rendering import fast_rendering, is_gymnasium_mujoco
+from lit_mbrl.utils.errors import OptionError
 
 _FRAMES_PER_SECOND = 30  # of environments that name no rate
 
@@ -27,7 +27,7 @@ class RecordedEnv(VectorEnv):
         show: is called with each picture `[h, w, 3]` uint8, from the first observation to the last.
 
     Raises:
-        UserError: if the environment cannot be made or has no pictures.
+        OptionError: if the environment cannot be made or has no pictures.
     """
 
     def __init__(self, config: EnvConfig, seed: int, show: Callable[[np.ndarray], None]) -> None:
@@ -36,7 +36,7 @@ class RecordedEnv(VectorEnv):
         self._show, self._over = show, False
         assert isinstance(self._pool, LocalPool)
         (self._copy,) = self._pool.envs
-        draw_fast(self._copy)
+        fast_rendering(self._copy)
 
     @property
     def frames_per_second(self) -> float:
@@ -59,7 +59,7 @@ class RecordedEnv(VectorEnv):
             return
         picture = self._copy.render()
         if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-            raise UserError("data.env.name", self.config.name, "an environment that renders pictures (rgb_array)")
+            raise OptionError("data.env.name", self.config.name, "an environment that renders pictures (rgb_array)")
         self._show(picture)
 
 

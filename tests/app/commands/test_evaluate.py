@@ -21,7 +21,7 @@ from lit_mbrl.envs.wrappers import rendering
 from lit_mbrl.envs.wrappers.recording import RecordedEnv
 from lit_mbrl.envs.wrappers.rendering import gl_backend, prepare_rendering
 from lit_mbrl.reports.statistics import estimate, interval
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import SAC, rows
 
 ROOT = Path(__file__).parents[3]
@@ -169,7 +169,7 @@ def test_an_environment_without_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(PendulumEnv, "render", lambda self: None)
     with (
         closing(RecordedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
-        pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders pictures"),
+        pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders pictures"),
     ):
         env.reset()
 
@@ -178,11 +178,11 @@ def test_no_graphics_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     tried: list[tuple[str, ...]] = []
     monkeypatch.setattr(rendering, "gl_backend", lambda candidates: tried.append(candidates))
     for name in ("poplin/Hopper", "mbpo/Hopper", "dmc/walker-walk", "HalfCheetah-v5"):
-        with pytest.raises(UserError, match=r"EGL or OSMesa; Debian and Ubuntu: apt install libegl1"):
+        with pytest.raises(OptionError, match=r"EGL or OSMesa; Debian and Ubuntu: apt install libegl1"):
             prepare_rendering(name)
     assert tried == [("egl", "osmesa", "glfw")] * 4
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    with pytest.raises(UserError, match="MUJOCO_GL=osmesa"):
+    with pytest.raises(OptionError, match="MUJOCO_GL=osmesa"):
         prepare_rendering("HalfCheetah-v5")
     prepare_rendering("Pendulum-v1")  # needs none
     assert tried[4:] == [("osmesa",)]

@@ -12,7 +12,7 @@ from lit_mbrl.data import OffPolicy, Replay
 from lit_mbrl.data.buffers.disk import COPIES, check_disk, frames_in_files
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import predicted_bytes
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import NO_WANDB, SAC, TINY
 from tests.data.buffers.test_transitions import frames
 
@@ -88,9 +88,9 @@ def test_what_a_resumed_run_has_on_the_disk_is_room_for_it(tmp_path: Path, monke
     (tmp_path / "run" / "checkpoints" / "best.ckpt").hardlink_to(tmp_path / "run" / "checkpoints" / "last.ckpt")
     only(1_000_000, monkeypatch)
     check_disk(tmp_path / "run", {"checkpoints": 2_900_000})
-    with pytest.raises(UserError, match="but there are 3.0 MB: another folder, or a smaller data.capacity"):
+    with pytest.raises(OptionError, match="but there are 3.0 MB: another folder, or a smaller data.capacity"):
         check_disk(tmp_path / "run", {"checkpoints": 3_900_000})
-    with pytest.raises(UserError, match="but there are 1.0 MB"):
+    with pytest.raises(OptionError, match="but there are 1.0 MB"):
         check_disk(tmp_path / "another" / "run", {"checkpoints": 2_900_000})
 
 

@@ -16,7 +16,7 @@ from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe
 from lit_mbrl.envs.wrappers.images import channel_first, is_channel_first
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE
 
 
@@ -87,13 +87,13 @@ def test_wrong_combinations_are_told_in_one_line():
     class FromBoth(SAC):
         pixels = None
 
-    with pytest.raises(UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, "):
+    with pytest.raises(OptionError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, "):
         SAC().check(images)
-    with pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
+    with pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
         FromPixels().check(vectors)
     FromBoth().check(vectors)
     FromBoth().check(images)
-    with pytest.raises(UserError, match=r"--model.normalize_observations=True: expected false"):
+    with pytest.raises(OptionError, match=r"--model.normalize_observations=True: expected false"):
         FromBoth(normalize_observations=True).check(images)
 
 

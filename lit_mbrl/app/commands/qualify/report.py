@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine, UserError
+from lit_mbrl.utils.errors import OptionError, UsageError
 
 _HEADER = ("config", "path", "reached", "IQM", "95 % interval", "mean", "95 % interval", "worst", "fell back", "time")
 
@@ -31,14 +31,14 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
     """Writes the results of a config with seven digits; numbers that JSON does not have become null.
 
     Raises:
-        UserError: if the folder cannot be written to.
+        OptionError: if the folder cannot be written to.
     """
     path = results_file(folder, results["config"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(_dump(_plain(results)) + "\n")
     except OSError as error:
-        raise UserError("results", folder, f"a folder that can be written to ({error.strerror})") from error
+        raise OptionError("results", folder, f"a folder that can be written to ({error.strerror})") from error
     return path
 
 
@@ -67,7 +67,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """The results of all configs in a folder, sorted by name.
 
     Raises:
-        OneLine: if there are none, or a file holds something else.
+        UsageError: if there are none, or a file holds something else.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -76,10 +76,10 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             if not {"config", "threshold", "paths"} <= set(content):
                 raise ValueError
         except (OSError, ValueError, TypeError) as error:
-            raise OneLine(f"{path}: expected the results of qualify") from error
+            raise UsageError(f"{path}: expected the results of qualify") from error
         found.append(content)
     if not found:
-        raise OneLine(f"--table={folder}: expected a folder with the results of qualify, but it has no .json")
+        raise UsageError(f"--table={folder}: expected a folder with the results of qualify, but it has no .json")
     return found
 
 

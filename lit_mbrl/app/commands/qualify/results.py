@@ -13,7 +13,7 @@ import yaml
 
 from lit_mbrl.reports.runs import read_run
 from lit_mbrl.reports.statistics import ESTIMATES, estimate, interval
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 _NINE_OF_TEN = (9, 10)  # seeds that have to reach the threshold
 
@@ -88,7 +88,9 @@ def read_evaluations(folder: Path, threshold: float) -> Evaluations | None:
     except FileNotFoundError:
         return None
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise OneLine(f"{folder / 'config.yaml'}: expected the config.yaml of a run, with data.total_frames") from error
+        raise UsageError(
+            f"{folder / 'config.yaml'}: expected the config.yaml of a run, with data.total_frames"
+        ) from error
     if not (folder / "metrics.csv").is_file():
         return None
     run = read_run(folder)

@@ -14,7 +14,7 @@ from lit_mbrl.app.commands.qualify.random_policy import random_returns
 from lit_mbrl.app.commands.qualify.results import Evaluations, deep_fall_back, read_evaluations, summarize
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.reports.statistics import interval
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 
 def curve(*returns: float, threshold: float = -250.0, total: int | None = None, seconds: float = 1.0) -> Evaluations:
@@ -106,7 +106,7 @@ def test_evaluations_are_read_from_the_run_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,eval/return,time/seconds,loss/critic\n50,,0.5,1\n" + rows)
     assert read_evaluations(tmp_path, 1.0) == Evaluations((150, 300), (-2.0, 4.0), 1.0, 3.25, 300)
     (tmp_path / "config.yaml").write_text("data: 3\n")
-    with pytest.raises(OneLine, match=r"config.yaml: expected the config.yaml of a run"):
+    with pytest.raises(UsageError, match=r"config.yaml: expected the config.yaml of a run"):
         read_evaluations(tmp_path, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What a world model sees and imagines, beside what was there."""
+"""Draws what a world model reconstructs and imagines, beside what was there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_mbrl.utils.errors import require
 _COLUMNS = 18  # pictures side by side at most
 
 
-class PictureStrips(NothingInsideARound, Callback):
+class OpenLoopPredictions(NothingInsideARound, Callback):
     """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of pictures.
 
     The strip of an evaluation is `strips/<environment steps>.png` in the run folder, and `eval/strip` in W&B. The
@@ -37,17 +37,20 @@ class PictureStrips(NothingInsideARound, Callback):
         self._evaluations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raises `UserError` if there are no pictures, or nobody who imagines any."""
+        """Raises `OptionError` if there are no pictures, or nobody who imagines any."""
         data: Any = trainer.datamodule
         name = type(pl_module).__name__
         require(
             hasattr(pl_module, "reconstruct") and hasattr(data, "pictured"),
             "trainer.callbacks",
-            "PictureStrips",
+            "OpenLoopPredictions",
             f"an algorithm whose world model draws pictures, which {name} with {type(data).__name__} has not",
         )
         require(
-            data.spec.pixels, "trainer.callbacks", "PictureStrips", "data.env.pixels: observations are vectors so far"
+            data.spec.pixels,
+            "trainer.callbacks",
+            "OpenLoopPredictions",
+            "data.env.pixels: observations are vectors so far",
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
