@@ -36,7 +36,7 @@ class Ticks(Callback):
         """A round is over; of rollouts, the last of the rounds that follow on it."""
         clock = trainer.datamodule.update_schedule
         self.meter.started()
-        if pl_module.grad_steps % getattr(clock, "rounds_per_rollout", 1) == 0:
+        if pl_module.train_steps % getattr(clock, "train_steps_per_rollout", 1) == 0:
             self.meter.tick()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,7 +24,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
 
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any
     moment leaves the previous one intact. Lightning keeps callbacks of this base class last in line: whatever the other
-    callbacks do at the end of a round or of an epoch is in the checkpoint.
+    callbacks do at the end of a training step or of an epoch is in the checkpoint.
 
     Args:
         every_epochs: epochs between checkpoints; the end of a run and an improvement are always saved.
@@ -73,7 +73,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
             "algorithm": type(pl_module).__name__,
             "environment": data.spec.name,
             "env_steps": pl_module.env_steps,
-            "rounds": pl_module.grad_steps,
+            "train_steps": pl_module.train_steps,
         }
         if trainer.world_size > 1:
             checkpoint["lit_mbrl"]["devices"] = trainer.world_size
@@ -134,7 +134,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
 
     @staticmethod
     def _clock(pl_module: LightningModule) -> tuple[int, int]:
-        return pl_module.env_steps, pl_module.grad_steps
+        return pl_module.env_steps, pl_module.train_steps
 
 
 def _replace_by_copy(source: Path, target: Path) -> None:

@@ -69,5 +69,5 @@ class EntropyAnnealing(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Sets the value for the round that begins."""
+        """Sets the value for the training step that begins."""
         getattr(pl_module, self.attribute).fill_(self.value(pl_module.env_steps))

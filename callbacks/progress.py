@@ -56,11 +56,11 @@ class ProgressBar(NothingInsideARound, Callback):
             )
 
     def on_warmup(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hears of collected frames while there is no round yet."""
+        """Shows collected frames while there is no training step yet."""
         self._refresh(pl_module)
 
     def on_model_work(self, trainer: Trainer, pl_module: LightningModule, news: str) -> None:
-        """Hears of what is going on where no round ends for a while: a world model is fitted or rolled out."""
+        """Shows what is going on where no training step ends for a while: a world model is fitted or rolled out."""
         if not self.enabled or not trainer.is_global_zero:
             return
         now = time.monotonic()
@@ -77,7 +77,7 @@ class ProgressBar(NothingInsideARound, Callback):
             print(f"{pl_module.env_steps:,}/{trainer.datamodule.total_frames:,} env steps, {news}", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Hears of a finished round."""
+        """Shows a finished training step."""
         self._work_time = None
         self._refresh(pl_module)
 

@@ -64,7 +64,7 @@ def test_agents_have_the_papers_numbers(name: str) -> None:
         expected |= {"exploration_sigma": 0.3}
     assert {key: model["init_args"].get(key) for key in expected} == expected
     # 5 000 random frames, then 100 updates every 1 000 frames of two each
-    assert (data["batch_size"], data["sequence_length"], data["pretrain_rounds"]) == (50, 50, 100)
+    assert (data["batch_size"], data["sequence_length"], data["pretrain_steps"]) == (50, 50, 100)
     assert 2 * data["learning_starts"] == 5_000 and 2 * data["frames_per_batch"] == 1_000
     assert data["utd_ratio"] * data["frames_per_batch"] == 100
 

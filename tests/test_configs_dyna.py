@@ -149,7 +149,7 @@ def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> Non
     assert main(["fit", *[f"--config={PAPER / paper / name}.yaml" for name in files], *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
         rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
-    assert [row["time/rounds"] for row in rounds] == ["1.0", "2.0", "3.0"]
+    assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0", "3.0"]
     numbers = ["loss/critic", "loss/actor", "loss/alpha", "q/mean"]
     assert all(math.isfinite(float(row[name])) for row in rounds for name in numbers)
     assert math.isfinite(float(rounds[0]["model/holdout_dynamics"])) and float(rounds[0]["model/epochs"]) == 1

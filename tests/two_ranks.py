@@ -27,7 +27,7 @@ class SignalOneRank(Callback):
         self.rank, self.round = rank, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
+        if pl_module.train_steps == self.round and trainer.global_rank == self.rank:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -38,7 +38,7 @@ class FailOneRank(Callback):
         self.rank, self.round = rank, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
+        if pl_module.train_steps == self.round and trainer.global_rank == self.rank:
             raise TrainingError("this one alone has failed")
 
 
@@ -109,7 +109,7 @@ def check_equal_and_apart(found: dict[str, torch.Tensor], data: OffPolicy) -> No
     for key in ("replay.observation", "replay.action", "random"):
         assert not same_everywhere(found[key]), key
     # 60 frames of both ranks together, of which 24 are warm-up; one update per frame.
-    assert (data.env_steps, data.rounds, len(data.replay)) == (60, 36, 30)
+    assert (data.env_steps, data.train_steps, len(data.replay)) == (60, 36, 30)
 
 
 def check_resume(name: str, folder: Path) -> None:
@@ -152,7 +152,7 @@ def check_rollouts(folder: Path) -> None:
     for key in ("rollout.observation", "rollout.order", "random", "module.reward_normalizer._extra_state"):
         assert not same_everywhere(whole[key]), key
     # Two rollouts of 20 frames on each rank; two epochs of ten minibatches of four, two on each rank.
-    assert (data.env_steps, data.rounds) == (80, 40)
+    assert (data.env_steps, data.train_steps) == (80, 40)
     assert algorithm.normalizer.count == algorithm.reward_normalizer.count == 80
     path = folder / "ppo.ckpt"
     try:

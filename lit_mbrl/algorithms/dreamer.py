@@ -131,7 +131,7 @@ class Dreamer(LatentAgent):
 
     # ------------------------------------------------------------------ losses
     def imagine(self, actor: nn.Module, start_states: StartStates) -> LatentRollout:
-        """H steps from every posterior state of the round."""
+        """H steps from every posterior state of the training step."""
         return imagine_latent(
             lambda feature: actor.action(feature, self.noise(len(feature))),
             self.world_model,
@@ -174,7 +174,7 @@ class Dreamer(LatentAgent):
         return ImaginedReturns(states[:, :-1], returns, weight)
 
     def critic_loss(self, batch: TensorDictBase, imagined_returns: ImaginedReturns) -> Tensor:
-        """Computes the value's loss (Dreamer eq. 8) on the returns that the actor's loss of this round has imagined."""
+        """Computes the value's loss (Dreamer eq. 8) on the returns that the actor's loss has imagined."""
         return self.value_loss(self.critic, imagined_returns)
 
     def value_loss(self, critic: nn.Module, imagined_returns: ImaginedReturns) -> Tensor:

@@ -195,7 +195,7 @@ class FullMaxEntPPO(MaxEntPPO):
 
 
 def _register(algorithm: PPO, name: str, value: float) -> None:
-    """A coefficient: a buffer, so that a callback can move it and a compiled round reads it."""
+    """A coefficient: a buffer, so that a callback can move it and a compiled training step reads it."""
     require(value >= 0, f"model.{name}", value, "a number >= 0")
     algorithm.register_buffer(name, torch.tensor(float(value)))
 

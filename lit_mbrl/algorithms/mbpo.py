@@ -5,7 +5,7 @@ policy is optimised by SAC, unchanged; what differs is the data. Algorithm 2 is 
 `sample`:
 
     environment -> replay -----------------------> real rows ----+
-                      |                                          +--> one batch per round
+                      |                                          +--> one batch per training step
                       +--> fit the model -> roll it out          |
                                                -> model buffer --+
 
@@ -296,7 +296,7 @@ class MBPO(SAC):
         return training.to(self.device), holdout.to(self.device)
 
     def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no round ends for a while."""
+        """Lets the callbacks know what is going on where no training step ends for a while."""
         for callback in self.trainer.callbacks:
             if isinstance(callback, ModelWorkListener):
                 callback.on_model_work(self.trainer, self, news)

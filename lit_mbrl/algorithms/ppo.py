@@ -1,8 +1,8 @@
 """Proximal policy optimisation.
 
 Schulman et al. 2017 (arXiv 1707.06347v2): the clipped objective of eq. 7 with the generalised advantages of Schulman et
-al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per round: a gradient step of all
-networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
+al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per training step: a gradient step of
+all networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
 
 Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if nothing else is said:
 
@@ -108,7 +108,7 @@ class PPO(Algorithm):
         self.init_log_std = init_log_std
         self.reward_normalizer = RewardNormalizer(gamma) if scale_rewards else None
         self.needs_metrics = target_kl is not None
-        # What was recorded in the round after which the rest of the running rollout's minibatches is left out.
+        # What was recorded in the training step after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
 
     def build(self, observation_dim: int, action_dim: int) -> None:

@@ -6,8 +6,8 @@ al. 2021 (arXiv 2008.12775v3, "SVG"), whose model-free half it is: critic SVG eq
 Readings and departures:
 
 - The critic minimises the sum of both members' mean squared residuals, without SAC's factor 1/2 (as SVG eq. 4).
-- The temperature's loss takes the log-probabilities that the actor's loss of the same round has drawn, from the actor
-  before its step: the expectation of eq. 8 over the same distribution, without a second forward pass.
+- The temperature's loss takes the log-probabilities that the actor's loss of the same training step has drawn, from the
+  actor before its step: the expectation of eq. 8 over the same distribution, without a second forward pass.
 - `alpha = exp(log_alpha)` keeps the temperature positive; Adam descends in `log_alpha`.
 """
 

@@ -3,8 +3,8 @@
 Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning" (arXiv
 2008.12775v3, "SVG"). The actor minimises eq. 9, the critic stays model-free (eq. 4-6), the temperature follows eq. 8,
 and a deterministic recurrent model (section 4.2) learns the dynamics (eq. 10), the reward (eq. 11) and the
-termination (eq. 12-13). The order of a round is Algorithm 1's. Another model takes its place by `world_model`, such as
-an ensemble, which the paper's section 4.2 names as the alternative.
+termination (eq. 12-13). The order of a training step is Algorithm 1's. Another model takes its place by `world_model`,
+such as an ensemble, which the paper's section 4.2 names as the alternative.
 
 Readings and departures (`variant="reference"` and the other options named here give the public code's choice):
 
@@ -69,7 +69,7 @@ class SACSVG(SAC):
         decoder_layers: hidden layers of the decoder (the code: 0).
         gru_layers: stacked GRU layers.
         model_lr: Adam's learning rate of dynamics, reward and termination.
-        model_updates: dynamics updates per round, each on its own batch.
+        model_updates: dynamics updates per training step, each on its own batch.
         detach_model_state: stop the dynamics' gradient at each predicted observation (the code's choice).
         model_max_grad_norm: clip the dynamics' gradient to this norm.
         balance_terminations: weigh terminations in eq. 13 by their rarity in the batch (the code's choice).
@@ -141,7 +141,7 @@ class SACSVG(SAC):
         self.horizon = horizon
         self.variant, self.terminal_value, self.warmup_steps = variant, terminal_value, warmup_steps
         self.world_model_factory, self.model_updates = world_model, model_updates
-        self._sampling: SequenceBatchSpec | None = None  # asked for in every round
+        self._sampling: SequenceBatchSpec | None = None  # asked for in every training step
 
     @property
     def model_horizon(self) -> int:

@@ -241,7 +241,7 @@ class Application(LightningCLI):
             if isinstance(logger, (WandbLogger, TensorBoardLogger)):
                 logger.use_folder(self.run_folder)
         saved = self.saved_run
-        return [CsvLogger(self.run_folder, (saved.env_steps, saved.rounds) if saved else None), *others]
+        return [CsvLogger(self.run_folder, (saved.env_steps, saved.train_steps) if saved else None), *others]
 
     def _save_config(self) -> SaveConfig:
         config = self.config[self.subcommand].clone()

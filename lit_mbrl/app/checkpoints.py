@@ -17,7 +17,7 @@ from lit_mbrl.utils.files import damaged_record, is_file
 from lit_mbrl.utils.yaml import load_yaml
 
 FORMAT = 1  # of the files that this version writes
-_KINDS = {"algorithm": str, "environment": str, "env_steps": int, "rounds": int, "devices": int}
+_KINDS = {"algorithm": str, "environment": str, "env_steps": int, "train_steps": int, "devices": int}
 _OPTIONAL = {"devices"}
 # Functions that take a checkpoint's entries back.
 _LOADING = {"load_state_dict", "on_load_checkpoint", "load_data", "set_env_state", "set_carrier", "set_random_state"}
@@ -33,7 +33,7 @@ class CheckpointInfo:
         algorithm: class name of the algorithm.
         environment: name of the environment.
         env_steps: environment steps taken.
-        rounds: rounds of updates taken.
+        train_steps: training steps taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
         replay: the files that hold its replay, in the folder `replay` beside the checkpoint.
@@ -45,7 +45,7 @@ class CheckpointInfo:
     algorithm: str
     environment: str
     env_steps: int
-    rounds: int
+    train_steps: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
     replay: tuple[File, ...] = ()
@@ -170,7 +170,7 @@ def read_last_good(path: Path, with_replay: bool) -> tuple[CheckpointInfo, str |
             continue
     if not found:
         raise problem
-    return max(found, key=lambda saved: (saved.env_steps, saved.rounds)), problem.expected
+    return max(found, key=lambda saved: (saved.env_steps, saved.train_steps)), problem.expected
 
 
 def _read_good(path: Path, with_replay: bool) -> CheckpointInfo:

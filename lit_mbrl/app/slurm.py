@@ -1,7 +1,7 @@
 """A run as a Slurm job: told to stop in time it saves and is queued again, and then goes on where it was.
 
 Slurm sends the signal of `--signal=USR1@90` some time before it ends a job. SIGUSR1 is what Lightning requeues at, too;
-its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a round, is switched off (`take_over`).
+its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a training step, is switched off (`take_over`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     before_collect -> environment steps -> after_collect -> sample -> updates
 
 The paper's Algorithm box is in these methods: MBPO fits its model in `before_collect` and rolls it out in
-`after_collect`, PPO computes advantages there, and both say in `sample` what a round learns from.
+`after_collect`, PPO computes advantages there, and both say in `sample` what a training step learns from.
 `training.algorithm.Algorithm` has all of them, so that a paper overrides what is its own.
 """
 
@@ -28,7 +28,7 @@ SERVED_BY: dict[Experience, str] = {
 
 
 class SequenceBatchSizes(Protocol):
-    """Sequences that a round reads: their length, and batches of them."""
+    """Sequences that a training step reads: their length, and batches of them."""
 
     @property
     def sequence_length(self) -> int: ...
@@ -64,10 +64,10 @@ class Agent(Protocol):
         """Takes fresh frames `[num_envs, T]`, which the replay, if there is one, has already."""
 
     def sample(self, data: Any) -> Batch:
-        """Returns this rank's share of a round's batches."""
+        """Returns this rank's share of a training step's batches."""
 
     def sampling(self) -> SequenceBatchSizes:
-        """Returns which sequences a round needs."""
+        """Returns which sequences a training step needs."""
 
     def normalize(self, observation: Tensor) -> Tensor:
         """Returns observations as `explore` and `eval_policy` get them."""

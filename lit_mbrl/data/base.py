@@ -1,13 +1,13 @@
 """Base of data modules that step an environment with the current policy: schedule, collector, evaluation, resume.
 
-    environment -> TorchRL collector -> [what a data module makes of it] -> one batch per round of updates
+    environment -> TorchRL collector -> [what a data module makes of it] -> one batch per training step
 
 Before and after it collects, and for each batch, a data module asks the algorithm (`data.agent`). What an algorithm
 keeps besides the experience are `buffers`, made and checkpointed here.
 
-`env_steps` and `rounds` say where a run is, and a checkpoint goes on from there. On several devices each rank has its
-own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and take
-the same rounds.
+`env_steps` and `train_steps` say where a run is, and a checkpoint goes on from there. On several devices each rank has
+its own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and
+take the same training steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 
 class EnvDataModule(EvaluationMixin, LightningDataModule):
-    """Steps environments and serves one batch per round; a subclass says what is kept of the frames and what is served.
+    """Steps environments and serves one batch per training step; a subclass keeps the frames and makes the batches.
 
     Args:
         env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
@@ -44,7 +44,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         epoch_frames: environment steps between evaluations.
         frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
         eval_episodes: deterministic episodes per evaluation.
-        update_schedule: counts steps and rounds.
+        update_schedule: counts steps and training steps.
     """
 
     # Options that a resumed run cannot change.
@@ -182,37 +182,37 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         self.update_schedule.env_steps = env_steps
 
     @property
-    def rounds(self) -> int:
-        """Rounds of updates so far, the running one included."""
-        return self.update_schedule.rounds
+    def train_steps(self) -> int:
+        """Training steps so far, the running one included."""
+        return self.update_schedule.train_steps
 
-    @rounds.setter
-    def rounds(self, rounds: int) -> None:
-        self.update_schedule.rounds = rounds
+    @train_steps.setter
+    def train_steps(self, train_steps: int) -> None:
+        self.update_schedule.train_steps = train_steps
 
-    def rounds_due(self, env_steps: int) -> int:
-        """Rounds of updates that are due after so many environment steps."""
-        return self.update_schedule.rounds_due(env_steps)
+    def train_steps_due(self, env_steps: int) -> int:
+        """Training steps that are due after so many environment steps."""
+        return self.update_schedule.train_steps_due(env_steps)
 
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> TrainLoader:
-        """The rest of the running epoch, one batch per round."""
+        """The rest of the running epoch, one batch per training step."""
         return TrainLoader(self, self.update_schedule.epoch_end())
 
-    def iterate_rounds(self, end: int) -> Iterator[Batch]:
-        """Collects and yields until `end` rounds have been served since the start of the run."""
+    def iterate_train_steps(self, end: int) -> Iterator[Batch]:
+        """Collects and yields until `end` training steps have been served since the start of the run."""
         if self.collector is None:
             self._start_collector()
-        while self.rounds < end:
-            while self.rounds_due(self.env_steps) <= self.rounds:
+        while self.train_steps < end:
+            while self.train_steps_due(self.env_steps) <= self.train_steps:
                 self.collect()
-            self.rounds += 1
+            self.train_steps += 1
             batch = self.agent.sample(self)
             self.start_async_step()
             yield batch
 
     def start_async_step(self) -> None:
-        """Starts a step that goes on beside the updates of a round; nothing here."""
+        """Starts a step that goes on beside the updates of a training step; nothing here."""
 
     def collect_transitions(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""

@@ -38,17 +38,17 @@ class TrainLoader:
 
     Args:
         data: a `data.base.EnvDataModule`.
-        end: rounds since the start of the run at which the epoch ends.
+        end: training steps since the start of the run at which the epoch ends.
     """
 
     def __init__(self, data: Any, end: int) -> None:
-        self._data, self._end, self._length = data, end, end - data.rounds
+        self._data, self._end, self._length = data, end, end - data.train_steps
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[dict[str, TensorDictBase]]:
-        return self._data.iterate_rounds(self._end)
+        return self._data.iterate_train_steps(self._end)
 
 
 class EvalLoader:

@@ -1,13 +1,14 @@
 """Off-policy data: warm-up, collection, replay and batches, with an exact update-to-data ratio.
 
-    environment -> TorchRL collector -> replay -> one batch per round of updates -> the algorithm
+    environment -> TorchRL collector -> replay -> one batch per training step -> the algorithm
 
 Iterating the training loader collects `frames_per_batch` frames whenever the update-to-data ratio allows no further
-round, and yields one batch per round. After `n` environment steps exactly `floor(utd_ratio * (n - learning_starts))`
-rounds have been due. `env_steps` and `rounds` say where a run is, and a checkpoint goes on from there.
+training step, and yields one batch per training step. After `n` environment steps exactly `floor(utd_ratio * (n -
+learning_starts))` training steps have been due. `env_steps` and `train_steps` say where a run is, and a checkpoint goes
+on from there.
 
 On several devices each rank has its own environments, replay and random numbers. `env_steps` counts the frames of all
-ranks, so they agree on every clock and take the same rounds; a batch is shared out among them.
+ranks, so they agree on every clock and take the same training steps; a batch is shared out among them.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class OffPolicy(EnvDataModule):
         env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
         total_frames: environment steps of the whole run, warm-up included, of all devices together.
         epoch_frames: environment steps between evaluations.
-        learning_starts: environment steps with uniformly random actions before the first round of updates.
+        learning_starts: environment steps with uniformly random actions before the first training step.
         frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
-        utd_ratio: rounds of updates per environment step after the warm-up.
-        batch_size: transitions per round, of all devices together.
+        utd_ratio: training steps per environment step after the warm-up.
+        batch_size: transitions per training step, of all devices together.
         sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
         capacity: transitions kept, by each device.
         storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
@@ -230,7 +231,7 @@ class OffPolicy(EnvDataModule):
         self.replay.truncate_running_episodes(copies)
 
     def sample(self) -> Batch:
-        """This rank's share of a round's batches, if the algorithm asks for nothing else.
+        """This rank's share of a training step's batches, if the algorithm asks for nothing else.
 
         `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
         """

@@ -2,12 +2,12 @@
 
     environments -> T steps of N -> Algorithm.after_collect (values, advantages) -> [shuffle -> minibatches] x K
 
-One Lightning batch, one round of updates, is one gradient step on one minibatch. A rollout of `T N` frames serves
-`K T N / batch_size` rounds, in which each of its frames is in exactly `K` minibatches, once per epoch; then it is
-thrown away, and the next one is collected with the policy as it is by then.
+One Lightning batch, one training step, is one gradient step on one minibatch. A rollout of `T N` frames serves
+`K T N / batch_size` training steps, in which each of its frames is in exactly `K` minibatches, once per epoch; then it
+is thrown away, and the next one is collected with the policy as it is by then.
 
 On several devices each rank has its own environments, its own rollout and its own shuffles; a minibatch is shared out
-among them, gradients are averaged, and all take the same rounds.
+among them, gradients are averaged, and all take the same training steps.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class OnPolicy(EnvDataModule):
     @property
     def rollout_start(self) -> int:
         """Environment steps at the start of the running rollout."""
-        return (self.rounds - 1) // self.update_schedule.rounds_per_rollout * self.update_schedule.frames_per_rollout
+        schedule = self.update_schedule
+        return (self.train_steps - 1) // schedule.train_steps_per_rollout * schedule.frames_per_rollout
 
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the clock to the number of devices, each of which has a rollout."""
@@ -138,8 +139,8 @@ class OnPolicy(EnvDataModule):
         self.agent.after_collect(self, self.collect_transitions())
 
     def minibatch_index(self) -> Tensor:
-        """Numbers `[B]` of the rollout's frames in the round's minibatch, this rank's share; shuffled in each epoch."""
-        position = (self.rounds - 1) % self.update_schedule.rounds_per_rollout % self.minibatches
+        """Returns this rank's indices `[B]` into the rollout for this training step; shuffled in each epoch."""
+        position = (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout % self.minibatches
         if position == 0:
             self._order = torch.randperm(self.frames_per_batch).to(self.rollout.device or "cpu")
         size = self.batch_size // distributed.world_size()
@@ -167,7 +168,7 @@ class OnPolicy(EnvDataModule):
     # ------------------------------------------------------------------ checkpoint
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
-        if self.collector is not None and self.rounds % self.update_schedule.rounds_per_rollout:
+        if self.collector is not None and self.train_steps % self.update_schedule.train_steps_per_rollout:
             state["rollout"] = {"order": self._order, "frames": dict(self.rollout.items())}
         return state
 

@@ -58,7 +58,7 @@ class WorldModel(Protocol[S]):
 
 @dataclass(frozen=True)
 class ModelLoss:
-    """One loss of a world model, for a step per round (`loss`) as for a bulk fit to all data (`models.fit`).
+    """One loss of a world model, for steps in training (`loss`) as for a bulk fit to all data (`models.fit`).
 
     Frames have the keys `"observation"`, `"action"`, `("next", "observation")`, `("next", "reward")` and
     `("next", "terminated")`.
@@ -70,7 +70,7 @@ class ModelLoss:
         lr: Adam's learning rate.
         batch: `"transitions"` or `"sequences"`.
         length: transitions per sequence; None: as many as the longest rollout that is asked of the model.
-        repeat: whether a round may take several steps of it, each on a batch of its own.
+        repeat: whether a training step may take several steps of it, each on a batch of its own.
         max_grad_norm: clip the gradient to this global norm.
         members: number `E` of members that train side by side, each on data of its own.
         member_loss: maps each member's own batch `[E, B]` to losses `[E]`; None for a single member, which has `loss`.
@@ -130,7 +130,7 @@ class WorldModelFactory:
         raise NotImplementedError
 
     def check_rounds(self) -> None:
-        """Raises `OptionError` if the model cannot be trained by a step per round, without a hold-out."""
+        """Raises `OptionError` if the model cannot be trained step by step, without a hold-out."""
 
 
 def require_rule(mode: str, rule: TerminationRule | None) -> TerminationRule | None:

@@ -203,7 +203,7 @@ class EnsembleConfig(WorldModelFactory):
                 dynamics.bootstrapped_loss,
                 self.lr,
                 error=dynamics.error,
-                # A round's steps each need a batch of their own, which is what sequences of one transition are.
+                # A training step's steps each need a batch of their own, which is what sequences of one transition are.
                 batch="sequences",
                 length=1,
                 repeat=True,

@@ -15,7 +15,7 @@ from lit_mbrl.utils.errors import UsageError
 AXES = {
     "env_steps": "step",
     "seconds": "time/seconds",
-    "rounds": "time/rounds",
+    "train_steps": "time/train_steps",
     "policy_updates": "time/policy_updates",
     "model_rollouts": "time/model_rollouts",
 }

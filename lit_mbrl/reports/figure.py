@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _STYLES = ("-", "--", ":", "-.")
 NAMES = {
     "step": "environment steps",
-    "time/rounds": "rounds of updates",
+    "time/train_steps": "training steps",
     "time/policy_updates": "policy updates",
     "time/model_rollouts": "model rollouts",
     "eval/return": "evaluation return",

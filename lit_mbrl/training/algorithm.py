@@ -3,9 +3,9 @@
 An algorithm says what is its own: its networks (`build`), how it acts (`act`, `explore`), the ordered list of its
 updates (`updates`) and one loss method per update. Environments, replay, devices and loggers are elsewhere.
 
-One Lightning batch is one *round*: the whole list of updates, once. So a callback on `on_train_batch_end` runs exactly
-once per round. The clocks are `env_steps` and `grad_steps`; Lightning's `global_step` counts optimiser steps of all
-updates together and is never used.
+One Lightning batch is one *training step*: the whole list of updates, once. So a callback on `on_train_batch_end` runs
+exactly once per training step. The clocks are `env_steps` and `train_steps`; Lightning's `global_step` counts optimiser
+steps of all updates together and is never used.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Algorithm(ManualOptimization):
         normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
             acting and in every batch with the same numbers (`networks.RunningNormalizer`). The standard deviation is
             clipped to [0.1, 10], as in SVG's public code, or to bounds given in the place of true: [1e-6, 1e6].
-        compile: run the updates of a round as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them
-            as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
+        compile: run the updates of a training step as compiled graphs (`training.compiled`); `"cudagraphs"` also
+            replays them as CUDA graphs. Where that is impossible a line says why, and the training step runs eagerly.
         max_grad_norm: clip the gradient of every update that says nothing else to this global norm; None: do not.
     """
 
@@ -51,7 +51,7 @@ class Algorithm(ManualOptimization):
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
-    needs_metrics: bool = False  # whether metrics are recorded in every round, for `on_train_metrics`
+    needs_metrics: bool = False  # whether metrics are recorded in every training step, for `on_train_metrics`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
@@ -88,7 +88,7 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one round, in the order in which they happen."""
+        """The updates of one training step, in the order in which they happen."""
         raise NotImplementedError
 
     def act(self, observation: Tensor) -> Tensor:
@@ -114,22 +114,22 @@ class Algorithm(ManualOptimization):
         yield from ()
 
     def sampling(self) -> SequenceBatchSpec:
-        """Returns which sequences a round needs; none by default."""
+        """Returns which sequences a training step needs; none by default."""
         return SequenceBatchSpec()
 
     def model_rollouts(self, batch_size: int) -> int:
-        """Returns how many model rollouts the running round imagines from `batch_size` transitions; none by default."""
+        """Returns how many model rollouts a training step imagines from `batch_size` transitions; none by default."""
         return 0
 
     def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
-        """Takes this rank's metrics after every round, if `needs_metrics`."""
+        """Takes this rank's metrics after every training step, if `needs_metrics`."""
 
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
         return {}
 
     def compile_key(self) -> Hashable:
-        """Returns what losses branch on besides their inputs and the options: a compiled round has a graph for each.
+        """Returns what losses branch on besides inputs and options: a compiled training step has a graph for each.
 
         A loss that reads a clock has to be covered here.
         """
@@ -154,7 +154,7 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
+        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
         return data.sample()
 
     # ------------------------------------------------------------------ construction
@@ -229,7 +229,7 @@ class Algorithm(ManualOptimization):
             return rule
         return lambda x, u, following: rule(normalizer.inverse(x), u, normalizer.inverse(following))
 
-    # ------------------------------------------------------------------ one round
+    # ------------------------------------------------------------------ one training step
     def normalize(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, `[..., O]`."""
         return observation if self.normalizer is None else self.normalizer(observation)
@@ -253,18 +253,18 @@ class Algorithm(ManualOptimization):
         return TensorDict(frames, batch.batch_size)
 
     def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
-        """Runs one round: every update of `updates()`, in order.
+        """Runs one training step: every update of `updates()`, in order.
 
         Args:
             batch: `"transitions"` `[B]`, except for `data.SequenceReplay`, and, where the algorithm asks for them,
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
-        rounds, logs = self.grad_steps, self.logs_now()
+        train_steps, logs = self.train_steps, self.logs_now()
         self._recording = logs or self.needs_metrics
         starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size
-        due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
+        due = [index for index, update in enumerate(self.update_list) if train_steps % update.every == 0]
         if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
@@ -283,18 +283,18 @@ class Algorithm(ManualOptimization):
                 self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
-        """Returns whether the round could be compiled, and so has been run."""
+        """Returns whether the training step could be compiled, and so has been run."""
         try:
             if self._compiled is None:
                 self._compiled = self._start_compiling()
             recorded, finite = self._compiled.run(batch, due, self._recording)
         except CompileError as reason:
             self.compile_option = False
-            rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
+            rank_zero_warn(f"model.compile: the training steps run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
         self.count_steps(len(names))
-        self.finite.record(names, self.grad_steps, finite)
+        self.finite.record(names, self.train_steps, finite)
         self._recorded |= recorded
         return True
 
@@ -303,12 +303,12 @@ class Algorithm(ManualOptimization):
             raise CompileError("several devices average their gradients between the passes")
         if self._scaler is not None:
             raise CompileError("16-mixed scales its losses between the passes")
-        rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
+        rank_zero_info("model.compile: compiling the updates of a training step, up to a minute the first time")
         return CompiledTrainStep(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
-        """While the losses are traced for a compiled round: they record, and shall read no clock.
+        """While the losses are traced for a compiled training step: they record, and shall read no clock.
 
         Raises:
             CompileError: if a loss has read a clock that `compile_key` does not cover.

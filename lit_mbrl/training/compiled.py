@@ -1,7 +1,7 @@
-"""A round of updates as compiled graphs, exactly the updates that the eager loop takes.
+"""A training step as compiled graphs, exactly the updates that the eager loop takes.
 
-The round is traced once, without being run: losses, gradients (`torch.autograd.grad` in the parameters of each update),
-clipping and Adam become one list of tensor operations, which torch's Inductor compiles.
+The training step is traced once, without being run: losses, gradients (`torch.autograd.grad` in the parameters of each
+update), clipping and Adam become one list of tensor operations, which torch's Inductor compiles.
 
     raw batch, noise, parameters, Adam's state  -->  [ normalise -> loss -> gradient -> Adam ] per update  -->  metrics
                          ^                                                                     |
@@ -59,7 +59,7 @@ class _Graph:
 
 
 class CompiledTrainStep:
-    """Runs the updates of one round as compiled graphs.
+    """Runs the updates of one training step as compiled graphs.
 
     Args:
         algorithm: an `Algorithm`, built, its optimisers loaded.
@@ -154,7 +154,7 @@ class CompiledTrainStep:
                 graph = self._graphs[key] = self._compile(group, batch)
             except CompileError:
                 raise
-            except Exception as error:  # an error of the losses themselves comes again, from the eager round
+            except Exception as error:  # an error of the losses themselves comes again, from the eager training step
                 updates = ", ".join(update.name for _, update in group.updates)
                 reason = str(error).strip().split("\n")[0]
                 raise CompileError(f"{updates}: {type(error).__name__}: {reason}") from error

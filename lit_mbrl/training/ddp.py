@@ -1,7 +1,8 @@
 """Training on several devices: one process per device, equal weights in all of them, averaged gradients.
 
-Lightning's own `ddp` wraps the module and averages while `forward` and one backward pass run. Here a round has several
-losses, each a method of its own with its own backward pass, which that wrapper does not see. So nothing is wrapped:
+Lightning's own `ddp` wraps the module and averages while `forward` and one backward pass run. Here a training step has
+several losses, each a method of its own with its own backward pass, which that wrapper does not see. So nothing is
+wrapped:
 
     backward of an update  ->  mean of its gradients over the ranks, in one message  ->  clipping  ->  optimiser step
 

@@ -23,7 +23,7 @@ from lit_mbrl.utils.hooks import can_use_fast_path
 def may_step(
     finite: NonFiniteGuard,
     name: str,
-    round: int,
+    train_step: int,
     loss: Tensor,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
@@ -36,7 +36,7 @@ def may_step(
         if scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
             scaler.unscale_(optimizer)
         gradients = [clip_(gradients, max_grad_norm)]  # the norm, which is finite if all are
-    return finite.check(name, round, optimizer, loss, gradients, scaler is not None)
+    return finite.check(name, train_step, optimizer, loss, gradients, scaler is not None)
 
 
 class ManualOptimization(Recording):
@@ -61,7 +61,7 @@ class ManualOptimization(Recording):
         On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
 
         Args:
-            given: what the updates before this one in the round have given; what this one gives is added.
+            given: what the updates before this one in the training step have given; what this one gives is added.
 
         Returns:
             The loss before the step.
@@ -73,7 +73,7 @@ class ManualOptimization(Recording):
         self._backward(loss, parameters)
         torch_optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         name, bound, scaler = update.name, update.max_grad_norm, self._scaler
-        if may_step(self.finite, name, self.grad_steps, loss, parameters, torch_optimizer, bound, scaler):
+        if may_step(self.finite, name, self.train_steps, loss, parameters, torch_optimizer, bound, scaler):
             self._optimizer_step(optimizer)
         return loss
 

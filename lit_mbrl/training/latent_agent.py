@@ -17,7 +17,7 @@ from lit_mbrl.utils.errors import positive, require
 
 
 class StartStates(NamedTuple):
-    """The posterior states of a round's sequences, constants, from which the behaviour imagines.
+    """The posterior states of a training step's sequences, constants, from which the behaviour imagines.
 
     | field | shape | |
     |---|---|---|
@@ -173,7 +173,7 @@ class LatentAgent(Algorithm):
         yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("start_states",))
 
     def update(self, name: str, module: nn.Module, loss: Callable[..., Any], lr: float, **options: Any) -> Update:
-        """An update on the round's sequences, with the bound on its gradient and Adam's epsilon."""
+        """An update on the training step's sequences, with the bound on its gradient and Adam's epsilon."""
         options |= {"max_grad_norm": self.max_grad_norm, "eps": self.adam_eps}
         return Update(name, module, loss, lr, "sequences", **options)
 

@@ -1,4 +1,4 @@
-"""Fits beside the rounds: of a world model to all data, or of any other module, with optimisers that go on."""
+"""Fits beside the training steps: of a world model to all data, or of any other module, with optimisers that go on."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lit_mbrl.training.optim import Adam
 class _Nobody:
     """Stands for the algorithm of a fit that is on its own."""
 
-    grad_steps, compile_option = 0, False
+    train_steps, compile_option = 0, False
 
     def __init__(self) -> None:
         self.finite = NonFiniteGuard()
 
 
 class ModelFitter:
-    """Takes the gradient steps that belong to no round: those of fits.
+    """Takes the gradient steps that belong to no training step: those of fits.
 
     Each loss has an Adam of its own, which goes on from fit to fit and from a checkpoint. Steps are checked for NaN as
-    those of rounds are, and where `model.compile` asks for it, losses of whole batches are compiled.
+    those of training steps are, and where `model.compile` asks for it, losses of whole batches are compiled.
 
     Attributes:
         optimizers: by the names that they were asked for by.
@@ -39,7 +39,8 @@ class ModelFitter:
         compiles: whether fits are compiled as far as `compile` asks for it; False once that has failed.
 
     Args:
-        algorithm: an `Algorithm`, for its finite check, count of rounds and option `compile`; None: there is none.
+        algorithm: an `Algorithm`, for its finite check, count of training steps and option `compile`; None: there is
+            none.
         **options: of every `models.fit`.
     """
 
@@ -105,7 +106,7 @@ class ModelFitter:
                 optimizer.zero_grad()
                 loss = loss_of(frames)
                 loss.backward(inputs=parameters)
-            if may_step(algorithm.finite, name, algorithm.grad_steps, loss, parameters, optimizer, max_grad_norm):
+            if may_step(algorithm.finite, name, algorithm.train_steps, loss, parameters, optimizer, max_grad_norm):
                 optimizer.step()
             return loss.detach()
 

@@ -1,4 +1,4 @@
-"""Adam, as a fused kernel and as a function for compiled rounds, and the clipping of gradients."""
+"""Adam, as a fused kernel and as a function for compiled training steps, and the clipping of gradients."""
 
 from __future__ import annotations
 

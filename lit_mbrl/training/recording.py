@@ -1,4 +1,4 @@
-"""Measures a run's progress, and records the metrics of its rounds for the loggers."""
+"""Measures a run's progress, and records the metrics of its training steps for the loggers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lit_mbrl.utils import distributed
 
 
 class Recording(LightningModule):
-    """Clocks and metrics of a module whose data module counts environment steps and rounds.
+    """Measures progress and records metrics, for a module whose data module counts environment and training steps.
 
     Attributes:
         finite: looks at every loss and gradient before the step.
-        update_list: the updates of one round, in their order.
+        update_list: the updates of one training step, in their order.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Recording(LightningModule):
         return self.trainer.datamodule.env_steps
 
     @property
-    def grad_steps(self) -> int:
-        """Rounds of updates so far, the running one included."""
+    def train_steps(self) -> int:
+        """Training steps so far, the running one included."""
         self._note_reading()
-        return self.trainer.datamodule.rounds
+        return self.trainer.datamodule.train_steps
 
     def _note_reading(self) -> None:
         if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
@@ -60,10 +60,10 @@ class Recording(LightningModule):
 
     def progress_metrics(self) -> dict[str, float]:
         """Returns what a run is measured by, apart from environment steps."""
-        progress = {"time/rounds": float(self.grad_steps), "time/seconds": self.wall_time}
+        progress = {"time/train_steps": float(self.train_steps), "time/seconds": self.wall_time}
         for update in self.update_list:
             if update.name == "actor":
-                progress["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
+                progress["time/policy_updates"] = float(self.train_steps // update.every * update.repeat)
         if self._model_rollouts:
             progress["time/model_rollouts"] = float(self._model_rollouts)
         repeat = self.trainer.datamodule.env.frames_per_step
@@ -77,18 +77,18 @@ class Recording(LightningModule):
 
     # ------------------------------------------------------------------ metrics
     def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
-        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
+        """Keeps a scalar of this training step for the log; does nothing in training steps that are not logged.
 
         Args:
-            value: or a function that computes it, which is called in rounds that are logged.
+            value: or a function that computes it, which is called in training steps that are logged.
         """
         if self._recording:
             value = value() if callable(value) else value
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
     def logs_now(self) -> bool:
-        """Whether the metrics of the running round are logged."""
-        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
+        """Whether the metrics of the running training step are logged."""
+        return (every := self.trainer.log_every_n_steps) > 0 and self.train_steps % every == 0
 
     def pop_metrics(self) -> dict[str, Tensor]:
         """Returns the metrics recorded since the last call, and forgets them."""
@@ -96,11 +96,11 @@ class Recording(LightningModule):
         return recorded
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
+        """Keeps metrics of what happens between training steps for the next log, also across a checkpoint."""
         self._notes |= metrics
 
     def log_training(self) -> None:
-        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
+        """Sends this training step's metrics (means over the ranks) to the loggers, with one device synchronisation."""
         of_round = self.pop_metrics()
         recorded = torch.stack([value.to(self.device) for value in of_round.values()])
         distributed.average_([recorded])
@@ -124,7 +124,7 @@ class Recording(LightningModule):
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
+        """Leaves Lightning's loop counters out: `env_steps` and `train_steps` of the data module say where the run is.
 
         Raises:
             TrainingError: if a step was not finite: what came after it is not saved.

@@ -22,7 +22,7 @@ class WarmupListener(Protocol):
 
 @runtime_checkable
 class ModelWorkListener(Protocol):
-    """A callback that receives what goes on where no round ends for a while."""
+    """A callback that receives what goes on where no training step ends for a while."""
 
     def on_model_work(self, trainer: Trainer, pl_module: Any, news: str) -> None: ...
 

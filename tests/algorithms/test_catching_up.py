@@ -34,7 +34,7 @@ RUN: dict[str, Any] = {
     "sequence_length": 4,
     "eval_episodes": 1,
     "storage": "memory",
-    "pretrain_rounds": 5,
+    "pretrain_steps": 5,
 }
 
 

@@ -62,7 +62,7 @@ def test_losses_reach_what_the_papers_say(name: str) -> None:
 @pytest.mark.parametrize("name", DREAMERS)
 def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, batch = build(DREAMERS[name]), sequences()
-    monkeypatch.setattr(type(algorithm), "grad_steps", 1)
+    monkeypatch.setattr(type(algorithm), "train_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
     given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, algorithm.configure_optimizers(), strict=True):

@@ -66,7 +66,7 @@ class Events(MBPO):
         return super().rollout(observation, length)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self.events.append(("round", self.env_steps, self.grad_steps))
+        self.events.append(("round", self.env_steps, self.train_steps))
 
 
 def events(**options: Any) -> list[tuple[str, int, int]]:

@@ -30,7 +30,7 @@ def test_all_agents_learn_from_pictures(agent: type[PPO]) -> None:
     data = make_data()
     trainer = fit(algorithm, data, precision="bf16-mixed")
     assert isinstance(algorithm.encoder, Impala)
-    assert data.env_steps == 32 and data.rounds == 8
+    assert data.env_steps == 32 and data.train_steps == 8
     assert float(trainer.callback_metrics["eval/episode_length"]) == 5
     assert data.rollout["observation"].dtype == torch.uint8
     assert all(torch.isfinite(parameter).all() for parameter in algorithm.parameters())

@@ -63,7 +63,7 @@ def test_losses_reach_what_the_papers_say(name: str) -> None:
 def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = ALGORITHMS[name]()
     algorithm.setup_networks(3, 2)
-    monkeypatch.setattr(type(algorithm), "grad_steps", 1)
+    monkeypatch.setattr(type(algorithm), "train_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
     for update in algorithm.update_list:
         before = {

@@ -75,7 +75,7 @@ def test_what_changes_is_said_and_takes_effect(resume: Resume, capfd: pytest.Cap
     assert saved["state_dict"]["target_entropy"] == -7
     assert [optimizer["param_groups"][0]["lr"] for optimizer in saved["optimizer_states"]] == [1e-3, 0.5, 1e-3]
     # 20 rounds for the 20 steps after the warm-up, then two for each of the last 20.
-    assert saved["lit_mbrl"]["rounds"] == 60
+    assert saved["lit_mbrl"]["train_steps"] == 60
     assert saved["OffPolicy"]["ratios"] == [[20, 0, "1"], [40, 20, "2"]]
     assert float(rows(Path("run"))[-1]["policy/target_entropy"] or -7) == -7
 
@@ -112,7 +112,7 @@ def test_a_changed_ratio_owes_no_rounds_for_the_past(tmp_path: Path) -> None:
     data = make_data(utd_ratio=0.5)
     fit(ALGORITHMS["sac"](), data, ckpt_path=tmp_path / "run.ckpt")
     # Round 21 belongs to step 24 + 11; its 22nd is still owed. Then one for every two of the 25 steps left.
-    assert (data.env_steps, data.rounds) == (59, 22 + 12)
+    assert (data.env_steps, data.train_steps) == (59, 22 + 12)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

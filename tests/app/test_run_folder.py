@@ -34,7 +34,7 @@ class Meddle(Callback):
         self.what, self.round = what, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round:
+        if pl_module.train_steps == self.round:
             folder = Path(trainer.default_root_dir)
             if self.what == "remove":
                 shutil.rmtree(folder)

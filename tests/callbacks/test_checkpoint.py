@@ -28,7 +28,7 @@ class Counting(Checkpoint):
         self.saves: list[int] = []
 
     def save(self, trainer: Trainer, best: bool = False) -> None:
-        self.saves.append(trainer.lightning_module.grad_steps)
+        self.saves.append(trainer.lightning_module.train_steps)
         super().save(trainer, best)
 
 
@@ -60,7 +60,7 @@ def test_saves_when_due_or_better_and_at_the_end(
     checkpoint = Counting(every_epochs=every)
     run(tmp_path, checkpoint)
     assert checkpoint.saves == saves
-    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 36
+    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 36
 
 
 def test_end_of_the_run_is_saved_even_if_not_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_best_is_the_best(
     improving(monkeypatch, *values)
     run(tmp_path, Checkpoint(mode=mode))
     saved = load(tmp_path / "checkpoints" / "best.ckpt")
-    assert saved["lit_mbrl"]["rounds"] == best
+    assert saved["lit_mbrl"]["train_steps"] == best
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["best.ckpt", "last.ckpt", "replay"]
 
 
@@ -90,8 +90,8 @@ def test_best_survives_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     resumed = Checkpoint()
     run(tmp_path, resumed, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert resumed.best == 10.0
-    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["rounds"] == 16
-    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 36
+    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["train_steps"] == 16
+    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 36
 
 
 def test_checkpoint_names_its_run(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_checkpoint_names_its_run(tmp_path: Path) -> None:
         "algorithm": "SAC",
         "environment": "Pendulum-v1",
         "env_steps": 60,
-        "rounds": 36,
+        "train_steps": 36,
     }
 
 
@@ -130,7 +130,7 @@ def test_without_hard_links_the_best_is_copied(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "link", no_links)
     improving(monkeypatch, 1.0, 0.0)
     run(tmp_path, Checkpoint())
-    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["rounds"] == 16
+    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["train_steps"] == 16
 
 
 def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Clock(Callback):
         self.warmups.append(pl_module.env_steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        self.rounds.append((pl_module.env_steps, pl_module.grad_steps))
+        self.rounds.append((pl_module.env_steps, pl_module.train_steps))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.evaluations.append(pl_module.env_steps)
@@ -49,7 +49,7 @@ def test_update_to_data_ratio_is_exact(utd_ratio: float, frames_per_batch: int, 
     for env_steps, rounds in clock.rounds:
         # Enough frames for this round, and not one collection more than it needed.
         assert rounds <= ratio * (env_steps - 24) < rounds + ratio * frames_per_batch
-    assert data.rounds == int(ratio * 36)
+    assert data.train_steps == int(ratio * 36)
     assert clock.warmups == list(range(frames_per_batch, 25, frames_per_batch))
 
 

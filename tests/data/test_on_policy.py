@@ -31,7 +31,7 @@ class Watch(Callback):
         self.rollouts: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.progress.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.train_steps))
         self.batches.append(batch["transitions"]["observation"].clone())
         self.rollouts.append(trainer.datamodule.rollout["observation"].flatten(0, 1).clone())
 
@@ -60,7 +60,7 @@ def test_rounds_follow_on_rollouts_and_epochs_end_with_them() -> None:
     fit(PPO(**SMALL), data, watch)
     assert watch.progress == [(20 * (n // 10 + 1), n + 1) for n in range(30)]
     assert watch.evaluations == [20, 60]  # at 30 one rollout is over, at 60 three are; a fourth would end beyond 79
-    assert (data.env_steps, data.rounds) == (60, 30)
+    assert (data.env_steps, data.train_steps) == (60, 30)
 
 
 def test_statistics_of_episodes_cross_rollouts() -> None:
@@ -202,7 +202,7 @@ def test_wrong_options_are_named(options: dict, named: str) -> None:
 def test_several_devices_share_a_minibatch() -> None:
     data = make_rollouts()
     data.split_across_ranks(2)
-    assert data.update_schedule.frames_per_rollout == 40 and data.update_schedule.rounds_per_rollout == 20
+    assert data.update_schedule.frames_per_rollout == 40 and data.update_schedule.train_steps_per_rollout == 20
     with pytest.raises(OptionError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
         make_rollouts(batch_size=5).split_across_ranks(2)
     make_rollouts(batch_size=40).split_across_ranks(2)  # more than one device has

@@ -36,7 +36,7 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.batches.append(batch)
-        self.progress.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.train_steps))
 
 
 def test_batches_are_sequences_of_bytes() -> None:
@@ -58,17 +58,17 @@ def test_batches_are_sequences_of_bytes() -> None:
         assert torch.equal(sequences["terminated"][..., 0], step == 5)
 
 
-@pytest.mark.parametrize("pretrain_rounds", [0, 7])
-def test_the_schedule_is_dreamer_s(pretrain_rounds: int) -> None:
+@pytest.mark.parametrize("pretrain_steps", [0, 7])
+def test_the_schedule_is_dreamer_s(pretrain_steps: int) -> None:
     """Rounds after the warm-up, then `utd_ratio * frames_per_batch` after every collection."""
-    watch, data = Watch(), make_sequences(pretrain_rounds=pretrain_rounds, frames_per_batch=12)
+    watch, data = Watch(), make_sequences(pretrain_steps=pretrain_steps, frames_per_batch=12)
     fit(Remembers(), data, watch)
     steps = [env_steps for env_steps, _ in watch.progress]
-    assert [steps.count(at) for at in (24, 36, 48, 60)] == [pretrain_rounds, 6, 6, 6]
+    assert [steps.count(at) for at in (24, 36, 48, 60)] == [pretrain_steps, 6, 6, 6]
     assert [rounds for _, rounds in watch.progress] == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_envs": 2, "storage": "memmap", "pretrain_rounds": 5, "capacity": 30}])
+@pytest.mark.parametrize("options", [{}, {"num_envs": 2, "storage": "memmap", "pretrain_steps": 5, "capacity": 30}])
 @pytest.mark.parametrize("rounds", [3, 11])
 def test_resume_is_exact(options: dict[str, Any], rounds: int, tmp_path: Path) -> None:
     whole, whole_data = Remembers(), make_sequences(LIGHT, **options)
@@ -153,7 +153,7 @@ def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
     ("options", "line"),
     [
         ({"sequence_length": 1}, "--data.sequence_length=1: expected an integer > 1"),
-        ({"pretrain_rounds": -1}, "--data.pretrain_rounds=-1: expected an integer >= 0"),
+        ({"pretrain_steps": -1}, "--data.pretrain_steps=-1: expected an integer >= 0"),
         ({"capacity": 7}, "--data.capacity=7: expected at least two frames per step of data.frames_per_batch"),
         ({"sequence_batch_size": 5}, "--data.sequence_batch_size=5: expected null"),
     ],

@@ -26,7 +26,7 @@ def test_policy_updates_and_model_rollouts(
     resumed = ALGORITHMS[name]()
     fit(resumed, make_data(), ckpt_path=path)
     metrics = resumed.progress_metrics()
-    assert metrics["time/rounds"] == 36
+    assert metrics["time/train_steps"] == 36
     assert metrics["time/policy_updates"] == policy_updates
     assert metrics.get("time/model_rollouts") == model_rollouts
 

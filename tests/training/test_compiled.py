@@ -51,7 +51,7 @@ def run(make: Any, compile: bool, **options: Any) -> dict[str, Tensor]:
     algorithm, data = make(), make_data(total_frames=40)
     algorithm.compile_option = compile
     fit(algorithm, data, **options)
-    assert data.rounds == ROUNDS
+    assert data.train_steps == ROUNDS
     return everything(algorithm, data)
 
 
@@ -267,7 +267,7 @@ class Peeping(SAC):
 )
 def test_what_cannot_be_compiled_runs_eagerly_and_one_line_says_so(algorithm: type[SAC], reason: str) -> None:
     eager = run(lambda: algorithm(hidden_sizes=[8]), False)
-    with pytest.warns(UserWarning, match=f"model.compile: the rounds run eagerly, since .*{reason}") as warned:
+    with pytest.warns(UserWarning, match=f"model.compile: the training steps run eagerly, since .*{reason}") as warned:
         fallen_back = run(lambda: algorithm(hidden_sizes=[8]), True)
     assert len([warning for warning in warned if "model.compile" in str(warning.message)]) == 1
     assert all(torch.equal(eager[name], fallen_back[name]) for name in eager)
@@ -313,7 +313,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path, monke
     original = Algorithm.training_step
 
     def training_step(self: Algorithm, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
-        if self.grad_steps == BAD_ROUND:
+        if self.train_steps == BAD_ROUND:
             batch["transitions"]["next", "reward"].fill_(torch.nan)
         original(self, batch, batch_idx)
 
@@ -325,7 +325,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path, monke
     assert [optimizer["state"][0]["step"].item() for optimizer in saved["optimizer_states"]] == [39, 40, 40]
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
     logged = [row for row in rows(tmp_path / "run") if row.get("loss/actor")]
-    assert [float(row["time/rounds"]) for row in logged] == [10, 20, 30, 40]
+    assert [float(row["time/train_steps"]) for row in logged] == [10, 20, 30, 40]
 
 
 def test_adam_is_torch_s() -> None:

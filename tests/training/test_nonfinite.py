@@ -41,7 +41,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
 
     def actor_loss(self: SAC, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
         loss, log_prob = original(self, batch)
-        if self.grad_steps == BAD_ROUND:
+        if self.train_steps == BAD_ROUND:
             loss = InfiniteGradient.apply(loss) if kind == "gradient" else loss + float(kind)
         return loss, log_prob
 
@@ -57,12 +57,13 @@ def test_a_run_stops_with_one_line(
     assert main([*FIT, "--trainer.default_root_dir=run"]) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if "replay:" not in line]
     assert lines == [
-        f"error: the loss or the gradient of 'actor' is not finite in round {BAD_ROUND}; the step was not taken "
+        f"error: the loss or the gradient of 'actor' is not finite in training step {BAD_ROUND}; the step "
+        "was not taken "
         "(--non_finite=skip goes on without it). At 47 env steps; the last good checkpoint is "
         "run/checkpoints/last.ckpt (40 env steps)"
     ]
     saved = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert saved["lit_mbrl"]["rounds"] == 20
+    assert saved["lit_mbrl"]["train_steps"] == 20
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
 
 
@@ -116,7 +117,7 @@ def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() 
     check = NonFiniteGuard("stop")
     for round, gradient in enumerate([1.0, float("nan"), float("nan")]):
         step(check, round, gradient, Adam([weights], lr=0.1, fused=True), weights)
-    with pytest.raises(TrainingError, match="'critic' is not finite in round 1"):
+    with pytest.raises(TrainingError, match="'critic' is not finite in training step 1"):
         check.flush()
     assert weights.isfinite().all()
 
@@ -135,7 +136,7 @@ def test_a_run_that_learns_nothing_any_more_stops() -> None:
     for round in range(3, 3 + MAX_SKIPPED - 1):
         check.record(["actor", "critic"], round, torch.tensor([False, True]))
     with pytest.raises(
-        TrainingError, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"
+        TrainingError, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to training step 102:"
     ):
         check.record(["actor", "critic"], 102, torch.tensor([False, True]))
     assert check.skipped == {"actor": MAX_SKIPPED + 1}

@@ -378,7 +378,10 @@ def test_plot_needs_no_torch(tmp_path: Path) -> None:
         (["strange"], "strange/config.yaml: expected the config.yaml of a run, with model and data.env.name"),
         (["torn"], "torn/metrics.csv: expected the metrics.csv of a run, with a column step and numbers"),
         (["run", "--metric=eval/retrun"], "--metric=eval/retrun: expected a column of metrics.csv, but no run has"),
-        (["run", "--x=rounds"], "--x=rounds: expected a column of metrics.csv, but no run has time/rounds"),
+        (
+            ["run", "--x=train_steps"],
+            "--x=train_steps: expected a column of metrics.csv, but no run has time/train_steps",
+        ),
         (["run", "--x=eval/return"], "--x=eval/return: expected a column that grows, but in run it does not"),
         (
             ["run", "--metric=loss/critic", "--x=eval/return"],
