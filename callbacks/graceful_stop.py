@@ -127,6 +127,6 @@ class GracefulStop(NothingInsideARound, Callback):
             trainer.should_stop = True
 
     def _agreed(self) -> bool:
-        """Whether any process was asked to stop: all have to stop in the same training step."""
+        """Returns whether any process was asked to stop: all have to stop in the same training step."""
         self.requested = distributed.any_of(self.requested)
         return self.requested

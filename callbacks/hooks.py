@@ -1,4 +1,4 @@
-"""What callbacks cost where they have nothing to do."""
+"""Spares the cost of callbacks where they have nothing to do."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class ProgressBar(NothingInsideARound, Callback):
 
 
 def _has_terminal() -> bool:
-    """Whether standard error is a terminal with room for a bar (one without a size has none)."""
+    """Returns whether standard error is a terminal with room for a bar (one without a size has none)."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 

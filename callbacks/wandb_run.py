@@ -1,4 +1,4 @@
-"""What a Weights & Biases run should hold besides its metrics."""
+"""Gives a Weights & Biases run what it should hold besides its metrics."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ class MBPO(SAC):
         return metrics
 
     def model_frames(self, objective: ModelLoss, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
-        """What a fit learns from, and what it holds out if that is not any share of the first.
+        """Returns what a fit learns from, and what it holds out if that is not any share of the first.
 
         All real transitions `[N]`; for an objective on sequences those of two separate parts, `[n, T]` each, T its
         length.

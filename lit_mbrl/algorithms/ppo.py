@@ -122,7 +122,7 @@ class PPO(Algorithm):
         self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
     def make_encoder(self, observation_dim: int) -> tuple[nn.Module, int]:
-        """What policy and value have in common, and how many features come out; for vectors, nothing."""
+        """Makes the layers that policy and value share, and counts their features; none for vectors."""
         if self.spec is None or not self.spec.pixels:
             return nn.Identity(), observation_dim
         network = (self.encoder_options or ImpalaEncoder()).build(self.spec.observation_shape)

@@ -186,7 +186,7 @@ class Application(LightningCLI):
                 self.changed = self._changes(self.saved_run)
 
     def _changes(self, saved: CheckpointInfo) -> list[str]:
-        """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
+        """Returns the changes since the checkpoint; another algorithm is refused later, by its weights."""
         config = self.config[self.subcommand]
         current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
         if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:

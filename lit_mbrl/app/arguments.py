@@ -30,7 +30,7 @@ _NULL_IN_ENV = re.compile(rf"(--data(?:\.init_args)?\.env)((?:\.\w+)+)=(?:{'|'.j
 
 
 def option_values(argv: Sequence[str], *names: str) -> list[str]:
-    """What the command line gives for an option, as `--name value` or `--name=value`."""
+    """Returns the command line's value of an option, as `--name value` or `--name=value`."""
     values = [word.partition("=")[2] for word in argv if word.partition("=")[0] in names and "=" in word]
     return values + [following for word, following in pairwise(argv) if word in names]
 

@@ -26,7 +26,7 @@ _LOADING |= {"set_extra_state", "restore", "restore_model", "restore_optimizers"
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint says about its run.
+    """A checkpoint's information about its run.
 
     Attributes:
         path: the file.
@@ -144,7 +144,7 @@ def wrong_entries(path: Path, error: BaseException) -> OptionError:
 
 
 def raised_while_loading(error: BaseException) -> bool:
-    """Whether an error comes from taking a checkpoint's entries back."""
+    """Returns whether an error comes from taking a checkpoint's entries back."""
     return any(frame.name in _LOADING for frame in traceback.extract_tb(error.__traceback__))
 
 

@@ -187,7 +187,7 @@ def _without_nulls(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_whole(row: Mapping[str | None, Any]) -> bool:
-    """Whether a row has a cell for every column, and numbers in them."""
+    """Returns whether a row has a cell for every column, and numbers in them."""
     if None in row or None in row.values():
         return False
     step = row["step"]

@@ -25,7 +25,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def has_defaults(path: Path) -> bool:
-    """Whether a config file takes over others."""
+    """Returns whether a config file takes over others."""
     content = read_yaml(path, "config")
     return isinstance(content, dict) and KEY in content
 

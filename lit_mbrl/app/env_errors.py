@@ -1,4 +1,4 @@
-"""What is said of an environment: the traceback of what it raised, and what its user should know before a run."""
+"""Describes errors of an environment: the traceback of what it raised, and what its user should know before a run."""
 
 from __future__ import annotations
 

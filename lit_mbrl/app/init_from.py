@@ -76,6 +76,6 @@ def describe(saved: CheckpointInfo, chosen: Sequence[str]) -> str:
 
 
 def _is_learnt(name: str, twin: Algorithm) -> bool:
-    """Whether an entry is a result; others are options (`target_entropy`) or the noise of running episodes."""
+    """Returns whether an entry is a result; others are options (`target_entropy`) or the noise of running episodes."""
     options = {name for name, _ in twin.named_buffers(recurse=False)}
     return not name.endswith("_extra_state") and name not in options

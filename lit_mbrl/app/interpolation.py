@@ -64,7 +64,7 @@ def _value(root: DictConfig, config: dict[str, Any], path: tuple[Any, ...], raw:
 
 
 def _is_variable(raw: str) -> bool:
-    """Whether a text is one environment variable and nothing else."""
+    """Returns whether a text is one environment variable and nothing else."""
     depth = 0
     for place, letter in enumerate(raw):
         depth += (letter == "{") - (letter == "}")

@@ -1,4 +1,4 @@
-"""Which run folder a command is about, and which checkpoint it goes on from, told without touching the disk."""
+"""Finds a command's run folder and the checkpoint that it goes on from, without touching the disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lit_mbrl.utils.errors import require
 
 @dataclass(frozen=True)
 class Location:
-    """Where a command takes place.
+    """Run folder and checkpoint of a command.
 
     Attributes:
         run_folder: the folder.

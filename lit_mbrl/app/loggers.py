@@ -1,4 +1,4 @@
-"""Where metrics go besides the run folder's table (`csv_logger.py`): Weights & Biases and TensorBoard.
+"""Loggers besides the run folder's table (`csv_logger.py`): Weights & Biases and TensorBoard.
 
 The x-axis is the environment step, which `Algorithm.log_metrics` passes as `step`.
 """
@@ -86,7 +86,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         return Nothing() if self._service.lost else self._experiment
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What a function that talks to W&B returns; if it fails, None, one warning, and no further calls."""
+        """Calls a function that talks to W&B; if it fails, returns None after one warning, and calls no more."""
         return self._service.attempt(function, *args, **kwargs)
 
     def _begin(self) -> None:
@@ -193,7 +193,7 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
 
 
 def has_login() -> bool:
-    """Whether W&B could log in without asking: a key, a sweep, a `.netrc` entry or its own settings."""
+    """Returns whether W&B could log in without asking: a key, a sweep, a `.netrc` entry or its own settings."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc

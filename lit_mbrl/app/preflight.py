@@ -1,4 +1,4 @@
-"""What is known of a run before it begins, from a copy of its networks that takes no memory."""
+"""Checks a run before it begins, on a copy of its networks that takes no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resumed run does differently from the one that wrote the checkpoint takes effect, or is refused by name.
+"""Compares a resumed run with the one that wrote the checkpoint: changes take effect, or are refused by name.
 
 A class names in `fixed_on_resume` the options that a running experiment has behind it, or that are its very identity;
 every other option takes effect from the checkpoint on.

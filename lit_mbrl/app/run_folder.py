@@ -1,4 +1,4 @@
-"""Where a run lives, `runs/<config>/<environment>/seed<seed>-<time>/`, and how a checkpoint finds its way back."""
+"""Run folders, `runs/<config>/<environment>/seed<seed>-<time>/`, and how a checkpoint finds its way back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def run_name(config_files: Sequence[str], algorithm: str, environment: str, seed: object) -> Path:
-    """What the folders of runs that differ only in their time have in common: `runs/sac_svg/Pendulum-v1/seed0`."""
+    """Returns the common path of runs that differ only in their time: `runs/sac_svg/Pendulum-v1/seed0`."""
     stems = [stem for stem in (Path(file).stem for file in config_files) if stem not in _UNNAMED]
     name = "+".join(stems) or algorithm.lower()
     return Path("runs") / _short(name) / _short(environment.replace("/", "-").replace(":", "-")) / f"seed{seed}"
@@ -90,7 +90,7 @@ def _names(folder: Path) -> Iterator[Path]:
 
 
 def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: str = CHECKPOINTS) -> Path:
-    """What `--ckpt_path=last` (or `best`) means: of the same config, environment and seed, the run that saved last.
+    """Finds the checkpoint of `--ckpt_path=last` or `best`: of this config, environment and seed, the last one.
 
     Raises:
         OptionError: if there is none, or if two are copies of each other.

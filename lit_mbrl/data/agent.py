@@ -1,4 +1,4 @@
-"""What a data module asks of the algorithm that it serves; it knows nothing else of it.
+"""The algorithm as its data module sees it; it knows nothing else of it.
 
     before_collect -> environment steps -> after_collect -> sample -> updates
 

@@ -97,7 +97,7 @@ class FrameCollector(Collector):
 
     @property
     def begun(self) -> bool:
-        """Whether a step has been begun."""
+        """Returns whether a step has been begun."""
         return self._begun
 
     def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""When training steps are due, where epochs end, and when an algorithm's work between training steps is due."""
+"""Schedules: when training steps are due, where epochs end, and when an algorithm's other work is due."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class RolloutSchedule(UpdateSchedule):
 
 
 class Schedule:
-    """When an algorithm's work between training steps is due, by names that the algorithm gives.
+    """Schedules an algorithm's work between training steps, by names that the algorithm gives.
 
     Attributes:
         clock: environment steps from the end of the warm-up to the start of the running collection; None during the
@@ -134,7 +134,7 @@ class Schedule:
         self._last: dict[str, int] = {}
 
     def due(self, name: str, every: int) -> bool:
-        """Whether work is due, and if so, notes that it is done: at first after the warm-up, then every so many steps.
+        """Returns whether work is due, and notes it as done: at first after the warm-up, then every so many steps.
 
         Steps are collected several at a time; work is due once if a multiple of `every` has been passed since.
         """

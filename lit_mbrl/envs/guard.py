@@ -1,4 +1,4 @@
-"""What an environment does and hands over is looked at where it is called: `Guard` is the wrapper next to it.
+"""Checks what an environment does and hands over, where it is called: `Guard` is the wrapper next to it.
 
 Gymnasium's own checkers (`gymnasium.utils.env_checker`, `PassiveEnvChecker`) know the same rules. They are not used
 here since they warn of half of them, in a text each, check what training does not need (that every observation lies
@@ -68,7 +68,7 @@ class Guard(StatefulWrapper):
         self._shape, self._dtype = space.shape, space.dtype
 
     def extra_state(self) -> dict[str, Any]:
-        """How far the episode is."""
+        """Describes how far the episode is."""
         return {"steps": self.steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What there is to know of an environment before a run depends on it."""
+"""Inspects an environment before a run depends on it."""
 
 from __future__ import annotations
 

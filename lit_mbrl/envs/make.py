@@ -107,7 +107,7 @@ def make_configured(config: EnvConfig) -> gym.Env:
 
 
 def spec_of(env: gym.Env, name: str) -> Spec:
-    """What algorithms need to know of an environment made by `make_gym`.
+    """Describes an environment made by `make_gym`, for algorithms.
 
     Raises:
         OptionError: if the observation is neither a vector nor an image, or the action neither a vector nor one of n.
@@ -178,7 +178,7 @@ def refused(name: str) -> Iterator[None]:
 
 
 def _common(specs: list[Spec]) -> Spec:
-    """What an agent needs to know that is to act in all of these environments."""
+    """Describes these environments for an agent that is to act in all of them."""
     first = specs[0]
     for spec in specs[1:]:
         kind = spec.observation_shape, spec.discrete

@@ -1,4 +1,4 @@
-"""What a user says about an environment (`EnvConfig`) and what an algorithm needs to know about it (`Spec`)."""
+"""An environment as a user configures it (`EnvConfig`) and as algorithms see it (`Spec`)."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class Spec:
-    """What algorithms see of an environment.
+    """An environment as algorithms see it.
 
     Args:
         name: as in `EnvConfig`.
@@ -180,7 +180,7 @@ class Spec:
 
     @property
     def pixels(self) -> bool:
-        """Whether observations are images, uint8 `[C, H, W]`, instead of float32 vectors."""
+        """Returns whether observations are images, uint8 `[C, H, W]`, instead of float32 vectors."""
         return len(self.observation_shape) == 3
 
 

@@ -52,7 +52,7 @@ class StatefulWrapper(gym.Wrapper):
     """A wrapper that exact resume may cross; `extra_state` returns all it remembers, by default nothing."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What the wrapper remembers between two steps, as plain values and numpy arrays."""
+        """Returns what the wrapper remembers between two steps, as plain values and numpy arrays."""
         return {}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ class VectorEnv(EnvBase):
         self._pool.step_async(action)
 
     def step_wait(self) -> Transition:
-        """What `advance` would have returned for the step that was begun."""
+        """Waits for the step that was begun, and returns what `advance` would have."""
         assert isinstance(self._pool, WorkerPool)
         return self._note(self._pool.step_wait())
 

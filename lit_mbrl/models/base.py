@@ -18,7 +18,7 @@ TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Step(NamedTuple, Generic[S]):
-    """What a model answers to an action: the next state, reward and termination of the transition.
+    """A model's prediction for an action: the next state, reward and termination of the transition.
 
     | field | |
     |---|---|
@@ -103,7 +103,7 @@ class ModelLoss:
         return list(chain.from_iterable(module.parameters() for module in modules))
 
     def fit_loss(self, frames: TensorDictBase) -> Tensor:
-        """What a fit's step descends on, a scalar: the sum of the members' losses, or that of the only one."""
+        """Computes the scalar that a fit minimises: the sum of the members' losses, or that of the only one."""
         return self.loss(frames) if self.member_loss is None else self.member_loss(frames).sum()
 
     def groups(self) -> list[dict[str, Any]]:

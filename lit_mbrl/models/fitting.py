@@ -23,7 +23,7 @@ GradientStep = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, boo
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a fit.
+    """Result of a fit.
 
     Attributes:
         epochs: passes over the data.
@@ -69,7 +69,7 @@ class EarlyStopping:
 
     @property
     def stop(self) -> bool:
-        """Whether more than `patience` epochs have passed without a better one."""
+        """Returns whether more than `patience` epochs have passed without a better one."""
         return self._since > self.patience
 
 

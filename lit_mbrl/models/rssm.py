@@ -69,7 +69,7 @@ class Latent(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """What the model makes of a sequence: states and both distributions of their stochastic parts.
+    """Posterior of a sequence: states and both distributions of their stochastic parts.
 
     | field | shape | |
     |---|---|---|

@@ -109,7 +109,7 @@ class ConvDecoder(nn.Module):
 
 
 def _by_phases(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """What a transposed convolution of stride 2 and an even kernel gives, `[N, C, h, w]` to `[N, C', 2h + k - 2, ...]`.
+    """Computes a transposed convolution of stride 2 with an even kernel, `[N, C, h, w]` to `[N, C', 2h + k - 2, ...]`.
 
     Every second pixel of a row, and every second row, is an ordinary convolution of its own with half the kernel. The
     four of them at once are faster than the transposed one where it has few output channels: 1.4 times on a CPU.

@@ -64,7 +64,7 @@ class Curve:
 
 
 def usable(run: Run, metric: str, axis: str, note: Callable[[str], None]) -> bool:
-    """Whether a run can be drawn; notes why if it cannot, or not completely."""
+    """Returns whether a run can be drawn; notes why if it cannot, or not completely."""
     for column in (metric, axis):
         if not len(run.series(column)[0]):
             note(f"left out: {run.folder} has no {column} yet")
@@ -159,7 +159,7 @@ def _final(steps: np.ndarray, values: np.ndarray, reached: float) -> float:
 
 
 def _last_part(steps: np.ndarray, reached: float) -> np.ndarray:
-    """Which rows lie in the last tenth of the steps that all have reached: the last of them at least."""
+    """Selects the rows that lie in the last tenth of the steps that all have reached: the last of them at least."""
     within = steps <= reached
     last = within & (steps > (1 - _LAST_PART) * reached)
     return last if last.any() else steps == steps[within][-1]

@@ -131,7 +131,7 @@ def _line(panel: Axes, curve: Curve, divisor: float, index: int, each: bool) -> 
 
 
 def _axis(column: str, largest: float) -> tuple[float, str]:
-    """What to divide the column by, and what the axis is called."""
+    """Returns the column's divisor and the axis's label."""
     if column == AXES["seconds"]:
         divisor, unit = next((divisor, unit) for least, divisor, unit in _TIMES if largest >= least)
         return divisor, f"training time [{unit}]"

@@ -60,7 +60,7 @@ class ManualDDPStrategy(DDPStrategy):
             self.launcher.stop()
 
     def explain(self, error: BaseException) -> str | None:
-        """What has happened if `error` is about a message that another process did not answer; otherwise None."""
+        """Returns what has happened if `error` is about a message without an answer; otherwise None."""
         if not distributed.is_about_others(error):
             return None
         failure = self.launcher.failure(_PATIENCE) if isinstance(self.launcher, Launcher) else None

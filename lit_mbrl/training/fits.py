@@ -1,4 +1,4 @@
-"""Whether an algorithm fits its environment, its device and its callbacks: one line if not."""
+"""Checks that an algorithm fits its environment, its device and its callbacks: one line if not."""
 
 from __future__ import annotations
 

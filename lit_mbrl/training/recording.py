@@ -87,7 +87,7 @@ class Recording(LightningModule):
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
     def logs_now(self) -> bool:
-        """Whether the metrics of the running training step are logged."""
+        """Returns whether the metrics of the running training step are logged."""
         return (every := self.trainer.log_every_n_steps) > 0 and self.train_steps % every == 0
 
     def pop_metrics(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a loss has to be for a trace: a function of tensors, whose gradients and random numbers are in sight."""
+"""Makes losses traceable: functions of tensors, with gradients and random numbers in sight."""
 
 from __future__ import annotations
 

@@ -46,6 +46,6 @@ def can_use_fast_path(trainer: Trainer, module: LightningModule) -> bool:
 
 
 def overrides(instance: object, base: type, name: str) -> bool:
-    """Whether a hook is a class's own, or set on the instance as `LambdaCallback` does; None is no hook."""
+    """Returns whether a hook is a class's own, or set on the instance as `LambdaCallback` does; None is no hook."""
     own = vars(instance).get(name, getattr(type(instance), name))
     return own is not None and own is not getattr(base, name)

@@ -1,4 +1,4 @@
-"""How much room a run takes on the disk, told before it begins."""
+"""Computes a run's disk space before it begins."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class EpisodeReplay(Ring):
                 self._running[env] = None
 
     def running_episodes(self) -> TensorDictBase | None:
-        """What there is of the running episodes, `[num_envs, T]`; None if none is running.
+        """Returns the running episodes so far, `[num_envs, T]`; None if none is running.
 
         The newest frames are the last ones. Before a shorter episode its first frame is repeated, and `"is_first"` is
         true for all of these; where no episode is running, for all frames, which are then any.

@@ -36,7 +36,7 @@ class StorageView:
                 array[first : first + len(value)] = value
 
     def read(self, frames: TensorDictBase) -> list[dict[str, np.ndarray]]:
-        """What `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time.
+        """Returns what `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time.
 
         A collector fills the tensors of one locked TensorDict again and again: arrays that show them are kept.
         """

@@ -66,7 +66,7 @@ def names() -> list[str]:
 
 
 def is_game(name: str) -> bool:
-    """Whether a name asks for one of these games."""
+    """Returns whether a name asks for one of these games."""
     return name.startswith("procgen/")
 
 

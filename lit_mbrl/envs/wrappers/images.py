@@ -15,12 +15,12 @@ _CHANNELS = (1, 3, 4)
 
 
 def is_image(space: gym.Space) -> bool:
-    """Whether observations are uint8 images: `[H, W]`, or with channels at either end."""
+    """Returns whether observations are uint8 images: `[H, W]`, or with channels at either end."""
     return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
 
 
 def is_channel_first(shape: tuple[int, ...]) -> bool:
-    """Whether an image's shape is `[C, H, W]` already; colours or a stack of frames in the last axis make it not so."""
+    """Returns whether an image's shape is `[C, H, W]` already, without colours or stacked frames in the last axis."""
     return len(shape) == 3 and (shape[0] < shape[2] or shape[2] not in _CHANNELS)
 
 

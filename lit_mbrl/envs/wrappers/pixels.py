@@ -94,7 +94,7 @@ class PixelObservation(StatefulWrapper):
         return self._observe(observation), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """What the agent sees, `[size, size, C]`."""
+        """Returns the image that the agent sees, `[size, size, C]`."""
         return self._last
 
     def _observe(self, observation: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def _section(config: EnvConfig) -> PixelConfig:
 
 
 def _drawer(env: gym.Env, name: str, pixels: PixelConfig) -> Callable[[], np.ndarray]:
-    """What draws a picture `[H, W, 3]`, of the right size where the environment can do that itself."""
+    """Returns a function that draws an image `[H, W, 3]`, of the right size where the environment can do so."""
     inner: Any = env.unwrapped
     if is_mujoco(name):
         family = "dmc/" if name.startswith("dmc/") else "Gymnasium"

@@ -1,4 +1,4 @@
-"""Which graphics library draws, without a screen and without torch."""
+"""Chooses the graphics library that draws, without a screen and without torch."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def fast_rendering(env: gym.Env) -> None:
 
 
 def is_mujoco(name: str) -> bool:
-    """Whether MuJoCo simulates, and so draws, an environment."""
+    """Returns whether MuJoCo simulates, and so draws, an environment."""
     return is_gymnasium_mujoco(name) or name.startswith("dmc/")
 
 
 def is_gymnasium_mujoco(name: str) -> bool:
-    """Whether it is one of Gymnasium's MuJoCo environments, or is made from one."""
+    """Returns whether it is one of Gymnasium's MuJoCo environments, or is made from one."""
     registered = gym.registry.get(name)
     point = str(registered.entry_point) if registered is not None else ""
     return name.partition("/")[0] in ("poplin", "mbpo") or point.startswith("gymnasium.envs.mujoco")

@@ -51,21 +51,21 @@ class PlannedRun:
 
     @property
     def log(self) -> Path:
-        """What the run printed."""
+        """File of what the run printed."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def record(self) -> Path:
-        """What the run was made with."""
+        """File of what the run was made with."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
     def unchanged(self) -> bool:
-        """Whether the config is still that of the fingerprint."""
+        """Returns whether the config is still that of the fingerprint."""
         return fingerprint(self.goal.file, self.path, self.overrides) == self.fingerprint
 
     @property
     def resumable(self) -> bool:
-        """Whether the run has a checkpoint."""
+        """Returns whether the run has a checkpoint."""
         return any((self.folder / "checkpoints").glob("*.ckpt"))
 
     def command(self, resume: bool) -> list[str]:
@@ -101,7 +101,7 @@ class PlannedRun:
         return Job(self.name, (sys.executable, *self.command(resume)), self.log, environment)
 
     def read_record(self) -> dict[str, Any] | None:
-        """What the run that is in the folder was made with, None if there is none."""
+        """Returns what the run in the folder was made with, None if there is none."""
         try:
             record = json.loads(self.record.read_text())
         except FileNotFoundError:

@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 
 
 def results_file(folder: Path, config: str) -> Path:
-    """Where the results of a config are."""
+    """Returns the path of a config's results."""
     return folder / f"{config.replace('/', '-')}.json"
 
 

@@ -1,4 +1,4 @@
-"""What runs have reached: the evaluations of one, and the statistics of all seeds of a config on a path."""
+"""Results of runs: the evaluations of one, and the statistics of all seeds of a config on a path."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Evaluations:
 
     @property
     def finished(self) -> bool:
-        """Whether the run's last evaluation has been made."""
+        """Returns whether the run's last evaluation has been made."""
         return bool(self.env_steps) and self.env_steps[-1] >= self.total_frames
 
     @property
@@ -48,7 +48,7 @@ class Evaluations:
 
     @property
     def reached(self) -> bool:
-        """Whether the run ends at the threshold or above."""
+        """Returns whether the run ends at the threshold or above."""
         return self.final >= self.threshold
 
     @property

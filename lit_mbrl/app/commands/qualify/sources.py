@@ -1,4 +1,4 @@
-"""Which sources, on which machine: what a measured return has to be read with."""
+"""Sources and machine of a measured return."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def cores() -> int:
 
 
 def probe(path: FloatPath) -> dict[str, Any]:
-    """Which kernels torch chooses on a path (`cpu_capability`), and a checksum of how they round, from a process on it.
+    """Returns a path's kernels in torch (`cpu_capability`), and a checksum of how they round, from a process on it.
 
     Raises:
         UsageError: if torch cannot be imported there.

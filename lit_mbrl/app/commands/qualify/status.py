@@ -1,4 +1,4 @@
-"""Which runs are there already, and whether they may be used."""
+"""Finds the runs that are there already, and whether they may be used."""
 
 from __future__ import annotations
 
