@@ -148,11 +148,11 @@ class WandbRun(Callback):
         import imageio
         import wandb
 
-        pictures, rate = trainer.datamodule.record_video()
+        images, rate = trainer.datamodule.record_video()
         path = Path(trainer.default_root_dir, "videos", f"{pl_module.env_steps}.mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most pictures.
-        imageio.mimwrite(path, list(pictures), fps=rate, macro_block_size=2)
+        # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most images.
+        imageio.mimwrite(path, list(images), fps=rate, macro_block_size=2)
         steps = pl_module.env_steps
         self._attempt(lambda: self._run.log({"eval/video": wandb.Video(str(path), format="mp4"), "env_steps": steps}))
 

@@ -153,7 +153,7 @@ class MEMR(MBPO):
         priorities.set(slots, mass)
 
     def mix_batches(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
-        """See `MBPO.mix`; real rows were drawn uniformly, so their weight is 1."""
+        """See `MBPO.mix_batches`; real rows were drawn uniformly, so their weight is 1."""
         rows, weight = super().mix_batches(real, imagined), imagined["weight"]
         rows["weight"] = torch.cat([weight.new_ones(len(real), 1), weight])
         return rows

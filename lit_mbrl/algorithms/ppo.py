@@ -218,9 +218,9 @@ class PPO(Algorithm):
         """The trainer's precision, as the losses have it: a ratio shall not compare two roundings."""
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
+    def restart_episodes(self, envs: Iterable[int]) -> None:
         if self.reward_normalizer is not None:
-            self.reward_normalizer.restart(copies)
+            self.reward_normalizer.restart(envs)
 
     def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
         """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""

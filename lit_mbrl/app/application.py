@@ -50,8 +50,8 @@ from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder,
 from lit_mbrl.app.trainer_options import check_callbacks, check_options
 from lit_mbrl.app.trust import only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
+from lit_mbrl.training.checks import check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
-from lit_mbrl.training.fits import require_targets
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
 
@@ -263,7 +263,7 @@ class Application(LightningCLI):
         if self.subcommand == "fit":
             self.model.check_device(self.trainer.strategy.root_device)
             given = self._get(self.config, "trainer").callbacks
-            require_targets(twin, self.trainer.callbacks, given)
+            check_targets(twin, self.trainer.callbacks, given)
             require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             check_callbacks(self.trainer, self.model, self.datamodule)
@@ -388,7 +388,7 @@ class Application(LightningCLI):
                 if saved.env_steps >= datamodule.total_frames:
                     limit = f"data.total_frames={datamodule.total_frames}"
                 done = f"Finished: {saved.env_steps:,} env steps before this command, which had nothing to do ({limit})"
-            env = datamodule.env  # games open no window, and neither does what an agent sees as pictures
+            env = datamodule.env  # games open no window, and neither does what an agent sees as images
             window = not (is_game(env.name) or env.pixels)
             print_rank_zero(summary(done, self.trainer.callback_metrics, self.run_folder, window, self._checkpoints))
 

@@ -131,8 +131,8 @@ def require_memory(twin: Algorithm, data: Any, options: Any) -> None:
     rows = data.batch_size * getattr(data, "sequence_length", 1)
     frame = getattr(data, "frame_bytes", 0)
     _require("data.batch_size", data.batch_size, rows * (frame + 4 * widest), free)
-    for option, copies in (("data.env.num_envs", data.env.num_envs), ("data.eval_episodes", data.eval_episodes)):
-        _require(option, copies, copies * ENV_BYTES, free)
+    for option, envs in (("data.env.num_envs", data.env.num_envs), ("data.eval_episodes", data.eval_episodes)):
+        _require(option, envs, envs * ENV_BYTES, free)
 
 
 def _require(option: str, value: object, needed: int, free: int) -> None:

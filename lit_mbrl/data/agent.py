@@ -78,7 +78,7 @@ class Agent(Protocol):
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the policy of an evaluation."""
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
+    def restart_episodes(self, envs: Iterable[int]) -> None:
         """Is called where new episodes begin out of turn in these environments."""
 
     def lose_track(self) -> None:

@@ -91,11 +91,11 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         """Collects frames with `collect_transitions` and makes something of them."""
         raise NotImplementedError
 
-    def truncate_episodes(self, copies: Iterable[int]) -> None:
-        """Ends these copies' running episodes, where new ones have begun before the frames that are collected next."""
-        copies = list(copies)
-        self.episode_statistics.restart(copies)
-        self.agent.restart_episodes(copies)
+    def truncate_episodes(self, envs: Iterable[int]) -> None:
+        """Ends these environments' running episodes, as new ones begin before the next collected frames."""
+        envs = list(envs)
+        self.episode_statistics.restart(envs)
+        self.agent.restart_episodes(envs)
 
     def load_data(self, own: dict[str, Any]) -> None:
         """Restores what `_own_state` adds to this class's."""
@@ -221,12 +221,12 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         truncations = self.collector.env.pop_truncations()
         if truncations:
             self.agent.lose_track()
-        for step, copy, observation in truncations:
-            frames["observation"][copy, step] = observation
+        for step, env, observation in truncations:
+            frames["observation"][env, step] = observation
             if step:
-                frames["next", "truncated"][copy, step - 1] = True
+                frames["next", "truncated"][env, step - 1] = True
             else:
-                self.truncate_episodes([copy])
+                self.truncate_episodes([env])
         self.env_steps += frames.numel() * distributed.world_size()
         self.episode_statistics.add(frames)
         return frames

@@ -53,11 +53,11 @@ class FrameCollector(Collector):
         self._carrier = self._carrier.select(*_CARRIED).clone()
         self._observation: np.ndarray = self._carrier["observation"].numpy()
         self._is_init: np.ndarray = self._carrier["is_init"].numpy()
-        steps, copies = frames_per_batch // env.config.num_envs, env.config.num_envs
+        steps, num_envs = frames_per_batch // env.config.num_envs, env.config.num_envs
         action = env.action_spec
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(steps, copies, *shape, dtype=dtype)  # so that the frames of a step lie side by side
+            return torch.zeros(steps, num_envs, *shape, dtype=dtype)  # so that the frames of a step lie side by side
 
         seen = self._carrier["observation"]
         root = {
@@ -74,7 +74,7 @@ class FrameCollector(Collector):
         self._next = {key: value.numpy() for key, value in following.items()}
         turned = {key: value.transpose(0, 1) for key, value in following.items()}
         self._frames_out = TensorDict(
-            {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [copies, steps]
+            {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [num_envs, steps]
         )
         self._frames_out.lock_()  # filled again and again, by the same tensors
 

@@ -73,7 +73,7 @@ class EvaluationMixin:
         return int(np.random.SeedSequence((torch.initial_seed(), self.env_steps)).generate_state(1)[0]) % 2**31
 
     def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
-        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
+        """One deterministic episode of the current policy in each environment, `[K, T]`: see `run_episodes`."""
         algorithm = self.trainer.lightning_module
         policy = self.eval_policy()
 
@@ -101,11 +101,11 @@ class EvaluationMixin:
     def record_video(self) -> tuple[np.ndarray, int]:
         """Returns images `[T + 1, h, w, 3]` of a deterministic episode and their rate; keeps random states."""
         random_state = get_random_state()
-        pictures: list[np.ndarray] = []
-        env = RecordedEnv(self.env.eval_config(), self.evaluation_seed, pictures.append)
+        images: list[np.ndarray] = []
+        env = RecordedEnv(self.env.eval_config(), self.evaluation_seed, images.append)
         try:
             self.run_eval_episodes(env)
-            return np.stack(pictures), round(env.frames_per_second)
+            return np.stack(images), round(env.frames_per_second)
         finally:
             env.close()
             set_random_state(random_state)
@@ -114,7 +114,7 @@ class EvaluationMixin:
         """Raises `OptionError` if the environment cannot draw in this process."""
         require_rendering(self.env.name)
         random_state = get_random_state()
-        env = RecordedEnv(self.env.eval_config(), 0, lambda picture: None)
+        env = RecordedEnv(self.env.eval_config(), 0, lambda image: None)
         try:
             env.reset()
         finally:

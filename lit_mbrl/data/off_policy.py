@@ -101,9 +101,9 @@ class OffPolicy(EnvDataModule):
         )
         require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
-        for option, copies in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
-            require(copies % len(env.tasks) == 0, f"data.{option}", copies, multiple)
+            require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
         ratio = Fraction(str(utd_ratio))
         update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio)
         super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, update_schedule)
@@ -225,10 +225,10 @@ class OffPolicy(EnvDataModule):
         self.agent.before_collect(self)
         self._policy.random = since < 0
 
-    def truncate_episodes(self, copies: Iterable[int]) -> None:
+    def truncate_episodes(self, envs: Iterable[int]) -> None:
         """See `EnvDataModule.truncate_episodes`; the replay's sequences must not cross it."""
-        super().truncate_episodes(copies)
-        self.replay.truncate_running_episodes(copies)
+        super().truncate_episodes(envs)
+        self.replay.truncate_running_episodes(envs)
 
     def sample(self) -> Batch:
         """This rank's share of a training step's batches, if the algorithm asks for nothing else.

@@ -56,7 +56,7 @@ class OnPolicy(EnvDataModule):
 
     serves: ClassVar[Experience] = "rollouts"
     unbounded_actions: ClassVar[bool] = True
-    # Pictures of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
+    # Images of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
     evaluated_keys: ClassVar[Sequence[Any]] = ("action", *(("next", k) for k in ("reward", "terminated", "truncated")))
     update_schedule: RolloutSchedule
 
@@ -126,7 +126,7 @@ class OnPolicy(EnvDataModule):
         check_memory(size, "memory", directory, "data.rollout_steps")
 
     def allocate(self) -> None:
-        """Prepares for the large activations of pictures, if there are any."""
+        """Prepares for the large activations of images, if there are any."""
         if self.spec.pixels:
             keep_freed_memory()
 

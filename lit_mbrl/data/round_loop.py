@@ -30,7 +30,7 @@ class RoundLoop(_TrainingEpochLoop):
     _plain = _validates_last = False
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
-        """Looks up, at the start of an epoch, who wants to hear of a training step."""
+        """Looks up, at the start of an epoch, the callbacks with hooks in a training step."""
         super().on_run_start(data_fetcher)
         trainer, module, data = self.trainer, self.trainer.lightning_module, self.trainer.datamodule
         self._plain = (

@@ -55,7 +55,7 @@ class SequenceReplay(OffPolicy):
     stored: ClassVar[str] = "frames"
     default_storage: ClassVar[Storage] = "memmap"
     fixed_on_resume: ClassVar[tuple[str, ...]] = (*OffPolicy.fixed_on_resume, "pretrain_steps")
-    # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `pictured`.
+    # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `eval_episode`.
     evaluated_keys: ClassVar[Sequence[Any]] = (
         "action",
         ("next", "reward"),
@@ -101,7 +101,7 @@ class SequenceReplay(OffPolicy):
             self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_steps
         )
         # The first episode of the last evaluation on this process, `[1, T]`, as sequences are.
-        self.pictured: TensorDictBase | None = None
+        self.eval_episode: TensorDictBase | None = None
         self._seen: list[Tensor] = []
 
     @property
@@ -129,7 +129,7 @@ class SequenceReplay(OffPolicy):
         return {"sequences": sequences.view(batches, size, -1)}
 
     def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
-        """See `EvaluationMixin.run_eval_episodes`; without observations, but for the first episode's in `pictured`."""
+        """See `EvaluationMixin.run_eval_episodes`; observations are kept of the first one alone, in `eval_episode`."""
         self._seen = []
         episodes = super().run_eval_episodes(env)
         length = int(episodes["mask"][0].sum())
@@ -139,7 +139,7 @@ class SequenceReplay(OffPolicy):
         false = torch.zeros(1, length, 1, dtype=torch.bool)
         first = false.clone()
         first[:, 0] = True
-        self.pictured = TensorDict(
+        self.eval_episode = TensorDict(
             {
                 "observation": torch.stack(self._seen[:length])[None],
                 "action": torch.cat([torch.zeros_like(action[:, :1]), action], 1),

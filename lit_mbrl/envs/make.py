@@ -78,10 +78,10 @@ def _explain(error: BaseException | None, name: str, kwargs: dict[str, Any]) -> 
 
 
 def make_configured(config: EnvConfig) -> gym.Env:
-    """One copy of the environment that a config describes, with its repeated actions and its pictures.
+    """One copy of the environment that a config describes, with its repeated actions and its images.
 
     Raises:
-        OptionError: as `make_gym`; or if pictures are asked for and cannot be drawn.
+        OptionError: as `make_gym`; or if images are asked for and cannot be drawn.
     """
     if config.name.startswith("procgen/"):
         from lit_mbrl.envs.tasks import procgen_games

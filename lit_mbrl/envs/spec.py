@@ -14,7 +14,7 @@ TIMEOUT = 300.0
 
 @dataclass
 class PixelConfig:
-    """The `data.env.pixels` section: observations are pictures of the environment, uint8 `[3, size, size]`.
+    """The `data.env.pixels` section: observations are images of the environment, uint8 `[3, size, size]`.
 
     An environment whose own observation is an image keeps it, resized.
 
@@ -22,7 +22,7 @@ class PixelConfig:
         size: height and width.
         camera: name or number of a MuJoCo camera. None: Gymnasium's `track`, and the first of DeepMind Control, whose
             quadruped Dreamer sees from number 2.
-        fast: MuJoCo draws without shadows, mirrors and smoothed edges, ten times as fast without a GPU. The pictures
+        fast: MuJoCo draws without shadows, mirrors and smoothed edges, ten times as fast without a GPU. The images
             differ, so it is a part of the task: compare runs with the same value.
 
     Raises:
@@ -59,7 +59,7 @@ class EnvConfig:
         workers: step, and draw, the copies in worker processes instead of this one; Procgen's games in threads.
         action_repeat: steps of the environment per step of the agent, with the same action; rewards add up. Limits
             count the environment's steps, everything else the agent's.
-        pixels: observe pictures instead of the environment's own observation (`PixelConfig`); None: do not.
+        pixels: observe images instead of the environment's own observation (`PixelConfig`); None: do not.
         eval_kwargs: arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent.
             The environment with `kwargs` alone is then evaluated, too. None: there is one evaluation, with `kwargs`.
         other_tasks: further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The

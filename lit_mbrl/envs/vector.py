@@ -271,7 +271,7 @@ class VectorEnv(EnvBase):
 
 
 def _make_pool(config: EnvConfig, count: int) -> LocalPool | WorkerPool | ProcgenPool:
-    if is_game(config.name) and "render_mode" not in config.kwargs:  # pictures are drawn one copy at a time
+    if is_game(config.name) and "render_mode" not in config.kwargs:  # images are drawn one copy at a time
         return ProcgenPool(config, count)
     return (WorkerPool if config.workers else LocalPool)(config, count)
 

@@ -77,8 +77,8 @@ class ModelLoss:
         error: maps hold-out frames, as `batch` says, to the members' errors `[E]`, which end a fit and rank members.
         weight_decay: parameters to their decay `d`, by which a fit's optimiser adds `d W` to the gradient; what `loss`
             has as `d / 2 |W|^2` and `member_loss` leaves out. The optimiser does it in its one pass over the weights.
-        before_fit: hears of all training frames before a fit (input scaler).
-        after_fit: hears of the members' hold-out errors `[E]` after it (elites).
+        before_fit: takes all training frames before a fit (input scaler).
+        after_fit: takes the members' hold-out errors `[E]` after it (elites).
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 Three stages with 16, 32 and 32 channels, each a 3x3 convolution, a 3x3 max-pooling of stride 2 and two residual
 blocks `x + conv(relu(conv(relu(x))))`, then a linear layer of 256 features. It is the network of Procgen's paper (Cobbe
-et al. 2020, arXiv 1912.01588v2): 622,144 parameters for its pictures, 626,256 with heads for 15 actions and a value.
+et al. 2020, arXiv 1912.01588v2): 622,144 parameters for its images, 626,256 with heads for 15 actions and a value.
 
 Departure: Procgen's code has Glorot's uniform weights. Ours are orthogonal, with zero biases and a gain of 1, which
 gives features of the same size. With a gain of sqrt(2) they, and so a value's first guesses, are five times as large,
@@ -75,18 +75,18 @@ class ImpalaEncoder:
         )
 
     def build(self, observation_shape: Sequence[int]) -> Impala:
-        """The network for pictures of a shape."""
+        """The network for images of a shape."""
         return Impala(observation_shape, self.features, self.channels, self.channels_last)
 
 
 class Impala(nn.Module):
-    """Features of pictures: `[..., C, h, w]` uint8 to `[..., F]`, not negative.
+    """Features of images: `[..., C, h, w]` uint8 to `[..., F]`, not negative.
 
-    The division by 255 is inside, so pictures stay bytes up to here. With mixed precision (autocast) everything is in
+    The division by 255 is inside, so images stay bytes up to here. With mixed precision (autocast) everything is in
     half precision; what comes after is the heads' own affair.
 
     Args:
-        observation_shape: C, h, w of a picture.
+        observation_shape: C, h, w of an image.
         features: F, size of the last layer.
         channels: of the stages.
         channels_last: keep activations as [B, h, w, C] in memory. The results are the same up to rounding; on a CPU the

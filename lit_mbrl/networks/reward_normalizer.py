@@ -64,10 +64,10 @@ class RewardNormalizer(nn.Module):
         self.mean += delta * (num / total)
         self.count.copy_(total)
 
-    def restart(self, copies: Iterable[int]) -> None:
+    def restart(self, envs: Iterable[int]) -> None:
         """New episodes have begun out of turn in these environments."""
         if self.running is not None:
-            self.running[list(copies)] = 0.0
+            self.running[list(envs)] = 0.0
 
     def get_extra_state(self) -> Tensor:
         return torch.empty(0) if self.running is None else self.running

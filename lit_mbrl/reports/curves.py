@@ -20,7 +20,7 @@ AXES = {
     "model_rollouts": "time/model_rollouts",
 }
 SPREAD = "eval/return_std"  # of the episodes of an evaluation
-_MAX_POINTS = 400  # more than a picture has room for
+_MAX_POINTS = 400  # more than a figure has room for
 _LAST_PART = 0.1
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
+from lit_mbrl.training.checks import check_device, check_environment, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
-from lit_mbrl.training.fits import require_device, require_environment, require_targets
 from lit_mbrl.training.gradient_step import ManualOptimization
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
@@ -106,7 +106,7 @@ class Algorithm(ManualOptimization):
     def lose_track(self) -> None:
         """Forgets what acting remembers, since an episode has begun without `is_init` for `explore`; nothing here."""
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
+    def restart_episodes(self, envs: Iterable[int]) -> None:
         """Forgets what is summed over running episodes, where new ones begin in these environments; nothing here."""
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -159,12 +159,12 @@ class Algorithm(ManualOptimization):
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
-        """See `require_environment`."""
-        require_environment(self, spec)
+        """See `check_environment`."""
+        check_environment(self, spec)
 
     def check_device(self, device: torch.device) -> None:
-        """See `require_device`."""
-        require_device(self, device)
+        """See `check_device`."""
+        check_device(self, device)
 
     def check_devices(self, count: int) -> None:
         """Raises `OptionError` if the algorithm cannot be trained on so many devices; any number here."""
@@ -219,7 +219,7 @@ class Algorithm(ManualOptimization):
     def on_fit_start(self) -> None:
         """Forgets what has been compiled in an earlier fit; raises `OptionError` if nothing would move the targets."""
         callbacks = self.trainer.callbacks
-        require_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
+        check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:

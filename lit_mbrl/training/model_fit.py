@@ -18,7 +18,7 @@ from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 
 
-class _Nobody:
+class _NoAlgorithm:
     """Stands for the algorithm of a fit that is on its own."""
 
     train_steps, compile_option = 0, False
@@ -49,7 +49,7 @@ class ModelFitter:
         self.optimizers: dict[str, Adam] = {}
         self.graphs: dict[str, CompiledLoss] = {}
         self.compiles = True
-        self._algorithm = _Nobody() if algorithm is None else algorithm
+        self._algorithm = _NoAlgorithm() if algorithm is None else algorithm
         self._saved: dict[str, Any] = {}
 
     def fit(

@@ -88,7 +88,7 @@ class Adam(torch.optim.Adam):
             tensors.steps.sub_(found_inf)
 
     def _is_special(self, group: dict[str, Any]) -> bool:
-        """Returns whether somebody listens to `step`, as a learning rate scheduler does, or an option asks for more."""
+        """Returns whether hooks are set on `step`, as a learning rate scheduler does, or an option asks for more."""
         return bool(
             "step" in self.__dict__
             or self._optimizer_step_pre_hooks

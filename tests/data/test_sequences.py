@@ -110,7 +110,7 @@ def test_an_evaluation_has_a_memory_of_its_own() -> None:
 def test_the_first_evaluation_episode_can_be_looked_at() -> None:
     data = make_sequences()
     fit(Remembers(), data)
-    sequence = data.pictured
+    sequence = data.eval_episode
     assert sequence is not None
     step = sequence["observation"][0, :, 0, 0, 0].float()
     assert step.tolist() == [0, 1, 2, 3, 4]

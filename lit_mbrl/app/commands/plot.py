@@ -141,7 +141,7 @@ def _parser() -> OptionParser:
         "--at", metavar="STEPS", help="bars at these environment steps, with commas in between, in the place of curves"
     )
     parser.add_argument("--each", action="store_true", help="draw every seed, too, as a thin line")
-    parser.add_argument("--out", default="curves", help="name of the pictures, without ending (default: %(default)s)")
+    parser.add_argument("--out", default="curves", help="name of the figures, without ending (default: %(default)s)")
     return parser
 
 

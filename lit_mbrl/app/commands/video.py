@@ -87,16 +87,16 @@ class Film(Application):
         unfinished.unlink(missing_ok=True)  # were it a link, another file would be written
         frames, returns, fps, writer = 0, [], self.fps, None
 
-        def show(picture: Any) -> None:
+        def show(image: Any) -> None:
             nonlocal frames, writer
             if writer is None:
                 # The common pixel format has a colour for four pixels, so sides have to be even.
                 writer = imageio.get_writer(unfinished, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
-            writer.append_data(picture)
+            writer.append_data(image)
             frames += 1
 
         try:
-            # One after the other: with several renderers in a process MuJoCo's pictures may be another's, or black.
+            # One after the other: with several renderers in a process MuJoCo's images may be another's, or black.
             for i in range(datamodule.eval_episodes):
                 env = RecordedEnv(datamodule.env.eval_config(), datamodule.evaluation_seed + i, show)
                 fps = fps or env.frames_per_second

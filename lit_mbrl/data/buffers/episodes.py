@@ -132,13 +132,13 @@ class EpisodeReplay(Ring):
         assert episode is not None
         episode.extend(numbers[start:stop].tolist())
 
-    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+    def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
         Args:
-            copies: of these environments only.
+            envs: of these environments only.
         """
-        for env in range(self.num_envs) if copies is None else copies:
+        for env in range(self.num_envs) if envs is None else envs:
             episode = self._running[env]
             if episode is not None:
                 self._mark(self.slots(episode[-1]))

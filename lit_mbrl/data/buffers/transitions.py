@@ -190,14 +190,14 @@ class Replay(Ring):
         training, holdout = (self._rows.gather(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
         return training, holdout
 
-    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+    def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
         Args:
-            copies: of these environments only.
+            envs: of these environments only.
         """
-        for copy in range(self.num_envs) if copies is None else copies:
-            back = self.num_envs - copy  # frames of one time step lie in the order of the environments
+        for env in range(self.num_envs) if envs is None else envs:
+            back = self.num_envs - env  # frames of one time step lie in the order of the environments
             slot = (self.cursor - back) % self.capacity
             if back <= len(self) and not self._episode_end[slot]:
                 self._mark(slot)

@@ -49,7 +49,7 @@ class DMC(gym.Env):
     Args:
         domain: such as `walker`.
         task: such as `walk`.
-        render_mode: `"rgb_array"` for pictures of 480 x 480 pixels from the task's first camera; None: no pictures.
+        render_mode: `"rgb_array"` for images of 480 x 480 pixels from the task's first camera; None: no images.
         **task_kwargs: arguments of the task's function.
     """
 
@@ -102,11 +102,11 @@ class DMC(gym.Env):
         return self._env.physics.model.ptr
 
     def render(self) -> np.ndarray | None:
-        """The picture [480, 480, 3] uint8, None without a render mode."""
-        return self.picture(480, 0) if self.render_mode == "rgb_array" else None
+        """The image [480, 480, 3] uint8, None without a render mode."""
+        return self.render_image(480, 0) if self.render_mode == "rgb_array" else None
 
-    def picture(self, size: int, camera: int | str) -> np.ndarray:
-        """The picture [size, size, 3] uint8 from one of the task's cameras."""
+    def render_image(self, size: int, camera: int | str) -> np.ndarray:
+        """The image [size, size, 3] uint8 from one of the task's cameras."""
         return self._env.physics.render(size, size, camera_id=camera)
 
     def close(self) -> None:

@@ -175,12 +175,12 @@ class ProcgenPool:
 
 
 class ProcgenGame(gym.Env):
-    """A single copy, for whoever wants one Gymnasium environment; pictures are the observations, enlarged.
+    """A single copy, for whoever wants one Gymnasium environment; images are the observations, enlarged.
 
     Args:
         name: such as `procgen/fruitbot-easy`.
         max_episode_steps: truncate earlier than Procgen does.
-        render_mode: `"rgb_array"` for pictures of 384 x 384 pixels; None: no pictures.
+        render_mode: `"rgb_array"` for images of 384 x 384 pixels; None: no images.
         **options: see `ProcgenPool`.
     """
 
@@ -210,7 +210,7 @@ class ProcgenGame(gym.Env):
         return self._seen, step.reward.item(), step.terminated.item(), step.truncated.item(), {}
 
     def render(self) -> np.ndarray | None:
-        """The picture [384, 384, 3] uint8, None without a render mode."""
+        """The image [384, 384, 3] uint8, None without a render mode."""
         if self.render_mode is None:
             return None
         return self._seen.transpose(1, 2, 0).repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)

@@ -1,4 +1,4 @@
-"""Pictures as observations, drawn once per step of the agent, without a screen.
+"""Images as observations, drawn once per step of the agent, without a screen.
 
 | environment | drawn by |
 |---|---|
@@ -27,7 +27,7 @@ _MUJOCO: dict[str, str] = {}  # whose renderer this process has; each takes for 
 
 
 def arguments(config: EnvConfig) -> dict[str, Any]:
-    """The constructor's arguments with those that pictures need; to be called before the environment is made.
+    """The constructor's arguments with those that images need; to be called before the environment is made.
 
     Raises:
         OptionError: if nothing here can draw the environment.
@@ -45,14 +45,14 @@ def arguments(config: EnvConfig) -> dict[str, Any]:
 
 
 class PixelObservation(StatefulWrapper):
-    """The environment's picture in the place of its observation, uint8 `[3, size, size]`.
+    """The environment's image in the place of its observation, uint8 `[3, size, size]`.
 
     Args:
         env: made with the arguments that `arguments` returned.
         config: what was asked for.
 
     Raises:
-        OptionError: if the environment has no pictures or not that camera.
+        OptionError: if the environment has no images or not that camera.
     """
 
     def __init__(self, env: gym.Env, config: EnvConfig) -> None:
@@ -73,13 +73,13 @@ class PixelObservation(StatefulWrapper):
         if not self._own:
             env.reset()
             try:
-                picture = self._draw()
+                image = self._draw()
             except NotImplementedError:
-                picture = None
+                image = None
             except ValueError as error:
                 raise OptionError("data.env.pixels.camera", pixels.camera, f"a camera ({error})") from error
-            if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-                raise OptionError("data.env.name", config.name, "an environment that renders pictures (rgb_array)")
+            if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+                raise OptionError("data.env.name", config.name, "an environment that renders images (rgb_array)")
         channels = env.observation_space.shape[0] if self._own else 3  # type: ignore[index]
         self.observation_space = Box(0, 255, (channels, self._size, self._size), np.uint8)
 
@@ -98,13 +98,13 @@ class PixelObservation(StatefulWrapper):
         return self._last
 
     def _observe(self, observation: np.ndarray) -> np.ndarray:
-        picture = np.moveaxis(observation, 0, -1) if self._own else self._draw()
-        self._last = resize(picture, self._size)
+        image = np.moveaxis(observation, 0, -1) if self._own else self._draw()
+        self._last = resize(image, self._size)
         return channel_first(self._last)
 
 
 def _section(config: EnvConfig) -> PixelConfig:
-    assert config.pixels is not None  # or nobody asks for pictures
+    assert config.pixels is not None  # or nobody asks for images
     return config.pixels
 
 
@@ -120,7 +120,7 @@ def _drawer(env: gym.Env, name: str, pixels: PixelConfig) -> Callable[[], np.nda
             f"environments of {_MUJOCO['renderer']} alone in a process that has drawn with its renderer",
         )
     if name.startswith("dmc/"):
-        return lambda: inner.picture(pixels.size, 0 if pixels.camera is None else pixels.camera)
+        return lambda: inner.render_image(pixels.size, 0 if pixels.camera is None else pixels.camera)
     if is_gymnasium_mujoco(name):
 
         def draw() -> np.ndarray:

@@ -24,10 +24,10 @@ class RecordedEnv(VectorEnv):
     Args:
         config: which environment; made with `render_mode: rgb_array`, whatever the config says.
         seed: of the episode.
-        show: is called with each picture `[h, w, 3]` uint8, from the first observation to the last.
+        show: is called with each image `[h, w, 3]` uint8, from the first observation to the last.
 
     Raises:
-        OptionError: if the environment cannot be made or has no pictures.
+        OptionError: if the environment cannot be made or has no images.
     """
 
     def __init__(self, config: EnvConfig, seed: int, show: Callable[[np.ndarray], None]) -> None:
@@ -57,10 +57,10 @@ class RecordedEnv(VectorEnv):
     def _film(self) -> None:
         if self._over:  # TorchRL resets what is done, and that is the next episode's first frame
             return
-        picture = self._copy.render()
-        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-            raise OptionError("data.env.name", self.config.name, "an environment that renders pictures (rgb_array)")
-        self._show(picture)
+        image = self._copy.render()
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+            raise OptionError("data.env.name", self.config.name, "an environment that renders images (rgb_array)")
+        self._show(image)
 
 
 def _camera(config: EnvConfig) -> dict[str, Any]:

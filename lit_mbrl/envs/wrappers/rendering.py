@@ -77,7 +77,7 @@ def gl_backend(candidates: tuple[str, ...]) -> str | None:
 
 
 def fast_rendering(env: gym.Env) -> None:
-    """Leaves out shadows, mirrors and smoothed edges of MuJoCo: without a GPU 160 instead of 8 pictures per second."""
+    """Leaves out shadows, mirrors and smoothed edges of MuJoCo: without a GPU 160 instead of 8 images per second."""
     model = getattr(env.unwrapped, "model", None)
     if hasattr(model, "mat_reflectance"):
         model.mat_reflectance[:] = 0.0

@@ -169,7 +169,7 @@ def test_an_environment_without_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(PendulumEnv, "render", lambda self: None)
     with (
         closing(RecordedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
-        pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders pictures"),
+        pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders images"),
     ):
         env.reset()
 

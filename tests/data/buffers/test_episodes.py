@@ -244,7 +244,7 @@ def test_a_file_system_that_cannot_allocate_still_serves(tmp_path: Path, monkeyp
 
 
 def test_giving_pages_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lit_mbrl.data.buffers.stored_rows._MANY_BYTES", 0)
+    monkeypatch.setattr("lit_mbrl.data.buffers.memmap_array._MANY_BYTES", 0)
     world, replay = Counting(1, [9, 4]), EpisodeReplay(SPEC, 30, storage="memmap", directory=tmp_path)
     for _ in range(9):
         replay.extend(world.steps(7))

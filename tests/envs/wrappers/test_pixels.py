@@ -196,7 +196,7 @@ def test_mujoco_in_a_process_of_its_own(name, foreign):
         ),
         (
             lambda: make_configured(EnvConfig(TOY, pixels=PixelConfig())),
-            f"--data.env.name={TOY}: expected an environment that renders pictures (rgb_array)",
+            f"--data.env.name={TOY}: expected an environment that renders images (rgb_array)",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from lit_mbrl.utils.errors import OptionError, require
 
 
-def require_environment(algorithm: Any, spec: Any) -> None:
+def check_environment(algorithm: Any, spec: Any) -> None:
     """Raises `OptionError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
     name = type(algorithm).__name__
     if algorithm.continuous_actions and spec.discrete:
@@ -22,7 +22,7 @@ def require_environment(algorithm: Any, spec: Any) -> None:
         raise OptionError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
 
 
-def require_device(algorithm: Any, device: torch.device) -> None:
+def check_device(algorithm: Any, device: torch.device) -> None:
     """Raises `OptionError` if the algorithm cannot be trained there as it is configured."""
     require(
         algorithm.compile_option != "cudagraphs" or device.type == "cuda",
@@ -32,7 +32,7 @@ def require_device(algorithm: Any, device: torch.device) -> None:
     )
 
 
-def require_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
+def check_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
     """Raises `OptionError` if the algorithm, built, has target networks that no callback moves.
 
     A default would be no kindness: how fast targets follow is a number of the experiment, and papers differ in it.
