@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.data.buffers.files import ReplayFiles, damaged
+from lit_mbrl.data.buffers.files import ReplayFiles, find_corrupt
 from lit_mbrl.data.buffers.transitions import Replay
 
 OBSERVATION, ACTION, NEW, REPEATS = 17, 6, 5_000, 5
@@ -74,7 +74,7 @@ def checksums(folder: Path, state: dict[str, Any]) -> tuple[float, float]:
         start = time.perf_counter()
         zlib.crc32(newest)
         middle = time.perf_counter()
-        assert damaged(folder, state["files"]) is None
+        assert find_corrupt(folder, state["files"]) is None
         written.append(middle - start)
         compared.append(time.perf_counter() - middle)
     return statistics.median(written), statistics.median(compared)

@@ -8,8 +8,8 @@ sums has little noise; the interval is a 95 % bootstrap over stretches of 200 ro
 
 | part | what is on |
 |---|---|
-| finite | the look at every loss and gradient (`FiniteCheck`) |
-| callbacks | `Checkpoint`, `GracefulStop`, `Progress` with its bar |
+| finite | the look at every loss and gradient (`NonFiniteGuard`) |
+| callbacks | `Checkpoint`, `GracefulStop`, `ProgressBar` with its bar |
 | loggers | metrics every 100 rounds into `metrics.csv` and into an offline W&B run |
 | all | the three together |
 
@@ -35,11 +35,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from scipy.stats import bootstrap
 
 import callbacks.progress
-from callbacks import Checkpoint, GracefulStop, Progress, SoftTargetUpdate
+from callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.loggers import WandbLogger
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.app.watchdog import Watchdog
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
@@ -70,7 +70,7 @@ class TakeTurns(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers what there is to switch."""
-        self._loggers, self._passes = trainer.loggers, pl_module.finite.passes
+        self._loggers, self._passes = trainer.loggers, pl_module.finite.check
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Ends a round and begins the next one: the time between two rounds, as collecting, is the second one's."""
@@ -87,7 +87,7 @@ class TakeTurns(Callback):
             trainer.should_stop = True
             loop.batch_progress.is_last_batch = True
         on = {part: self._is_on(self._round) and self.part in (part, "all") for part in PARTS}
-        pl_module.finite.passes = self._passes if on["finite"] else lambda *args: True
+        pl_module.finite.check = self._passes if on["finite"] else lambda *args: True
         loop._ends = self._hooks if on["callbacks"] else self._needed
         trainer.loggers = self._loggers if on["loggers"] else []
         # A round that is logged is one with it; `training_step`, which comes next, asks for the remainder.
@@ -113,7 +113,7 @@ def measure(algorithm: str, part: str, rounds: int, folder: Path) -> TakeTurns:
         max_epochs=-1,
         limit_val_batches=0,
         logger=[CsvLogger(folder), wandb],
-        callbacks=[turns, SoftTargetUpdate(0.005), Progress(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
+        callbacks=[turns, SoftTargetUpdate(0.005), ProgressBar(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -152,7 +152,7 @@ def main() -> None:
     callbacks.progress._has_terminal, callbacks.progress._terminal = lambda: True, lambda: nowhere
     print("| algorithm | part | ms per round without | CPU time | wall-clock |\n|---|---|---|---|---|")
     for part in options.parts:
-        with tempfile.TemporaryDirectory() as folder, quiet():
+        with tempfile.TemporaryDirectory() as folder, silence_libraries():
             watchdog = Watchdog("nobody", "nothing", "none", folder)
             turns = measure(options.algorithm, part, options.rounds, Path(folder))
             asleep = sum(psutil.Process(watchdog.pid).cpu_times()[:2])

@@ -43,7 +43,7 @@ def make_update(quick: bool) -> tuple[Any, Any]:
 
 
 def take_update(algorithm: Any, optimizers: list[torch.optim.Optimizer], batch: Any) -> dict[str, tuple[float, ...]]:
-    """One round as `Algorithm.descend` takes it; the seconds of forward, backward and step of every update."""
+    """One round as `Algorithm.gradient_step` takes it; the seconds of forward, backward and step of every update."""
     seconds: dict[str, tuple[float, ...]] = {}
     given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, optimizers, strict=True):

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.envs.tasks.terminations import never
 from lit_mbrl.losses import bound_penalty, bounded_log_variance, gaussian_nll
-from lit_mbrl.models import Ensemble, EnsembleDynamics
+from lit_mbrl.models import EnsembleConfig, EnsembleDynamics
 from lit_mbrl.models.ensemble import targets
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from lit_mbrl.training.optim import Adam
@@ -164,7 +164,7 @@ def main() -> None:
 def benchmark(task: str, options: argparse.Namespace) -> None:
     """The three comparisons at a task's sizes."""
     device, (observation_dim, action_dim) = options.device, SIZES[task]
-    model = Ensemble(termination="known").build(observation_dim, action_dim, never).to(device)
+    model = EnsembleConfig(termination="known").build(observation_dim, action_dim, never).to(device)
     ours, other = model.dynamics, Separate(model.dynamics).to(device)
     frames = TensorDict(
         {
@@ -178,7 +178,7 @@ def benchmark(task: str, options: argparse.Namespace) -> None:
         [7, options.rows],
     ).to(device)
     torch.testing.assert_close(ours.loss(frames).sum(), other.loss(frames), rtol=1e-4, atol=1e-4)
-    (objective,) = Ensemble(termination="known").objectives(model)
+    (objective,) = EnsembleConfig(termination="known").objectives(model)
     pass_ours = training(lambda: objective.fit_loss(frames), [Adam(objective.groups(), lr=1e-3, fused=True)])
     one = training(lambda: other.loss(frames), [Adam(other.parameters(), lr=1e-3, fused=True)])
     compare(f"{task}: training pass, one Adam for all networks", pass_ours, one, 5, options.pairs)

@@ -43,7 +43,7 @@ class Rollouts(Ticks):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """A round is over."""
-        if pl_module.grad_steps % (EPOCHS * FRAMES // BATCH) == 0:
+        if pl_module.train_steps % (EPOCHS * FRAMES // BATCH) == 0:
             self.meter.tick()
 
 

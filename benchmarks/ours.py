@@ -19,7 +19,7 @@ from benchmarks.work import ROOT, Work
 from benchmarks.worker import Finished, Meter
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.application import Application
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 
 
 class Ticks(Callback):
@@ -34,9 +34,9 @@ class Ticks(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """A round is over; of rollouts, the last of the rounds that follow on it."""
-        clock = trainer.datamodule.clock
+        clock = trainer.datamodule.update_schedule
         self.meter.started()
-        if pl_module.grad_steps % getattr(clock, "rounds_per_rollout", 1) == 0:
+        if pl_module.train_steps % getattr(clock, "train_steps_per_rollout", 1) == 0:
             self.meter.tick()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,7 +114,7 @@ def fit(argv: Sequence[str], callback: Callback) -> None:
     """Runs `python -m lit_mbrl` in this process; what the callback raises comes through."""
     threads = torch.get_num_threads()
     try:
-        with quiet():
+        with silence_libraries():
             Observed(argv, callback)
     finally:
         torch.set_num_threads(threads)

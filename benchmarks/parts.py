@@ -25,8 +25,8 @@ from benchmarks.ours import fit
 from benchmarks.report import Table
 from benchmarks.worker import Finished
 from callbacks import Checkpoint, SoftTargetUpdate
-from lit_mbrl.app.application import guarded
-from lit_mbrl.data.loaders import ExploringPolicy
+from lit_mbrl.app.application import run_command
+from lit_mbrl.data.loaders import CollectorPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.utils.errors import require
 
@@ -127,16 +127,16 @@ class Parts(Callback):
         for pool in (LocalPool, WorkerPool):
             self._time(pool, "step", "collect: environment")
             self._time(pool, "reset", "collect: environment")
-        self._time(ExploringPolicy, "forward", "collect: policy")
+        self._time(CollectorPolicy, "forward", "collect: policy")
         self._time(data.collector, "rollout", "collect: collector")
         self._time(data, "collect", "collect: the rest")
         self._time(data.replay, "extend", "replay: extend")
         self._time(data, "sample", "replay: sample")
         self._time(module, "prepare_batch", "prepare the batch")
         self._time(module, "training_step", ROUND)
-        self._time(module, "pass_back", lambda: f"updates: {self._update}, backward")
-        self._time(module, "take_step", lambda: f"updates: {self._update}, optimiser")
-        self._time(module.finite, "passes", FINITE)
+        self._time(module, "_backward", lambda: f"updates: {self._update}, backward")
+        self._time(module, "_optimizer_step", lambda: f"updates: {self._update}, optimiser")
+        self._time(module.finite, "check", FINITE)
         self._name_updates(module)
         for name in ("log_training", "log_metrics"):
             self._time(module, name, "logging")
@@ -150,15 +150,15 @@ class Parts(Callback):
         self._time(trainer.fit_loop.epoch_loop.val_loop, "run", EVALUATION)
 
     def _name_updates(self, module: Any) -> None:
-        descend = module.descend
+        gradient_step = module.gradient_step
 
         def named(update: Any, optimizer: Any, frames: Any, given: Any) -> Any:
             self._update = update.name
             loss = self.watch.timed(update.loss, f"updates: {update.name}, forward and loss")
-            return descend(dataclasses.replace(update, loss=loss), optimizer, frames, given)
+            return gradient_step(dataclasses.replace(update, loss=loss), optimizer, frames, given)
 
-        module.descend = named
-        self._undo.callback(delattr, module, "descend")
+        module.gradient_step = named
+        self._undo.callback(delattr, module, "gradient_step")
 
     # ------------------------------------------------------------------ what comes of it
     def microseconds(self) -> dict[str, float]:
@@ -191,7 +191,7 @@ def measure(argv: Sequence[str], rounds: int, warm: int = 50) -> Parts:
         warm: rounds before them, at least one.
 
     Raises:
-        UserError: if the run ends before that.
+        OptionError: if the run ends before that.
     """
     parts = Parts(rounds, warm)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Finished):
@@ -232,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
     def show(words: Sequence[str]) -> None:
         print(table(measure(words, own.rounds, own.warm), "parts", " ".join(["fit", *words])).markdown())
 
-    return guarded(show, options)
+    return run_command(show, options)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def dynamics(settings: Settings) -> Iterator[Table]:
 
         def ours() -> None:
             for frames in sequences.unbind(0):
-                algorithm.descend(update, optimizer, frames, {})
+                algorithm.gradient_step(update, optimizer, frames, {})
 
         def plain() -> None:
             for frames in sequences.unbind(0):

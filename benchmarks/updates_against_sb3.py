@@ -61,9 +61,9 @@ def td3() -> None:
 
     optimizers = [torch.optim.Adam(update.parameters(), lr=update.lr) for update in ours.update_list]
     follow = SoftTargetUpdate(tau=0.005, period=2)
-    module = SimpleNamespace(targets=ours.targets, grad_steps=0)
+    module = SimpleNamespace(targets=ours.targets, train_steps=0)
     follow.on_fit_start(None, module)
-    for module.grad_steps in range(1, ROUNDS + 1):
+    for module.train_steps in range(1, ROUNDS + 1):
         frames = batch()
         following = frames["next"]
         sample = SimpleNamespace(
@@ -79,7 +79,7 @@ def td3() -> None:
         peer.train(gradient_steps=1, batch_size=SIZE)
         torch.set_rng_state(noise)
         for update, optimizer in zip(ours.update_list, optimizers, strict=True):
-            if module.grad_steps % update.every == 0:
+            if module.train_steps % update.every == 0:
                 optimizer.zero_grad()
                 update.loss(frames).backward(inputs=update.parameters())
                 optimizer.step()

@@ -3,8 +3,8 @@
 from callbacks.checkpoint import Checkpoint
 from callbacks.entropy_annealing import EntropyAnnealing
 from callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
-from callbacks.picture_strips import PictureStrips
-from callbacks.progress import Progress, duration
+from callbacks.open_loop_predictions import OpenLoopPredictions
+from callbacks.progress import ProgressBar, duration
 from callbacks.soft_target_update import SoftTargetUpdate
 from callbacks.wandb_run import WandbRun
 
@@ -14,8 +14,8 @@ __all__ = [
     "EntropyAnnealing",
     "GracefulStop",
     "Interrupted",
-    "PictureStrips",
-    "Progress",
+    "OpenLoopPredictions",
+    "ProgressBar",
     "SoftTargetUpdate",
     "WandbRun",
     "duration",

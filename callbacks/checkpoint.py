@@ -13,7 +13,7 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.hooks import NothingInsideARound
-from lit_mbrl.utils.errors import RunFailed, require
+from lit_mbrl.utils.errors import TrainingError, require
 from lit_mbrl.utils.files import flush
 
 _TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
@@ -24,7 +24,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
 
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any
     moment leaves the previous one intact. Lightning keeps callbacks of this base class last in line: whatever the other
-    callbacks do at the end of a round or of an epoch is in the checkpoint.
+    callbacks do at the end of a training step or of an epoch is in the checkpoint.
 
     Args:
         every_epochs: epochs between checkpoints; the end of a run and an improvement are always saved.
@@ -73,7 +73,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
             "algorithm": type(pl_module).__name__,
             "environment": data.spec.name,
             "env_steps": pl_module.env_steps,
-            "rounds": pl_module.grad_steps,
+            "train_steps": pl_module.train_steps,
         }
         if trainer.world_size > 1:
             checkpoint["lit_mbrl"]["devices"] = trainer.world_size
@@ -92,7 +92,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process.
 
         Raises:
-            RunFailed: if the disk is full or gone; the previous checkpoints are still there.
+            TrainingError: if the disk is full or gone; the previous checkpoints are still there.
         """
         if trainer.fast_dev_run:
             return
@@ -100,7 +100,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
         folder = run_folder / self.folder
         temporary = folder / "last.ckpt.tmp"
         if not run_folder.is_dir():
-            raise RunFailed(f"the run folder {run_folder} has been removed or moved while the run went on")
+            raise TrainingError(f"the run folder {run_folder} has been removed or moved while the run went on")
         try:
             folder.mkdir(exist_ok=True)
             if trainer.is_global_zero:
@@ -112,11 +112,11 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
                     _replace_by_copy(temporary, folder / "best.ckpt")
                 os.replace(temporary, folder / "last.ckpt")
                 flush(folder)
-                if hasattr(trainer.datamodule, "tidy_replay"):
-                    trainer.datamodule.tidy_replay()
+                if hasattr(trainer.datamodule, "prune_replay"):
+                    trainer.datamodule.prune_replay()
         except OSError as error:
             temporary.unlink(missing_ok=True)  # its room may be what is missing
-            raise RunFailed(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error
+            raise TrainingError(f"a checkpoint cannot be written to {folder} ({error.strerror or error})") from error
         trainer.strategy.barrier("checkpoint")
         self._saved = self._clock(trainer.lightning_module)
 
@@ -134,7 +134,7 @@ class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
 
     @staticmethod
     def _clock(pl_module: LightningModule) -> tuple[int, int]:
-        return pl_module.env_steps, pl_module.grad_steps
+        return pl_module.env_steps, pl_module.train_steps
 
 
 def _replace_by_copy(source: Path, target: Path) -> None:

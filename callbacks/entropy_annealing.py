@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 
 
 class EntropyAnnealing(Callback):
@@ -62,12 +62,12 @@ class EntropyAnnealing(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that there is something to anneal."""
         if not isinstance(getattr(pl_module, self.attribute, None), torch.Tensor):
-            raise UserError(
+            raise OptionError(
                 "trainer.callbacks.attribute",
                 self.attribute,
                 f"a scalar of {type(pl_module).__name__}, which has none of that name",
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Sets the value for the round that begins."""
+        """Sets the value for the training step that begins."""
         getattr(pl_module, self.attribute).fill_(self.value(pl_module.env_steps))

@@ -30,17 +30,18 @@ class Aborted(BaseException):
 
 
 class GracefulStop(NothingInsideARound, Callback):
-    """The first signal finishes the running round, saves and stops; a second SIGINT stops at once.
+    """The first signal finishes the running training step, saves and stops; a second SIGINT stops at once.
 
     SIGINT is a person at a keyboard, who means it when asking twice. The others (SIGTERM, SIGUSR1, SIGUSR2, SIGHUP)
     come from programs (a scheduler, an agent of a sweep), which repeat themselves and kill what takes too long: any
     number of them asks for the same. Under nohup SIGHUP stays ignored.
 
-    In the middle of an epoch the round ends by raising `Interrupted`. At the end of an epoch the evaluation and the
-    checkpoint that are due there take place first. The warm-up is part of the first round. A call of the environment
-    that does not return within `overdue.STOP_SECONDS` ends the run without another checkpoint.
+    In the middle of an epoch the training step ends by raising `Interrupted`. At the end of an epoch the evaluation and
+    the checkpoint that are due there take place first. The warm-up is part of the first training step. A call of the
+    environment that does not return within `overdue.STOP_SECONDS` ends the run without another checkpoint.
 
-    Has to come after the callbacks that belong to a round (`SoftTargetUpdate`), or their work would not be saved.
+    Has to come after the callbacks that belong to a training step (`SoftTargetUpdate`), or their work would not be
+    saved.
 
     Attributes:
         requested: whether the run was asked to stop, on any rank.
@@ -94,7 +95,7 @@ class GracefulStop(NothingInsideARound, Callback):
         if known or distributed.rank() > 0:
             return  # said once, by one of the ranks that a terminal's Ctrl-C reaches
         # Not print(): the signal may have come while the stream's lock was held.
-        os.write(2, b"\nStopping after this round, with a checkpoint. Ctrl-C once more: at once, without.\n")
+        os.write(2, b"\nStopping after this training step, with a checkpoint. Ctrl-C once more: at once, without.\n")
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -113,7 +114,7 @@ class GracefulStop(NothingInsideARound, Callback):
 
     # ------------------------------------------------------------------ stopping
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Saves and raises `Interrupted` if the epoch goes on after this round."""
+        """Saves and raises `Interrupted` if the epoch goes on after this training step."""
         if self._agreed() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoint):
@@ -126,6 +127,6 @@ class GracefulStop(NothingInsideARound, Callback):
             trainer.should_stop = True
 
     def _agreed(self) -> bool:
-        """Whether any process was asked to stop: all have to stop in the same round."""
+        """Returns whether any process was asked to stop: all have to stop in the same training step."""
         self.requested = distributed.any_of(self.requested)
         return self.requested

@@ -1,4 +1,4 @@
-"""What callbacks cost where they have nothing to do."""
+"""Spares the cost of callbacks where they have nothing to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import ClassVar
 class NothingInsideARound:
     """A callback without Lightning's hooks around each backward pass and each optimiser step.
 
-    A round has three of each or more, and Lightning calls every callback's empty hook under its profiler: with three
-    callbacks half a percent of SAC's round. It skips a hook that is None. To come before `Callback` among the bases.
+    A training step has three of each or more, and Lightning calls every callback's empty hook under its profiler: with
+    three callbacks half a percent of SAC's training step. It skips a hook that is None. To come before `Callback` among
+    the bases.
     """
 
     on_before_zero_grad: ClassVar[None] = None

@@ -1,4 +1,4 @@
-"""What a terminal, or the log of a batch job, shows of a run."""
+"""Shows a run's progress on a terminal, or in the log of a batch job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
-class Progress(NothingInsideARound, Callback):
+class ProgressBar(NothingInsideARound, Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a
@@ -56,11 +56,11 @@ class Progress(NothingInsideARound, Callback):
             )
 
     def on_warmup(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hears of collected frames while there is no round yet."""
+        """Shows collected frames while there is no training step yet."""
         self._refresh(pl_module)
 
     def on_model_work(self, trainer: Trainer, pl_module: LightningModule, news: str) -> None:
-        """Hears of what is going on where no round ends for a while: a world model is fitted or rolled out."""
+        """Shows what is going on where no training step ends for a while: a world model is fitted or rolled out."""
         if not self.enabled or not trainer.is_global_zero:
             return
         now = time.monotonic()
@@ -77,7 +77,7 @@ class Progress(NothingInsideARound, Callback):
             print(f"{pl_module.env_steps:,}/{trainer.datamodule.total_frames:,} env steps, {news}", flush=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Hears of a finished round."""
+        """Shows a finished training step."""
         self._work_time = None
         self._refresh(pl_module)
 
@@ -134,7 +134,7 @@ class Progress(NothingInsideARound, Callback):
 
 
 def _has_terminal() -> bool:
-    """Whether standard error is a terminal with room for a bar (one without a size has none)."""
+    """Returns whether standard error is a terminal with room for a bar (one without a size has none)."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 

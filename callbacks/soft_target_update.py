@@ -12,13 +12,13 @@ from lit_mbrl.utils.errors import require
 
 
 class SoftTargetUpdate(NothingInsideARound, Callback):
-    """`target <- tau * online + (1 - tau) * target` after every `period`-th round, for all of the module's `targets()`.
+    """`target <- tau * online + (1 - tau) * target` after every `period`-th training step, for all `targets()`.
 
-    The period counts the module's rounds, so a resumed run keeps its rhythm.
+    The period counts the module's training steps, so a resumed run keeps its rhythm.
 
     Args:
         tau: share of the online network; 1 copies it.
-        period: rounds between updates.
+        period: training steps between updates.
     """
 
     moves_targets: ClassVar[bool] = True  # without a callback of this kind an algorithm with targets is refused
@@ -39,6 +39,6 @@ class SoftTargetUpdate(NothingInsideARound, Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Runs once per round."""
-        if self._target and pl_module.grad_steps % self.period == 0:
+        """Runs once per training step."""
+        if self._target and pl_module.train_steps % self.period == 0:
             torch._foreach_lerp_(self._target, self._online, self.tau)

@@ -1,4 +1,4 @@
-"""What a Weights & Biases run should hold besides its metrics."""
+"""Gives a Weights & Biases run what it should hold besides its metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import lightning.pytorch.loggers
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "gymnasium", "mujoco")
 COLUMNS = ("env_steps", "return", "return_std", "length")
@@ -52,12 +52,12 @@ class WandbRun(Callback):
 
     # ------------------------------------------------------------------ hooks
     def check(self, trainer: Trainer, datamodule: Any) -> None:
-        """Raises `UserError` if something that is asked for cannot be had; the application asks before a run begins."""
+        """Raises `OptionError` if something that is asked for cannot be had; is called before a run begins."""
         if trainer.fast_dev_run:
             return
         _logger(trainer)
         if self.upload_best and _checkpoint(trainer) is None:
-            raise UserError("trainer.enable_checkpointing", False, "true, since WandbRun.upload_best is")
+            raise OptionError("trainer.enable_checkpointing", False, "true, since WandbRun.upload_best is")
         if self.video_every:
             self._check_video(datamodule)
 
@@ -136,23 +136,23 @@ class WandbRun(Callback):
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError as error:
-            raise UserError(option, value, "its packages: pip install 'lit-mbrl[video]'") from error
-        if not hasattr(data, "check_film"):
-            raise UserError(option, value, f"0, since {type(data).__name__} cannot film its environment")
+            raise OptionError(option, value, "its packages: pip install 'lit-mbrl[video]'") from error
+        if not hasattr(data, "check_video"):
+            raise OptionError(option, value, f"0, since {type(data).__name__} cannot film its environment")
         try:
-            data.check_film()
+            data.check_video()
         except RuntimeError as error:
-            raise UserError(option, value, f"0, since {data.spec.name} cannot be rendered ({error})") from error
+            raise OptionError(option, value, f"0, since {data.spec.name} cannot be rendered ({error})") from error
 
     def _log_video(self, trainer: Trainer, pl_module: LightningModule) -> None:
         import imageio
         import wandb
 
-        pictures, rate = trainer.datamodule.film()
+        images, rate = trainer.datamodule.record_video()
         path = Path(trainer.default_root_dir, "videos", f"{pl_module.env_steps}.mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most pictures.
-        imageio.mimwrite(path, list(pictures), fps=rate, macro_block_size=2)
+        # Blocks of 2: H.264 wants even sizes, and imageio's own 16 would scale most images.
+        imageio.mimwrite(path, list(images), fps=rate, macro_block_size=2)
         steps = pl_module.env_steps
         self._attempt(lambda: self._run.log({"eval/video": wandb.Video(str(path), format="mp4"), "env_steps": steps}))
 
@@ -178,7 +178,7 @@ def _logger(trainer: Trainer) -> lightning.pytorch.loggers.WandbLogger:
         if isinstance(logger, lightning.pytorch.loggers.WandbLogger):
             return logger
     names = [type(logger).__name__ for logger in trainer.loggers]
-    raise UserError(
+    raise OptionError(
         "trainer.logger", names, "a list with lit_mbrl.app.loggers.WandbLogger, where callbacks.WandbRun records"
     )
 

@@ -1,7 +1,8 @@
 """The differentiable rollout of a policy in a world model: everyone who imagines calls one of the two.
 
 `imagine` is for models of observations, whose reward and termination belong to a state and an action (SVG: Amos et al.
-2021, arXiv 2008.12775v3); `dream` for latent models, whose reward and termination belong to the state arrived at.
+2021, arXiv 2008.12775v3); `imagine_latent` for latent models, whose reward and termination belong to the state arrived
+at.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ S = TypeVar("S")
 Policy = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Imagined(NamedTuple):
+class Rollout(NamedTuple):
     """An imagined rollout of `H` steps, batch first.
 
     | field | shape | entry `t` |
@@ -48,7 +49,7 @@ def imagine(
     observation: Float[Tensor, "B O"],
     noise: Float[Tensor, "B steps A"],
     last_termination: bool = False,
-) -> Imagined:
+) -> Rollout:
     """Rolls `policy` out in `model` for `H = noise.shape[1] - 1` steps: the rollout inside SVG eq. 3 and 9.
 
         x_0 --policy(noise_0)--> u_0,  (x_1, r_0, d_0) = model(x_0, u_0)
@@ -69,7 +70,7 @@ def imagine(
     action, log_prob = policy(observation, first)
     if not later:
         empty = observation.new_zeros(observation.shape[0], 0, 1)
-        return Imagined(observation.unsqueeze(1), action.unsqueeze(1), log_prob.unsqueeze(1), empty, empty)
+        return Rollout(observation.unsqueeze(1), action.unsqueeze(1), log_prob.unsqueeze(1), empty, empty)
     assert model is not None, "a rollout of H > 0 steps needs a model"
     state = model.initial(observation)
     observations, actions, log_probs = [observation], [action], [log_prob]
@@ -86,7 +87,7 @@ def imagine(
         log_probs.append(log_prob)
     if last_termination:
         logits.append(model.termination_logit(state, action))
-    return Imagined(
+    return Rollout(
         torch.stack(observations, dim=1),
         torch.stack(actions, dim=1),
         torch.stack(log_probs, dim=1),
@@ -95,7 +96,7 @@ def imagine(
     )
 
 
-class Dream(NamedTuple):
+class LatentRollout(NamedTuple):
     """A rollout of `H` steps in latent space, batch first.
 
     | field | shape | entry `t` |
@@ -108,7 +109,9 @@ class Dream(NamedTuple):
     action: Tensor
 
 
-def dream(policy: Callable[[Tensor], Tensor], model: LatentWorldModel, start: Latent, horizon: int) -> Dream:
+def imagine_latent(
+    policy: Callable[[Tensor], Tensor], model: LatentWorldModel, start: Latent, horizon: int
+) -> LatentRollout:
     """Rolls `policy` out in the prior of a latent model: Dreamer's Algorithm 1 (arXiv 1912.01603v3).
 
         s_0 --policy--> a_0,  s_1 = model(s_0, a_0)  ...  s_H
@@ -124,7 +127,7 @@ def dream(policy: Callable[[Tensor], Tensor], model: LatentWorldModel, start: La
     latent, features, actions = start, [start.feature], []
     for _ in range(horizon):
         action = policy(features[-1].detach())
-        latent = model.imagine(latent, action)
+        latent = model.img_step(latent, action)
         features.append(latent.feature)
         actions.append(action)
-    return Dream(torch.stack(features, dim=1), torch.stack(actions, dim=1))
+    return LatentRollout(torch.stack(features, dim=1), torch.stack(actions, dim=1))

@@ -38,7 +38,7 @@ def value_expansion(
 
     The paper prints neither the discount nor a mask. The mask is derived: `s_t` is the probability that step `t`
     happens at all, so it weighs that step's reward and entropy alike. The public code masks otherwise, see
-    `value_expansion_code`. Stop-gradient: `alpha`.
+    `value_expansion_reference`. Stop-gradient: `alpha`.
 
     Args:
         terminal_q: `Q(x_H, u_H)`, the least of the critics. None: no terminal term and no entropy of the unused `u_H`,
@@ -54,7 +54,7 @@ def value_expansion(
     return value + weight[:, horizon] * (terminal_q - alpha * log_prob[:, horizon])
 
 
-def value_expansion_code(
+def value_expansion_reference(
     reward: Float[Tensor, "B H 1"],
     log_prob: Float[Tensor, "B H+1 1"],
     terminal_q: Float[Tensor, "B 1"] | None,

@@ -33,7 +33,7 @@ TINY_LATENT = [
     *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size=", "--trainer.log_"))),
     "--trainer.log_every_n_steps=3",
     "--data.frames_per_batch=4",
-    "--data.pretrain_rounds=1",
+    "--data.pretrain_steps=1",
     "--data.batch_size=4",
     "--data.sequence_length=4",
     "--model.depth=2",
@@ -66,7 +66,7 @@ class SendSignal(Callback):
             self._send()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round:
+        if pl_module.train_steps == self.round:
             self._send()
 
     def _send(self) -> None:
@@ -91,7 +91,7 @@ def load(checkpoint: Path) -> dict[str, Any]:
     The state of the data module is under `"OffPolicy"`, whichever data module the run had.
     """
     content = torch.load(checkpoint, weights_only=True)
-    for name in ("OnPolicy", "Sequences"):
+    for name in ("OnPolicy", "SequenceReplay"):
         if name in content:
             content["OffPolicy"] = content.pop(name)
     data = content.get("OffPolicy", {})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_mbrl.algorithms import MBPO, MEMR
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.models import Ensemble, Objective, Recurrent, Step, WorldModelFactory
+from lit_mbrl.models import EnsembleConfig, ModelLoss, RecurrentConfig, Step, WorldModelFactory
 from tests.runs import SHORT
 
 IMAGINED = 777.0  # the reward of every imagined transition, which no environment gives
@@ -43,25 +43,25 @@ class Known(WorldModelFactory):
     def build(self, observation_dim: int, action_dim: int, rule: Any = None) -> Countdown:
         return Countdown()
 
-    def objectives(self, model: Countdown) -> list[Objective]:
+    def objectives(self, model: Countdown) -> list[ModelLoss]:
         def loss(frames: Any) -> Tensor:
             return (frames["next", "reward"] - model.bias).square().mean()
 
-        return [Objective("dynamics", model, loss, 1e-2, error=lambda frames: loss(frames).unsqueeze(0))]
+        return [ModelLoss("dynamics", model, loss, 1e-2, error=lambda frames: loss(frames).unsqueeze(0))]
 
 
-def ensemble() -> Ensemble:
-    return Ensemble(num_members=3, num_elites=2, hidden_sizes=[8])
+def ensemble() -> EnsembleConfig:
+    return EnsembleConfig(num_members=3, num_elites=2, hidden_sizes=[8])
 
 
 SMALL: dict[str, Any] = {"hidden_sizes": [8, 8], "model_max_epochs": 3}
 MEMR_SMALL: dict[str, Any] = SMALL | {"rollout_freq": 2, "segments": 3}
 DYNA: dict[str, Callable[..., MBPO]] = {
     "mbpo": lambda **options: MBPO(world_model=ensemble(), **(SMALL | EVENTS | options)),
-    "mbpo_recurrent": lambda **options: MBPO(world_model=Recurrent(8, 1, 1, 1), **(SMALL | EVENTS | options)),
+    "mbpo_recurrent": lambda **options: MBPO(world_model=RecurrentConfig(8, 1, 1, 1), **(SMALL | EVENTS | options)),
     "mbpo_known": lambda **options: MBPO(world_model=Known(), **(SMALL | EVENTS | options)),
     "memr": lambda **options: MEMR(world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
-    "memr_code": lambda **options: MEMR(objective="code", world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
+    "memr_code": lambda **options: MEMR(variant="reference", world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
     "memr_known": lambda **options: MEMR(world_model=Known(), **(MEMR_SMALL | EVENTS | options)),
 }
 DATA = {"env", "num_envs", "batch_size", "capacity", "frames_per_batch", "total_frames", "learning_starts"}

@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.envs import EnvConfig, PixelConfig
 from lit_mbrl.training.update import Update
 from tests.envs.toys import PICTURE
@@ -78,13 +78,13 @@ class Remembers(Algorithm):
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         return self._action(self.carried.advance(self.encode(observation), is_init), 0.3)
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         carried = Carried()
         return lambda seen, is_init: self._action(carried.advance(self.encode(seen), is_init), 0.0)
 
 
-def make_sequences(env: str = PICTURE, num_envs: int = 1, workers: bool = False, **options: Any) -> Sequences:
+def make_sequences(env: str = PICTURE, num_envs: int = 1, workers: bool = False, **options: Any) -> SequenceReplay:
     """A data module of a few frames, with several episodes, of pictures."""
     pixels = PixelConfig(size=8) if env != "Pendulum-v1" else None
     config = EnvConfig(env, max_episode_steps=12, num_envs=num_envs, workers=workers, pixels=pixels)
-    return Sequences(config, **(SHORT | options))
+    return SequenceReplay(config, **(SHORT | options))

@@ -27,7 +27,7 @@ class SaveAndStop(Callback):
         self.path, self.rounds = path, rounds
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        if pl_module.grad_steps == self.rounds:
+        if pl_module.train_steps == self.rounds:
             trainer.save_checkpoint(self.path)
             raise Stop
 
@@ -89,6 +89,6 @@ def everything(algorithm: Algorithm, data: OffPolicy | OnPolicy) -> dict[str, to
         replay = data.replay.state_dict()
         state |= {f"replay.{key}": value for key, value in replay["frames"].items()}
         state["replay.cursor"] = torch.tensor(replay["cursor"])
-    state["clock"] = torch.tensor([data.env_steps, data.rounds])
+    state["clock"] = torch.tensor([data.env_steps, data.train_steps])
     state["random"] = torch.get_rng_state()
     return state

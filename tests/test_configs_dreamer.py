@@ -31,8 +31,8 @@ DMC = {
 DREAMER = {"deter": 200, "hidden": 200, "depth": 32, "units": 400, "horizon": 15, "gamma": 0.99, "lmbda": 0.95}
 DREAMER |= {"model_lr": 6e-4, "actor_lr": 8e-5, "critic_lr": 8e-5, "adam_eps": 1e-7, "max_grad_norm": 100.0}
 DREAMER |= {"reward_layers": 2, "actor_layers": 4, "critic_layers": 3, "free_nats": 3.0, "init_std": 5.0}
-V1 = {"stoch": 30, "kl_scale": 1.0, "order": "act_first", "termination": False}
-REVISED = {"stoch": 128, "kl_scale": 0.1, "jeffreys_scale": 0.1, "order": "observe_first", "termination": True}
+V1 = {"stoch": 30, "kl_scale": 1.0, "time_order": "act_first", "termination": False}
+REVISED = {"stoch": 128, "kl_scale": 0.1, "jeffreys_scale": 0.1, "time_order": "observe_first", "termination": True}
 DENSITY = {"entropy_coeff": 0.2, "entropy_gamma": 0.9, "density_heads": 8, "density_units": 256, "density_lr": 2e-4}
 
 
@@ -64,7 +64,7 @@ def test_agents_have_the_papers_numbers(name: str) -> None:
         expected |= {"exploration_sigma": 0.3}
     assert {key: model["init_args"].get(key) for key in expected} == expected
     # 5 000 random frames, then 100 updates every 1 000 frames of two each
-    assert (data["batch_size"], data["sequence_length"], data["pretrain_rounds"]) == (50, 50, 100)
+    assert (data["batch_size"], data["sequence_length"], data["pretrain_steps"]) == (50, 50, 100)
     assert 2 * data["learning_starts"] == 5_000 and 2 * data["frames_per_batch"] == 1_000
     assert data["utd_ratio"] * data["frames_per_batch"] == 100
 

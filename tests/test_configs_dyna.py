@@ -63,7 +63,7 @@ def test_mbpo_s_files_equal_the_table(name: str) -> None:
     task, config = MBPO[name], load("mbpo", name)
     assert config["model"]["init_args"] == {
         "world_model": {
-            "class_path": "lit_mbrl.models.Ensemble",
+            "class_path": "lit_mbrl.models.EnsembleConfig",
             "init_args": {**ENSEMBLE, "hidden_sizes": [task.width] * 4},
         },
         "model_train_freq": task.period,
@@ -111,7 +111,7 @@ def test_memr_s_files_are_its_code_s_with_a_quarter_of_mbpo_s_updates(name: str)
     assert model["segments"] * model["rollout_batch_size"] == 1_000_000
     assert data["env"] == {"name": task.env} and data["batch_size"] == 4000 and model["real_ratio"] == 0
     assert model["world_model"]["init_args"]["hidden_sizes"] == [512] * 4
-    assert (model["objective"], model["priority_exponent"], model["weight_exponent"]) == ("paper", 0.6, [0.4, 1.0])
+    assert (model["variant"], model["priority_exponent"], model["weight_exponent"]) == ("paper", 0.6, [0.4, 1.0])
     assert (model["model_batch_size"], model["holdout_ratio"], model["model_max_epochs"]) == (512, 0.1, 100)
     dims = {"hopper": 3, "walker2d": 6, "halfcheetah": 6, "ant": 8}
     assert model["target_entropy"] == -(dims[name] // 2)
@@ -149,7 +149,7 @@ def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> Non
     assert main(["fit", *[f"--config={PAPER / paper / name}.yaml" for name in files], *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
         rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
-    assert [row["time/rounds"] for row in rounds] == ["1.0", "2.0", "3.0"]
+    assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0", "3.0"]
     numbers = ["loss/critic", "loss/actor", "loss/alpha", "q/mean"]
     assert all(math.isfinite(float(row[name])) for row in rounds for name in numbers)
     assert math.isfinite(float(rounds[0]["model/holdout_dynamics"])) and float(rounds[0]["model/epochs"]) == 1

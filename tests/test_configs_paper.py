@@ -83,7 +83,7 @@ CODE_DATA = {"eval_episodes": 10, "learning_starts": 1_000}
 CODE_EPOCH_FRAMES = {"poplin": 10_000, "mbpo": 25_000}
 
 CODE_MODEL = {
-    "objective": "code",
+    "variant": "reference",
     "hidden_sizes": [512, 512, 512, 512],
     "alpha_lr": 1e-4,
     "orthogonal_init": True,
@@ -230,7 +230,7 @@ def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> Non
     assert main(["fit", *configs, *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
         rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
-    assert [row["time/rounds"] for row in rounds] == ["1.0", "2.0", "3.0"]
+    assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0", "3.0"]
     losses = [name for name in rounds[0] if name.startswith("loss/")]
     assert len(losses) == 6
     assert all(math.isfinite(float(row[name])) for row in rounds for name in losses)

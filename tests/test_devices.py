@@ -46,7 +46,11 @@ def test_stopped_by_one_rank_and_resumed(tmp_path: Path, capfd: pytest.CaptureFi
     assert "Traceback" not in stopped.stderr
     path = tmp_path / "checkpoints" / "last.ckpt"
     saved = load(path)
-    assert (saved["lit_mbrl"]["rounds"], saved["lit_mbrl"]["env_steps"], saved["lit_mbrl"]["devices"]) == (30, 50, 2)
+    assert (saved["lit_mbrl"]["train_steps"], saved["lit_mbrl"]["env_steps"], saved["lit_mbrl"]["devices"]) == (
+        30,
+        50,
+        2,
+    )
     replays = [own["replay"]["frames"]["action"] for own in saved["OffPolicy"]["ranks"]]
     assert [len(actions) for actions in replays] == [25, 25] and not torch.equal(*replays)
 
@@ -66,7 +70,7 @@ def test_stopped_by_one_rank_and_resumed(tmp_path: Path, capfd: pytest.CaptureFi
     assert not torch.equal(first["replay.action"], second["replay.action"])
     table = rows(tmp_path)
     # One row per log or evaluation, none twice: one rank writes.
-    logged = [row["time/rounds"] for row in table if row["loss/critic"]]
+    logged = [row["time/train_steps"] for row in table if row["loss/critic"]]
     assert logged == [f"{10.0 * n}" for n in range(1, 25)]
     assert [row["step"] for row in table if row["eval/return"]] == ["100", "200", "260"]
     # Episodes have 20 steps, so each rank ends one every 40 steps of both.

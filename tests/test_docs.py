@@ -66,7 +66,7 @@ def test_every_metric_is_explained() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 names |= set(re.findall(r"^(?:q|policy|train|eval|time|model|loss)/[a-z_]+$", node.value))
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Update", "Objective"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Update", "ModelLoss"):
                 name = node.args[0]
                 if isinstance(name, ast.Constant):  # an objective's update takes its name
                     names.add(f"loss/{name.value}")

@@ -89,7 +89,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
     "sac_svg": {
         "model.horizon": [*INTEGER, "-1"],
         "model.model_lr": RATE,
-        "model.objective": ["abc", "1", "null"],
+        "model.variant": ["abc", "1", "null"],
         "model.model_hidden_size": POSITIVE,
         "model.model_updates": POSITIVE,
     },
@@ -150,7 +150,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "model.bonus_coeff": ["0.1"],
     },
     "memr": {
-        "model.objective": ["abc", "1", "null"],
+        "model.variant": ["abc", "1", "null"],
         "model.priority_exponent": [*NUMBER, "-0.1", NAN, INFINITE],
         "model.weight_exponent": ["abc", "0.4", "[1]", "[-1,1]", "[nan,1]", "null"],
         "model.behaviour_hidden_sizes": [value for value in SIZES if value != "null"],
@@ -179,11 +179,11 @@ UNKNOWN = [
 ]
 # Options that are right by themselves and wrong together.
 CONTRADICTIONS = [
-    "--data=Sequences",
+    "--data=SequenceReplay",
     "--data=OnPolicy",
     "--model=PPO",
     "--model=MBPO --data=OnPolicy",
-    "--model=MEMR --data=Sequences",
+    "--model=MEMR --data=SequenceReplay",
     "--model=Dreamer",
     "--model=MBPO --data.learning_starts=1",
     "--model=MBPO --trainer.devices=2",

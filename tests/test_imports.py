@@ -205,7 +205,7 @@ def test_violations_are_seen(module: str, source: str) -> None:
         ("lit_mbrl.app.cli", "from lit_mbrl import algorithms, data\nimport callbacks"),
         ("lit_mbrl.envs.make", "def f():\n    import mujoco"),
         ("callbacks.wandb_run", "if TYPE_CHECKING:\n    import wandb"),
-        ("callbacks.wandb_run", "import torch\nfrom lit_mbrl.utils.errors import UserError"),
+        ("callbacks.wandb_run", "import torch\nfrom lit_mbrl.utils.errors import OptionError"),
     ],
 )
 def test_what_is_allowed_passes(module: str, source: str) -> None:

@@ -314,7 +314,9 @@ def test_checkpoints_with_other_entries(
     assert line in fails("validate", "--ckpt_path=other.ckpt")
 
 
-@pytest.mark.parametrize("entry", ["clocks", "skipped", "OffPolicy.envs", "OffPolicy.meter", "OffPolicy.random"])
+@pytest.mark.parametrize(
+    "entry", ["progress", "skipped", "OffPolicy.envs", "OffPolicy.episode_statistics", "OffPolicy.random"]
+)
 def test_checkpoints_that_lack_an_entry(entry: str, work: Path, finished: Path, capfd: pytest.CaptureFixture) -> None:
     shutil.copytree(finished, work / "run")
     path = work / "run" / "checkpoints" / "last.ckpt"

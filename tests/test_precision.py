@@ -97,7 +97,7 @@ class Moments(Callback):
     """Adam's first moments after the first round: a tenth of the gradient that it has seen."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == 1:
+        if pl_module.train_steps == 1:
             states = [optimizer.state_dict()["state"] for optimizer in trainer.optimizers]
             self.found = [values["exp_avg"].clone() for state in states for values in state.values()]
 

@@ -14,7 +14,7 @@ from lit_mbrl.returns import (
     survival,
     td_k_targets,
     value_expansion,
-    value_expansion_code,
+    value_expansion_reference,
 )
 
 B, H, ALPHA, GAMMA = 4, 3, 0.3, 0.9
@@ -66,7 +66,7 @@ def test_value_expansion_against_a_loop(horizon: int, terminal: bool) -> None:
 def test_value_expansion_code_against_a_loop(horizon: int, terminal: bool) -> None:
     inputs = rollout(horizon, grad=True, ends=horizon + 1 if terminal else horizon)
     reward, log_prob, q, d = inputs
-    value = value_expansion_code(reward, log_prob, q if terminal else None, ALPHA, GAMMA, d)
+    value = value_expansion_reference(reward, log_prob, q if terminal else None, ALPHA, GAMMA, d)
     expected = []
     for b in range(B):
         total, mask = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -90,14 +90,14 @@ def test_value_expansion_code_against_a_loop(horizon: int, terminal: bool) -> No
 def test_value_expansion_code_masks_the_terminal_value_by_the_last_termination() -> None:
     """`H = 1`, `r = Q = 1`, both `d = 1/2`, no entropy: `(1/2 + 1/4) / 2`."""
     one, half = torch.ones(1, 1, 1), torch.full((1, 2, 1), 0.5)
-    assert value_expansion_code(one, torch.zeros(1, 2, 1), one[0], 0.0, 1.0, half).item() == 0.375
+    assert value_expansion_reference(one, torch.zeros(1, 2, 1), one[0], 0.0, 1.0, half).item() == 0.375
 
 
 def test_the_two_variants_agree_up_to_the_divisor_where_nothing_terminates() -> None:
     reward, log_prob, q, _ = rollout()
     never = torch.zeros(B, H + 1, 1, dtype=torch.float64)
     value = value_expansion(reward, log_prob, q, ALPHA, GAMMA, survival(never[:, :H]))
-    code = value_expansion_code(reward, log_prob, q, ALPHA, GAMMA, never)
+    code = value_expansion_reference(reward, log_prob, q, ALPHA, GAMMA, never)
     torch.testing.assert_close(code * (H + 1), value, atol=1e-14, rtol=0)
 
 
@@ -132,7 +132,7 @@ def test_after_a_certain_termination_nothing_counts() -> None:
     # The reward of the terminating step itself counts; the public code drops it.
     assert (g_reward[:, :2] != 0).all() and (g_reward[:, 2:] == 0).all()
     assert (g_log_prob[:, 2:] == 0).all() and (g_q == 0).all()
-    code = value_expansion_code(reward, log_prob, q, ALPHA, GAMMA, d)
+    code = value_expansion_reference(reward, log_prob, q, ALPHA, GAMMA, d)
     g_reward, g_log_prob = torch.autograd.grad(code.sum(), (reward, log_prob))
     assert (g_reward[:, 1:] == 0).all() and (g_log_prob != 0).all()
 
@@ -169,7 +169,7 @@ def test_gradchecks() -> None:
     assert gradcheck(lambda r, p, q, d: value_expansion(r, p, q, alpha, GAMMA, survival(d)), inputs)
     assert gradcheck(lambda r, p, q, d: value_expansion(r, p, None, alpha, GAMMA, survival(d)), inputs)
     with_last = rollout(grad=True, ends=H + 1)
-    assert gradcheck(lambda r, p, q, d: value_expansion_code(r, p, q, alpha, GAMMA, d), with_last)
+    assert gradcheck(lambda r, p, q, d: value_expansion_reference(r, p, q, alpha, GAMMA, d), with_last)
     assert gradcheck(lambda r, p, q, d: td_k_targets(r, q, GAMMA, d, -ALPHA * p[:, 1:]), inputs)
 
 
@@ -178,7 +178,7 @@ def test_temperature_is_a_constant() -> None:
     alpha = torch.tensor(ALPHA, dtype=torch.float64, requires_grad=True)
     for value in (
         value_expansion(reward, log_prob, q, alpha, GAMMA, survival(d[:, :H])),
-        value_expansion_code(reward, log_prob, q, alpha, GAMMA, d),
+        value_expansion_reference(reward, log_prob, q, alpha, GAMMA, d),
     ):
         assert torch.autograd.grad(value.sum(), alpha, allow_unused=True) == (None,)
 

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.algorithms import DDPG, Algorithm, MaxEntPPO
 from lit_mbrl.data import OffPolicy, OnPolicy
-from lit_mbrl.training.ddp import AveragedGradients
+from lit_mbrl.training.ddp import ManualDDPStrategy
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import ALGORITHMS, make_frames
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
@@ -27,7 +27,7 @@ class SignalOneRank(Callback):
         self.rank, self.round = rank, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
+        if pl_module.train_steps == self.round and trainer.global_rank == self.rank:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -38,8 +38,8 @@ class FailOneRank(Callback):
         self.rank, self.round = rank, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round and trainer.global_rank == self.rank:
-            raise RunFailed("this one alone has failed")
+        if pl_module.train_steps == self.round and trainer.global_rank == self.rank:
+            raise TrainingError("this one alone has failed")
 
 
 class Dump(Callback):
@@ -84,7 +84,7 @@ def two(
 ) -> dict[str, torch.Tensor]:
     """Trains on two devices. Returns what this rank has in the end."""
     algorithm.normalize_observations = True
-    fit(algorithm, data, *callbacks, strategy=AveragedGradients(), devices=2, **options)
+    fit(algorithm, data, *callbacks, strategy=ManualDDPStrategy(), devices=2, **options)
     return everything(algorithm, data)
 
 
@@ -109,7 +109,7 @@ def check_equal_and_apart(found: dict[str, torch.Tensor], data: OffPolicy) -> No
     for key in ("replay.observation", "replay.action", "random"):
         assert not same_everywhere(found[key]), key
     # 60 frames of both ranks together, of which 24 are warm-up; one update per frame.
-    assert (data.env_steps, data.rounds, len(data.replay)) == (60, 36, 30)
+    assert (data.env_steps, data.train_steps, len(data.replay)) == (60, 36, 30)
 
 
 def check_resume(name: str, folder: Path) -> None:
@@ -149,11 +149,11 @@ def check_rollouts(folder: Path) -> None:
     for key, value in whole.items():
         if key.startswith(("module.", "optimizer.")) and "extra_state" not in key:
             assert same_everywhere(value), key
-    for key in ("rollout.observation", "rollout.order", "random", "module.return_scale._extra_state"):
+    for key in ("rollout.observation", "rollout.order", "random", "module.reward_normalizer._extra_state"):
         assert not same_everywhere(whole[key]), key
     # Two rollouts of 20 frames on each rank; two epochs of ten minibatches of four, two on each rank.
-    assert (data.env_steps, data.rounds) == (80, 40)
-    assert algorithm.normalizer.count == algorithm.return_scale.count == 80
+    assert (data.env_steps, data.train_steps) == (80, 40)
+    assert algorithm.normalizer.count == algorithm.reward_normalizer.count == 80
     path = folder / "ppo.ckpt"
     try:
         two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), SaveAndStop(path, 13))

@@ -17,7 +17,7 @@ Readings and departures:
   same at the optimum. It drops the last state of each sequence as a start; we drop the states of ended episodes.
 - Evaluation takes the posterior's mean and the best of 100 fixed draws of the action, so that it is deterministic; the
   code draws both.
-- `order="act_first"` is the public code's. What the paper's baseline in MaxEnt Dreamer is said to do, acting before
+- `time_order="act_first"` is the public code's. The paper's baseline in MaxEnt Dreamer is said to act before
   anything is observed, is `"blind_start"`.
 """
 
@@ -30,19 +30,19 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.imagination import Dream, dream
+from lit_mbrl.imagination import LatentRollout, imagine_latent
 from lit_mbrl.losses import discounted_weights, unit_gaussian_loss
 from lit_mbrl.models import Latent
 from lit_mbrl.networks import MLP, DreamerActor, glorot_
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.returns import lambda_returns
 from lit_mbrl.training.algorithm import Update
-from lit_mbrl.training.latent_agent import LatentAlgorithm, Starts
+from lit_mbrl.training.latent_agent import LatentAgent, StartStates
 from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
-class Lesson(NamedTuple):
-    """What an agent learns from a dream: `[N, h, ...]`, h states or pairs per start.
+class ImaginedReturns(NamedTuple):
+    """Returns of an imagined rollout: `[N, h, ...]`, h states or pairs per start.
 
     | field | |
     |---|---|
@@ -55,12 +55,12 @@ class Lesson(NamedTuple):
     returns: Tensor
     weight: Tensor
 
-    def detach(self) -> Lesson:
+    def detach(self) -> ImaginedReturns:
         """The same as constants, for a critic."""
-        return Lesson(*(value.detach() for value in self))
+        return ImaginedReturns(*(value.detach() for value in self))
 
 
-class Dreamer(LatentAlgorithm):
+class Dreamer(LatentAgent):
     """Dreamer v1.
 
     Args:
@@ -73,7 +73,7 @@ class Dreamer(LatentAlgorithm):
         critic_layers: hidden layers of the value.
         init_std: standard deviation of the untrained policy, before the tanh.
         exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAlgorithm`.
+        **kwargs: of `LatentAgent`.
     """
 
     paper = "Hafner et al. 2019, arXiv 1912.01603"
@@ -121,19 +121,21 @@ class Dreamer(LatentAlgorithm):
     def updates(self) -> Iterator[Update]:
         """Model, actor, critic: the losses of Dreamer's Algorithm 1."""
         yield from super().updates()
-        yield self.update("actor", self.actor, self.actor_loss, self.actor_lr, takes=("starts",), gives=("lesson",))
-        yield self.update("critic", self.critic, self.critic_loss, self.critic_lr, takes=("lesson",))
+        yield self.update(
+            "actor", self.actor, self.actor_loss, self.actor_lr, takes=("start_states",), gives=("imagined_returns",)
+        )
+        yield self.update("critic", self.critic, self.critic_loss, self.critic_lr, takes=("imagined_returns",))
 
     def model_rollouts(self, batch_size: int) -> int:
         return batch_size
 
     # ------------------------------------------------------------------ losses
-    def imagine(self, actor: nn.Module, starts: Starts) -> Dream:
-        """H steps from every posterior state of the round."""
-        return dream(
+    def imagine(self, actor: nn.Module, start_states: StartStates) -> LatentRollout:
+        """H steps from every posterior state of the training step."""
+        return imagine_latent(
             lambda feature: actor.action(feature, self.noise(len(feature))),
             self.world_model,
-            starts.latent,
+            start_states.latent,
             self.horizon,
         )
 
@@ -142,21 +144,23 @@ class Dreamer(LatentAlgorithm):
         like = self.world_model.rssm.inputs.weight
         return torch.randn(*shape, self.action_dim, dtype=like.dtype, device=like.device)
 
-    def actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, ...]:
+    def actor_loss(self, batch: TensorDictBase, start_states: StartStates) -> tuple[Tensor, ...]:
         """Minus the lambda-returns (Dreamer eq. 7), differentiated through policy, dynamics, reward and value.
 
-        Second is what the critic learns of the same dream.
+        Second is what the critic learns of the same rollout.
         """
-        imagined = self.imagine(self.actor, starts)
-        lesson = self.lesson(imagined, self.actor, self.critic, starts.counts)
-        return -self.objective(lesson), lesson.detach()
+        imagined = self.imagine(self.actor, start_states)
+        imagined_returns = self.compute_returns(imagined, self.actor, self.critic, start_states.counts)
+        return -self.objective(imagined_returns), imagined_returns.detach()
 
-    def objective(self, lesson: Lesson) -> Tensor:
-        """What the actor ascends, a scalar: the weighted mean of the returns."""
-        self.record("policy/imagined_return", lesson.returns.mean())
-        return (lesson.weight * lesson.returns).mean()
+    def objective(self, imagined_returns: ImaginedReturns) -> Tensor:
+        """Computes what the actor ascends, a scalar: the weighted mean of the returns."""
+        self.record("policy/imagined_return", imagined_returns.returns.mean())
+        return (imagined_returns.weight * imagined_returns.returns).mean()
 
-    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module, counts: Tensor) -> Lesson:
+    def compute_returns(
+        self, imagined: LatentRollout, actor: nn.Module, critic: nn.Module, counts: Tensor
+    ) -> ImaginedReturns:
         """Returns of the states 1 ... H - 1 (Dreamer eq. 6); the last state has only a value.
 
         Args:
@@ -167,28 +171,28 @@ class Dreamer(LatentAlgorithm):
         ends = self.world_model.termination_prob(states[:, :-1])
         returns = lambda_returns(reward, critic(states)[:, 1:], ends, self.gamma, self.lmbda)
         weight = discounted_weights(self.gamma * (1.0 - ends)) * counts.unsqueeze(1)
-        return Lesson(states[:, :-1], returns, weight)
+        return ImaginedReturns(states[:, :-1], returns, weight)
 
-    def critic_loss(self, batch: TensorDictBase, lesson: Lesson) -> Tensor:
-        """Regression of the lambda-returns (Dreamer eq. 8) that the actor's loss of this round has imagined."""
-        return self.regression(self.critic, lesson)
+    def critic_loss(self, batch: TensorDictBase, imagined_returns: ImaginedReturns) -> Tensor:
+        """Computes the value's loss (Dreamer eq. 8) on the returns that the actor's loss has imagined."""
+        return self.value_loss(self.critic, imagined_returns)
 
-    def regression(self, critic: nn.Module, lesson: Lesson) -> Tensor:
-        """Weighted mean of `value_error`."""
-        value = critic(lesson.inputs)
+    def value_loss(self, critic: nn.Module, imagined_returns: ImaginedReturns) -> Tensor:
+        """Computes the weighted mean of `value_error`."""
+        value = critic(imagined_returns.inputs)
         self.record("q/mean", value.mean())
-        self.record("q/target", lesson.returns.mean())
-        return (lesson.weight * self.value_error(value, lesson.returns)).mean()
+        self.record("q/target", imagined_returns.returns.mean())
+        return (imagined_returns.weight * self.value_error(value, imagined_returns.returns)).mean()
 
     def value_error(self, predicted: Tensor, returns: Tensor) -> Tensor:
         """Minus the log-likelihood of the returns, `[..., 1]`."""
         return unit_gaussian_loss(predicted, returns)
 
     # ------------------------------------------------------------------ acting
-    def exploring_action(self, latent: Latent) -> Tensor:
+    def exploration_action(self, latent: Latent) -> Tensor:
         feature = latent.feature
         action = self.actor.action(feature, self.noise(len(feature)))
         return self.exploration_noise(action, torch.zeros(len(action), 1, dtype=torch.bool, device=action.device))
 
-    def best_action(self, latent: Latent) -> Tensor:
+    def greedy_action(self, latent: Latent) -> Tensor:
         return self.actor.mode(latent.feature)

@@ -18,7 +18,7 @@ Readings where the paper is open:
   draw of each, because the choice of a component has no gradient.
 - Terminations weigh eq. 10 as derived in `losses.state_entropy`; without a termination model there are none.
 - The deterministic agent's network is not described; ours is Dreamer's policy without its noise, with the same bound on
-  the mean before the tanh (`networks.DreamerGreedyActor` says why).
+  the mean before the tanh (`networks.DeterministicLatentActor` says why).
 - The paper has no noise on collected actions (`exploration_sigma` 0); the Revised Dreamer's random actions stay.
 """
 
@@ -33,13 +33,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
+from lit_mbrl.algorithms.dreamer import Dreamer, ImaginedReturns
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
-from lit_mbrl.losses import future_mean, future_weights
+from lit_mbrl.losses import expectation_over_future, future_weights
 from lit_mbrl.models import Latent, MixtureDensityNetwork
-from lit_mbrl.networks import DreamerGreedyActor, glorot_
+from lit_mbrl.networks import DeterministicLatentActor, glorot_
 from lit_mbrl.training.algorithm import Update
-from lit_mbrl.training.latent_agent import Starts
+from lit_mbrl.training.latent_agent import StartStates
 from lit_mbrl.utils.errors import in_unit_interval, positive, require
 
 
@@ -93,7 +93,7 @@ class MaxEntExploration(Dreamer):
         super().build(observation_dim, action_dim)
         feature_dim = self.world_model.feature_dim
         self.density = MixtureDensityNetwork(feature_dim, self.density_heads, (self.density_units,) * 2)
-        self.greedy_actor = DreamerGreedyActor(feature_dim, action_dim, self.layers(self.actor_layers))
+        self.greedy_actor = DeterministicLatentActor(feature_dim, action_dim, self.layers(self.actor_layers))
         self.greedy_critic = self.make_critic()
         for module in (self.density, self.greedy_actor, self.greedy_critic):
             glorot_(module)
@@ -107,18 +107,20 @@ class MaxEntExploration(Dreamer):
     def updates(self) -> Iterator[Update]:
         """Dreamer's, then the density, then the deterministic agent."""
         for update in super().updates():
-            yield replace(update, gives=("lesson", "visited")) if update.name == "actor" else update
-        yield self.update("density", self.density, self.density_loss, self.density_lr, takes=("starts", "visited"))
+            yield replace(update, gives=("imagined_returns", "visited")) if update.name == "actor" else update
+        yield self.update(
+            "density", self.density, self.density_loss, self.density_lr, takes=("start_states", "visited")
+        )
         yield self.update(
             "greedy_actor",
             self.greedy_actor,
             self.greedy_actor_loss,
             self.actor_lr,
-            takes=("starts",),
-            gives=("greedy_lesson",),
+            takes=("start_states",),
+            gives=("greedy_returns",),
         )
         yield self.update(
-            "greedy_critic", self.greedy_critic, self.greedy_critic_loss, self.critic_lr, takes=("greedy_lesson",)
+            "greedy_critic", self.greedy_critic, self.greedy_critic_loss, self.critic_lr, takes=("greedy_returns",)
         )
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -128,17 +130,17 @@ class MaxEntExploration(Dreamer):
         return 2 * batch_size
 
     # ------------------------------------------------------------------ the stochastic agent
-    def actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, ...]:
-        """Minus MaxEnt eq. 7, mean over the starts that count; then the critic's lesson, and the density's states."""
-        imagined = self.imagine(self.actor, starts)
-        lesson = self.lesson(imagined, self.actor, self.critic, starts.counts)
-        value = self.objective(lesson)
+    def actor_loss(self, batch: TensorDictBase, start_states: StartStates) -> tuple[Tensor, ...]:
+        """Minus MaxEnt eq. 7, mean over the starts that count; then the critic's returns and the density's states."""
+        imagined = self.imagine(self.actor, start_states)
+        imagined_returns = self.compute_returns(imagined, self.actor, self.critic, start_states.counts)
+        value = self.objective(imagined_returns)
         ends = self.world_model.termination_prob(imagined.feature[:, 1:])
-        entropy = (starts.counts * self.entropy(imagined.feature, ends)).mean()
+        entropy = (start_states.counts * self.entropy(imagined.feature, ends)).mean()
         self.record("policy/state_entropy", entropy)
         self.record("policy/entropy_coeff", self.entropy_coeff)
         visited = Visited(imagined.feature.detach(), ends.detach())
-        return -(value + self.entropy_coeff * entropy), lesson.detach(), visited
+        return -(value + self.entropy_coeff * entropy), imagined_returns.detach(), visited
 
     def entropy(self, feature: Tensor, ends: Tensor) -> Tensor:
         """Monte Carlo estimate `[N, 1]` of `H(q(. | s_0))` by the target network, differentiable in the states.
@@ -149,14 +151,14 @@ class MaxEntExploration(Dreamer):
         """
         density = self.density_target(feature[:, 0])
         following = self.density_target(feature[:, -1])
-        tail = following.each_sample(torch.randn_like(following.mean))  # [N, K, F]
+        tail = following.component_samples(torch.randn_like(following.mean))  # [N, K, F]
         log_prob = density.log_prob(torch.cat([feature[:, 1:], tail], 1))  # [N, H + K, 1]
         horizon = ends.shape[1]
         weight = future_weights(ends, self.entropy_gamma)
         share = following.log_weight.exp().unsqueeze(-1)
-        return -future_mean(weight, log_prob[:, :horizon], log_prob[:, horizon:], share)
+        return -expectation_over_future(weight, log_prob[:, :horizon], log_prob[:, horizon:], share)
 
-    def density_loss(self, batch: TensorDictBase, starts: Starts, visited: Visited) -> Tensor:
+    def density_loss(self, batch: TensorDictBase, start_states: StartStates, visited: Visited) -> Tensor:
         """Minus the weighted log-likelihood of the states that the stochastic agent has imagined (MaxEnt eq. 10)."""
         feature, ends = visited
         with torch.no_grad():
@@ -165,20 +167,20 @@ class MaxEntExploration(Dreamer):
             states = torch.cat([feature[:, 1:], tail.unsqueeze(1)], 1)
             weight = future_weights(ends, self.entropy_gamma)
         log_prob = self.density(feature[:, 0]).log_prob(states)
-        return -(starts.counts * (weight * log_prob).sum(1)).sum() / starts.counts.sum().clamp(min=1.0)
+        return -(start_states.counts * (weight * log_prob).sum(1)).sum() / start_states.counts.sum().clamp(min=1.0)
 
     # ------------------------------------------------------------------ the deterministic agent
-    def greedy_actor_loss(self, batch: TensorDictBase, starts: Starts) -> tuple[Tensor, Lesson]:
+    def greedy_actor_loss(self, batch: TensorDictBase, start_states: StartStates) -> tuple[Tensor, ImaginedReturns]:
         """Minus the deterministic agent's lambda-returns: Dreamer's objective without the entropy."""
-        imagined = self.imagine(self.greedy_actor, starts)
-        lesson = self.lesson(imagined, self.greedy_actor, self.greedy_critic, starts.counts)
-        return -(lesson.weight * lesson.returns).mean(), lesson.detach()
+        imagined = self.imagine(self.greedy_actor, start_states)
+        imagined_returns = self.compute_returns(imagined, self.greedy_actor, self.greedy_critic, start_states.counts)
+        return -(imagined_returns.weight * imagined_returns.returns).mean(), imagined_returns.detach()
 
-    def greedy_critic_loss(self, batch: TensorDictBase, lesson: Lesson) -> Tensor:
-        """Its critic's regression."""
-        return self.regression(self.greedy_critic, lesson)
+    def greedy_critic_loss(self, batch: TensorDictBase, imagined_returns: ImaginedReturns) -> Tensor:
+        """Computes the loss of its critic."""
+        return self.value_loss(self.greedy_critic, imagined_returns)
 
-    def best_action(self, latent: Latent) -> Tensor:
+    def greedy_action(self, latent: Latent) -> Tensor:
         return self.greedy_actor.mode(latent.feature)
 
 

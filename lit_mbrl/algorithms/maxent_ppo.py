@@ -79,7 +79,7 @@ class EntropyBonusPPO(PPO):
         super().__init__(**kwargs)
         _register(self, "bonus_coeff", bonus_coeff)
 
-    def bonus(self, entropy: Tensor) -> Tensor:
+    def entropy_bonus(self, entropy: Tensor) -> Tensor:
         """`c <H>`."""
         self.record("policy/bonus_coeff", self.bonus_coeff)
         return self.bonus_coeff * entropy.mean()
@@ -158,7 +158,7 @@ class MaxEntBonusPPO(MaxEntPPO):
         super().__init__(**kwargs)
         _register(self, "bonus_coeff", bonus_coeff)
 
-    bonus = EntropyBonusPPO.bonus
+    entropy_bonus = EntropyBonusPPO.entropy_bonus
 
 
 class FullMaxEntPPO(MaxEntPPO):
@@ -195,7 +195,7 @@ class FullMaxEntPPO(MaxEntPPO):
 
 
 def _register(algorithm: PPO, name: str, value: float) -> None:
-    """A coefficient: a buffer, so that a callback can move it and a compiled round reads it."""
+    """A coefficient: a buffer, so that a callback can move it and a compiled training step reads it."""
     require(value >= 0, f"model.{name}", value, "a number >= 0")
     algorithm.register_buffer(name, torch.tensor(float(value)))
 

@@ -5,19 +5,19 @@ policy is optimised by SAC, unchanged; what differs is the data. Algorithm 2 is 
 `sample`:
 
     environment -> replay -----------------------> real rows ----+
-                      |                                          +--> one batch per round
+                      |                                          +--> one batch per training step
                       +--> fit the model -> roll it out          |
                                                -> model buffer --+
 
-Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.Ensemble`):
+Readings and departures (the paper leaves the model's training to its code, `models.fit` and `models.EnsembleConfig`):
 
 - A rollout starts at real states drawn uniformly, follows the stochastic policy, and takes every step in an elite of
   the ensemble that is drawn anew for each sample. A sample whose episode terminates leaves the rollout.
 - Where the termination is learned and no known rule, it is drawn with the predicted probability.
 - The model sees raw observations, whether or not `normalize_observations` gives the policy others.
 - The code fits and rolls out before it takes the environment step; algorithm 2, and we, roll out after it.
-- A model of sequences (`models.Recurrent`) is fitted to all of them that lie in the one part of the real data, and held
-  out are all in the other: blocks of consecutive frames, drawn anew for each fit.
+- A model of sequences (`models.RecurrentConfig`) is fitted to all of them that lie in the one part of the real data,
+  and held out are all in the other: blocks of consecutive frames, drawn anew for each fit.
 - SAC's critic loss is twice the code's, which has a factor 1/2: Adam does not see it.
 """
 
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.models import Ensemble, Objective, WorldModelFactory
+from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
 from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.hooks import ModelWorkListener
@@ -58,7 +58,8 @@ class MBPO(SAC):
         model_epoch: environment steps of an epoch.
         retain_epochs: the model buffer keeps the transitions of so many epochs, if no rollout ended early.
         real_ratio: share of a batch that is real: `int(real_ratio * data.batch_size)` transitions of each batch.
-        world_model: the model, `lit_mbrl.models.Ensemble` (the default, MBPO's) or `lit_mbrl.models.Recurrent`.
+        world_model: the model, `lit_mbrl.models.EnsembleConfig` (the default, MBPO's) or
+            `lit_mbrl.models.RecurrentConfig`.
         model_batch_size: frames per member and gradient step of a fit.
         holdout_ratio: share of the real data that a fit holds out.
         max_holdout: frames held out at most (at least a sequence and two frames, if the model learns from sequences).
@@ -130,7 +131,7 @@ class MBPO(SAC):
         self.rollout_batch_size, self.rollout_schedule = rollout_batch_size, tuple(rollout_schedule)
         self.model_epoch, self.retain_epochs = model_epoch, retain_epochs
         self.real_ratio = Fraction(str(real_ratio))
-        self.world_model_factory = Ensemble() if world_model is None else world_model
+        self.world_model_factory = EnsembleConfig() if world_model is None else world_model
         self.fitter = ModelFitter(
             self,
             batch_size=model_batch_size,
@@ -147,7 +148,7 @@ class MBPO(SAC):
             require(getattr(data, option) >= 2, f"data.{option}", getattr(data, option), frames)
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` for more than one, whose models would each be fitted to other data and drift apart."""
+        """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
         require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -193,13 +194,13 @@ class MBPO(SAC):
         imagined = data.buffers["model"].sample(data.batch_size - num_real)
         if not num_real:
             return {"transitions": imagined}
-        return {"transitions": self.mix(data.replay.sample_transitions(num_real), imagined)}
+        return {"transitions": self.mix_batches(data.replay.sample_transitions(num_real), imagined)}
 
     def real_rows(self, batch_size: int) -> int:
         """Real transitions in each batch."""
         return int(self.real_ratio * batch_size)
 
-    def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
+    def mix_batches(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
         """One batch of both, real rows first."""
         rows = TensorDict({}, [len(real) + len(imagined)])
         for key in _READ:
@@ -268,19 +269,21 @@ class MBPO(SAC):
         for objective in self.world_model_factory.objectives(self.world_model):
             frames, holdout = self.model_frames(objective, replay)
 
-            def tell(epoch: int, errors: Tensor, name: str = objective.name) -> None:
-                self.tell(f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}")
+            def report_epoch(epoch: int, errors: Tensor, name: str = objective.name) -> None:
+                self.notify_progress(
+                    f"fitting the model's {name}: epoch {epoch}, hold-out error {float(errors.mean()):.3g}"
+                )
 
-            result = self.fitter.fit(objective, self.world_model, frames, holdout, on_epoch=tell)
+            result = self.fitter.fit(objective, self.world_model, frames, holdout, on_epoch=report_epoch)
             metrics["model/epochs"] += result.epochs
             metrics[f"model/holdout_{objective.name}"] = float(result.errors.mean())
             if objective.members > 1:
                 metrics["model/holdout_elites"] = float(result.errors[self.world_model.dynamics.elites.cpu()].mean())
-        self.finite.settle()
+        self.finite.flush()
         return metrics
 
-    def model_frames(self, objective: Objective, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
-        """What a fit learns from, and what it holds out if that is not any share of the first.
+    def model_frames(self, objective: ModelLoss, replay: Any) -> tuple[TensorDictBase, TensorDictBase | None]:
+        """Returns what a fit learns from, and what it holds out if that is not any share of the first.
 
         All real transitions `[N]`; for an objective on sequences those of two separate parts, `[n, T]` each, T its
         length.
@@ -292,8 +295,8 @@ class MBPO(SAC):
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
 
-    def tell(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no round ends for a while."""
+    def notify_progress(self, news: str) -> None:
+        """Lets the callbacks know what is going on where no training step ends for a while."""
         for callback in self.trainer.callbacks:
             if isinstance(callback, ModelWorkListener):
                 callback.on_model_work(self.trainer, self, news)

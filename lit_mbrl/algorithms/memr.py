@@ -7,7 +7,7 @@ entropy of the data most (theorem 3.1). Importance weights (eq. 5) in the critic
 Lines 8-16 are in `fill`. The rows of a rollout are a segment of the model buffer: they were drawn from one distribution
 of start states, and a batch comes out of one of them.
 
-Readings and departures (`objective="code"` gives the author's code's choice):
+Readings and departures (`variant="reference"` gives the author's code's choice):
 
 - Eq. 4 is for one action dimension; we sum it over them (`losses.entropy_priority`). It is never negative.
 - The paper's `psi` is a Gaussian of the action that was taken; the code's of the action before the tanh, and it clips
@@ -54,7 +54,7 @@ class MEMR(MBPO):
         rollout_batch_size: rows `M` of a segment.
         segments: segments that the model buffer keeps.
         real_ratio: see `MBPO`; algorithm 1 learns from imagined data only.
-        objective: `"paper"` or `"code"`, see above.
+        variant: `"paper"` or `"reference"`, see above.
         priority_exponent: alpha of eq. 3; 0 draws uniformly.
         weight_exponent: beta of eq. 5 at the start and at the end of the run, on a straight line in between.
         behaviour_hidden_sizes: hidden layers of `psi`; None: `hidden_sizes`.
@@ -67,7 +67,7 @@ class MEMR(MBPO):
 
     paper = "Zhang et al. 2020, arXiv 2006.04802"
     # Segments of another size do not fit into the ring.
-    only_at_start = (*MBPO.only_at_start, "rollout_batch_size", "segments")
+    fixed_on_resume = (*MBPO.fixed_on_resume, "rollout_batch_size", "segments")
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class MEMR(MBPO):
         rollout_batch_size: int = 400,
         segments: int = 1_000,
         real_ratio: float = 0.0,
-        objective: Literal["paper", "code"] = "paper",
+        variant: Literal["paper", "reference"] = "paper",
         priority_exponent: float = 0.6,
         weight_exponent: tuple[float, float] = (0.4, 1.0),
         behaviour_hidden_sizes: list[int] | None = None,
@@ -112,7 +112,7 @@ class MEMR(MBPO):
         require(behaviour_epochs > 0, "model.behaviour_epochs", behaviour_epochs, "an integer > 0")
         require(behaviour_batch_size > 0, "model.behaviour_batch_size", behaviour_batch_size, "an integer > 0")
         self.segments = segments
-        self.objective, self.priority_exponent = objective, priority_exponent
+        self.variant, self.priority_exponent = variant, priority_exponent
         self.weight_exponent = (float(weight_exponent[0]), float(weight_exponent[1]))
         self.behaviour_hidden_sizes, self.behaviour_lr = sizes, behaviour_lr
         self.behaviour_epochs, self.behaviour_batch_size = behaviour_epochs, behaviour_batch_size
@@ -152,23 +152,23 @@ class MEMR(MBPO):
         mass = self.priority_mass(new["observation"].to(self.device), new["action"].to(self.device))
         priorities.set(slots, mass)
 
-    def mix(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
-        """See `MBPO.mix`; real rows were drawn uniformly, so their weight is 1."""
-        rows, weight = super().mix(real, imagined), imagined["weight"]
+    def mix_batches(self, real: TensorDictBase, imagined: TensorDictBase) -> TensorDict:
+        """See `MBPO.mix_batches`; real rows were drawn uniformly, so their weight is 1."""
+        rows, weight = super().mix_batches(real, imagined), imagined["weight"]
         rows["weight"] = torch.cat([weight.new_ones(len(real), 1), weight])
         return rows
 
     # ------------------------------------------------------------------ priorities and weights
-    def in_units_of_behaviour(self, action: Tensor) -> Tensor:
+    def to_pre_tanh(self, action: Tensor) -> Tensor:
         """The action `[..., A]` of which `psi` is a density."""
-        return raw_action(action) if self.objective == "code" else action
+        return raw_action(action) if self.variant == "reference" else action
 
     @torch.no_grad()
     def priority(self, observation: Tensor, action: Tensor) -> Tensor:
         """Eq. 4 at raw observations `[N, O]` and actions `[N, A]`: `[N]`, positive."""
         mean, log_std = self.behaviour(self.normalize(observation))
-        priority = entropy_priority(self.in_units_of_behaviour(action), mean, log_std).squeeze(-1)
-        if self.objective == "code":
+        priority = entropy_priority(self.to_pre_tanh(action), mean, log_std).squeeze(-1)
+        if self.variant == "reference":
             return (priority / action.shape[-1]).clamp(*_CODE_BOUNDS)
         return priority.clamp(min=_LEAST)
 
@@ -185,7 +185,7 @@ class MEMR(MBPO):
     def importance(self, probability: Tensor, count: int) -> Tensor:
         """Normalised weights `[M]` of a segment whose states were drawn with these probabilities out of `count`."""
         weight = importance_weight(probability, count, self.beta)
-        return normalized_by_mean(weight) if self.objective == "code" else normalized_by_max(weight)
+        return normalized_by_mean(weight) if self.variant == "reference" else normalized_by_max(weight)
 
     def fit_behaviour(self, observation: Tensor, action: Tensor) -> dict[str, float]:
         """Moves `psi` towards the newest imagined data, by maximum likelihood (line 15); returns metrics.
@@ -194,11 +194,11 @@ class MEMR(MBPO):
             observation: raw, `[M, O]`.
             action: `[M, A]`.
         """
-        observation, action = self.normalize(observation), self.in_units_of_behaviour(action)
+        observation, action = self.normalize(observation), self.to_pre_tanh(action)
         optimizer = self.fitter.optimizer(
             "behaviour", [{"params": list(self.behaviour.parameters())}], self.behaviour_lr
         )
-        descend = self.fitter.step("behaviour", optimizer, self.behaviour)
+        gradient_step = self.fitter.step("behaviour", optimizer, self.behaviour)
         frames = TensorDict({"observation": observation, "action": action}, [len(observation)])
         losses: list[Tensor] = []
 
@@ -208,8 +208,8 @@ class MEMR(MBPO):
         for _ in range(self.behaviour_epochs):
             order = torch.randperm(len(observation)).to(observation.device)
             for rows in order.split(self.behaviour_batch_size):
-                losses.append(descend(loss_of, frames[rows], len(rows) == self.behaviour_batch_size))
-        self.finite.settle()
+                losses.append(gradient_step(loss_of, frames[rows], len(rows) == self.behaviour_batch_size))
+        self.finite.flush()
         return {"rollout/behaviour_loss": float(torch.stack(losses).mean()), "rollout/weight_exponent": self.beta}
 
     # ------------------------------------------------------------------ losses
@@ -220,6 +220,6 @@ class MEMR(MBPO):
             prepared["weight"] = batch["weight"]
         return prepared
 
-    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+    def apply_importance_weights(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
         """Line 19: each row counts with its weight."""
         return weighted(loss, batch["weight"])

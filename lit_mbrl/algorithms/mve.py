@@ -54,12 +54,12 @@ class MVE(SACSVG):
         return "model.critic_horizon" if self.critic_horizon > self.horizon else "model.horizon"
 
     def model_rollouts(self, batch_size: int) -> int:
-        critic = 0 if self.critic_horizon == 0 or self.warming_up else batch_size
+        critic = 0 if self.critic_horizon == 0 or self.actor_warmup else batch_size
         return super().model_rollouts(batch_size) + critic
 
     def critic_loss(self, batch: TensorDictBase) -> Tensor:
         """Squared residuals at the replayed and at the imagined states (TD-k trick)."""
-        if self.critic_horizon == 0 or self.warming_up:
+        if self.critic_horizon == 0 or self.actor_warmup:
             return super().critic_loss(batch)
         following = batch["next"]
         with torch.no_grad():

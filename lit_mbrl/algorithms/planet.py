@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.losses import free_nats_of_steps, gaussian_kl
-from lit_mbrl.models import Latent, Observed
+from lit_mbrl.models import Latent, Posterior
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.planners import CEM
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAgent
 from lit_mbrl.utils.errors import require
 
 _PLAYER_SEED = 0
 
 
-class PlaNet(LatentAlgorithm):
+class PlaNet(LatentAgent):
     """An RSSM and the cross-entropy method.
 
     Args:
@@ -43,7 +43,7 @@ class PlaNet(LatentAlgorithm):
         max_grad_norm: bound of the gradient's norm.
         planner: the cross-entropy method and its sizes; None: the paper's.
         exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAlgorithm`.
+        **kwargs: of `LatentAgent`.
     """
 
     paper = "Hafner et al. 2018, arXiv 1811.04551"
@@ -75,7 +75,7 @@ class PlaNet(LatentAlgorithm):
         self.planner = CEM() if planner is None else planner
         self.exploration_noise = GaussianNoise(exploration_sigma)
 
-    def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
+    def kl_loss(self, observed: Posterior, mean: Callable[[Tensor], Tensor]) -> Tensor:
         """`max(D_KL - free nats, 0)` of every step, then the mean."""
         kl = gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std)
         self.record("model/kl", mean(kl))
@@ -91,17 +91,17 @@ class PlaNet(LatentAlgorithm):
             state = Latent(*(value.repeat_interleave(each, 0) for value in latent))
             features = []
             for action in candidates.flatten(0, 1).unbind(1):
-                state = self.world_model.imagine(state, action)
+                state = self.world_model.img_step(state, action)
                 features.append(state.feature)
             return self.world_model.reward(torch.stack(features)).sum(0).view(num, each)
 
         return self.planner.plan(objective, self.planner.noise(num, self.action_dim, self.device))[:, 0]
 
-    def exploring_action(self, latent: Latent) -> Tensor:
+    def exploration_action(self, latent: Latent) -> Tensor:
         action = self.plan(latent)
         return self.exploration_noise(action, torch.zeros(len(action), 1, dtype=torch.bool, device=action.device))
 
-    def best_action(self, latent: Latent) -> Tensor:
+    def greedy_action(self, latent: Latent) -> Tensor:
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(_PLAYER_SEED)
             return self.plan(latent)

@@ -1,8 +1,8 @@
 """Proximal policy optimisation.
 
 Schulman et al. 2017 (arXiv 1707.06347v2): the clipped objective of eq. 7 with the generalised advantages of Schulman et
-al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per round: a gradient step of all
-networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
+al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per training step: a gradient step of
+all networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
 
 Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if nothing else is said:
 
@@ -27,8 +27,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.losses import clip_fraction, clip_objective, clipped_value_loss, divergence, standardized, value_loss
-from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, ReturnScale, orthogonal_mlp
+from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
+from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, RewardNormalizer, orthogonal_mlp
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
 from lit_mbrl.utils import distributed
@@ -55,7 +55,7 @@ class PPO(Algorithm):
         max_grad_norm: clip the gradient of all networks together to this norm.
         target_kl: leave out the rest of a rollout's epochs when the policy has moved 1.5 times so far; None: never.
         standardize_advantages: within each minibatch.
-        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.ReturnScale`).
+        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`).
         init_log_std: log standard deviation of the Gaussian policy at the start.
         normalize_observations: see `Algorithm`.
         compile: see `Algorithm`.
@@ -65,7 +65,7 @@ class PPO(Algorithm):
     learns_from = "rollouts"
     continuous_actions = False  # discrete ones, too
     pixels = None  # vectors or images
-    only_at_start = (*Algorithm.only_at_start, "scale_rewards", "init_log_std")
+    fixed_on_resume = (*Algorithm.fixed_on_resume, "scale_rewards", "init_log_std")
 
     def __init__(
         self,
@@ -106,9 +106,9 @@ class PPO(Algorithm):
         self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
         self.standardize_advantages = standardize_advantages
         self.init_log_std = init_log_std
-        self.return_scale = ReturnScale(gamma) if scale_rewards else None
-        self.watches = target_kl is not None
-        # What was recorded in the round after which the rest of the running rollout's minibatches is left out.
+        self.reward_normalizer = RewardNormalizer(gamma) if scale_rewards else None
+        self.needs_metrics = target_kl is not None
+        # What was recorded in the training step after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
 
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -122,7 +122,7 @@ class PPO(Algorithm):
         self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
     def make_encoder(self, observation_dim: int) -> tuple[nn.Module, int]:
-        """What policy and value have in common, and how many features come out; for vectors, nothing."""
+        """Makes the layers that policy and value share, and counts their features; none for vectors."""
         if self.spec is None or not self.spec.pixels:
             return nn.Identity(), observation_dim
         network = (self.encoder_options or ImpalaEncoder()).build(self.spec.observation_shape)
@@ -161,7 +161,7 @@ class PPO(Algorithm):
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
         """The policy has run for T steps in each of N environments: computes their advantages, once for all epochs."""
         data.rollout = self.prepare_rollout(frames)
-        self.observe(frames)
+        self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
         """For each of K epochs, in minibatches: the next one."""
@@ -182,8 +182,8 @@ class PPO(Algorithm):
         terminated = following["terminated"]
         done = terminated | following["truncated"]
         reward = following["reward"]
-        if self.return_scale is not None:
-            reward = self.return_scale(reward, done)
+        if self.reward_normalizer is not None:
+            reward = self.reward_normalizer(reward, done)
         # In the order of time: [T, N, ...], as they lie in memory.
         observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
         log_prob, value = self._evaluate_rollout(observation, action)
@@ -218,9 +218,9 @@ class PPO(Algorithm):
         """The trainer's precision, as the losses have it: a ratio shall not compare two roundings."""
         return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
-        if self.return_scale is not None:
-            self.return_scale.restart(copies)
+    def restart_episodes(self, envs: Iterable[int]) -> None:
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.restart(envs)
 
     def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
         """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
@@ -243,7 +243,7 @@ class PPO(Algorithm):
             self._recorded = dict(self._stopped)
             self.log_training()
 
-    def watch(self, recorded: dict[str, Tensor]) -> None:
+    def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
         """Looks how far the policy has moved."""
         moved = recorded["policy/kl"].clone()
         distributed.average_([moved])
@@ -264,9 +264,9 @@ class PPO(Algorithm):
             self.record("loss/policy", policy)
             self.record("loss/value", error)
             self.record("policy/entropy", entropy.mean())
-            self.record("policy/kl", divergence(log_prob, old_log_prob).mean())
+            self.record("policy/kl", approx_kl(log_prob, old_log_prob).mean())
             self.record("policy/clip_fraction", clip_fraction(log_prob, old_log_prob, self.clip_range).mean())
-        return policy + self.value_coeff * error - self.bonus(entropy)
+        return policy + self.value_coeff * error - self.entropy_bonus(entropy)
 
     def advantages_and_returns(self, batch: TensorDictBase, entropy: Tensor) -> tuple[Tensor, Tensor]:
         """The weights of the ratios and the targets of the value, `[B, 1]` each; here constants without entropy."""
@@ -274,8 +274,8 @@ class PPO(Algorithm):
         returns = advantage + batch["value"]
         return standardized(advantage) if self.standardize_advantages else advantage, returns
 
-    def bonus(self, entropy: Tensor) -> Tensor | float:
-        """What is added to the objective for the entropies `[B, 1]`; here nothing."""
+    def entropy_bonus(self, entropy: Tensor) -> Tensor | float:
+        """Computes what is added to the objective for the entropies `[B, 1]`; here nothing."""
         return 0.0
 
     # ------------------------------------------------------------------ checkpoint

@@ -6,13 +6,13 @@ experiments call it Revised Dreamer: all that is in `MaxEntDreamer` but the expl
 | section 4.2 | here |
 |---|---|
 | termination model in the returns | `termination`, `lambda_returns` |
-| gradient from the first state of imagined sequences only | `lesson` |
-| observation before the first action | `order="observe_first"` |
-| fixed prior N(0, 1), Jeffreys divergence to the trainable one | `divergence` |
-| the critic is a Q-function | `make_critic`, `lesson` |
+| gradient from the first state of imagined sequences only | `compute_returns` |
+| observation before the first action | `time_order="observe_first"` |
+| fixed prior N(0, 1), Jeffreys divergence to the trainable one | `kl_loss` |
+| the critic is a Q-function | `make_critic`, `compute_returns` |
 | Smooth L1 for critic and reward | `value_error`, `reward_error` |
 | the decoder sees the stochastic part only, of size 128 | `decode_from_stoch`, `stoch` |
-| random actions besides additive noise | `exploring_action` |
+| random actions besides additive noise | `exploration_action` |
 
 Readings where the paper is open:
 
@@ -38,10 +38,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_mbrl.algorithms.dreamer import Dreamer, Lesson
-from lit_mbrl.imagination import Dream
+from lit_mbrl.algorithms.dreamer import Dreamer, ImaginedReturns
+from lit_mbrl.imagination import LatentRollout
 from lit_mbrl.losses import free_nats, jeffreys, smooth_l1, standard_normal_kl
-from lit_mbrl.models import Latent, Observed, Order
+from lit_mbrl.models import Latent, Posterior, TimeOrder
 from lit_mbrl.networks import MLP
 from lit_mbrl.returns import lambda_returns
 from lit_mbrl.utils.errors import in_unit_interval, require
@@ -52,7 +52,7 @@ class RevisedDreamer(Dreamer):
 
     Args:
         stoch: stochastic units of the state (section 5.1).
-        order: of acting and observing.
+        time_order: of acting and observing.
         termination: learn when episodes end, and cut returns there.
         kl_scale: weight of the divergence to the fixed prior N(0, 1) (section 5.1).
         jeffreys_scale: weight of the Jeffreys divergence to the trainable prior (section 5.1).
@@ -66,14 +66,14 @@ class RevisedDreamer(Dreamer):
     def __init__(
         self,
         stoch: int = 128,
-        order: Order = "observe_first",
+        time_order: TimeOrder = "observe_first",
         termination: bool = True,
         kl_scale: float = 0.1,
         jeffreys_scale: float = 0.1,
         random_action_prob: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(stoch=stoch, order=order, termination=termination, kl_scale=kl_scale, **kwargs)
+        super().__init__(stoch=stoch, time_order=time_order, termination=termination, kl_scale=kl_scale, **kwargs)
         require(0 <= jeffreys_scale < float("inf"), "model.jeffreys_scale", jeffreys_scale, "a finite number >= 0")
         in_unit_interval("model.random_action_prob", random_action_prob)
         self.jeffreys_scale, self.random_action_prob = jeffreys_scale, random_action_prob
@@ -82,7 +82,7 @@ class RevisedDreamer(Dreamer):
         """`Q(s, a)`: features and action side by side to `[..., 1]`."""
         return MLP(self.world_model.feature_dim + self.action_dim, self.layers(self.critic_layers), 1, nn.ELU)
 
-    def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
+    def kl_loss(self, observed: Posterior, mean: Callable[[Tensor], Tensor]) -> Tensor:
         """`D_KL(q || N(0, 1)) + D_J(q || p)`, each with its weight (MaxEnt section 4.2)."""
         kl = mean(standard_normal_kl(observed.mean, observed.std))
         distance = mean(jeffreys(observed.mean, observed.std, observed.prior_mean, observed.prior_std))
@@ -96,7 +96,9 @@ class RevisedDreamer(Dreamer):
     def value_error(self, predicted: Tensor, returns: Tensor) -> Tensor:
         return smooth_l1(predicted, returns)
 
-    def lesson(self, imagined: Dream, actor: nn.Module, critic: nn.Module, counts: Tensor) -> Lesson:
+    def compute_returns(
+        self, imagined: LatentRollout, actor: nn.Module, critic: nn.Module, counts: Tensor
+    ) -> ImaginedReturns:
         """The return of the first state alone, `[N, 1, 1]` (MaxEnt eq. 5 with eq. 1's terminations)."""
         states = imagined.feature  # [N, H + 1, F]
         last = states[:, -1].detach()
@@ -106,10 +108,10 @@ class RevisedDreamer(Dreamer):
         ends = self.world_model.termination_prob(arrived)
         returns = lambda_returns(self.world_model.reward(arrived), q, ends, self.gamma, self.lmbda)
         pairs = torch.cat([states[:, :1], actions[:, :1]], dim=-1)
-        return Lesson(pairs, returns[:, :1], counts.unsqueeze(1))
+        return ImaginedReturns(pairs, returns[:, :1], counts.unsqueeze(1))
 
-    def exploring_action(self, latent: Latent) -> Tensor:
-        action = super().exploring_action(latent)
+    def exploration_action(self, latent: Latent) -> Tensor:
+        action = super().exploration_action(latent)
         chance = torch.rand(len(action), 1, device=action.device)
         uniform = 2.0 * torch.rand_like(action) - 1.0
         return torch.where(chance < self.random_action_prob, uniform, action)

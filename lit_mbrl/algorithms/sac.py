@@ -6,8 +6,8 @@ al. 2021 (arXiv 2008.12775v3, "SVG"), whose model-free half it is: critic SVG eq
 Readings and departures:
 
 - The critic minimises the sum of both members' mean squared residuals, without SAC's factor 1/2 (as SVG eq. 4).
-- The temperature's loss takes the log-probabilities that the actor's loss of the same round has drawn, from the actor
-  before its step: the expectation of eq. 8 over the same distribution, without a second forward pass.
+- The temperature's loss takes the log-probabilities that the actor's loss of the same training step has drawn, from the
+  actor before its step: the expectation of eq. 8 over the same distribution, without a second forward pass.
 - `alpha = exp(log_alpha)` keeps the temperature positive; Adam descends in `log_alpha`.
 """
 
@@ -52,7 +52,7 @@ class SAC(Algorithm):
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
-    only_at_start = (*Algorithm.only_at_start, "init_alpha", "orthogonal_init")
+    fixed_on_resume = (*Algorithm.fixed_on_resume, "init_alpha", "orthogonal_init")
 
     def __init__(
         self,
@@ -171,9 +171,9 @@ class SAC(Algorithm):
         q = self.critic(batch["observation"], batch["action"])
         self.record("q/mean", q.mean)
         self.record("q/target", target.mean)
-        return self.weigh(q_loss(q, target), batch).mean((1, 2)).sum()
+        return self.apply_importance_weights(q_loss(q, target), batch).mean((1, 2)).sum()
 
-    def weigh(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
+    def apply_importance_weights(self, loss: Tensor, batch: TensorDictBase) -> Tensor:
         """The critics' losses `[E, B, 1]` as they enter the mean; here as they are."""
         return loss
 

@@ -3,10 +3,10 @@
 Amos et al. 2021, "On the model-based stochastic value gradient for continuous reinforcement learning" (arXiv
 2008.12775v3, "SVG"). The actor minimises eq. 9, the critic stays model-free (eq. 4-6), the temperature follows eq. 8,
 and a deterministic recurrent model (section 4.2) learns the dynamics (eq. 10), the reward (eq. 11) and the
-termination (eq. 12-13). The order of a round is Algorithm 1's. Another model takes its place by `world_model`, such as
-an ensemble, which the paper's section 4.2 names as the alternative.
+termination (eq. 12-13). The order of a training step is Algorithm 1's. Another model takes its place by `world_model`,
+such as an ensemble, which the paper's section 4.2 names as the alternative.
 
-Readings and departures (`objective="code"` and the other options named here give the public code's choice):
+Readings and departures (`variant="reference"` and the other options named here give the public code's choice):
 
 - The horizon counts model steps, as eq. 3: H = 0 is SAC, and H steps take H + 1 actions. Table 4 of the paper and the
   public code count the actions, one more (table 4's best horizon is always table 2's plus one; section 5's "H = 2" for
@@ -35,11 +35,11 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms.sac import SAC
-from lit_mbrl.imagination import Imagined, imagine
+from lit_mbrl.imagination import Rollout, imagine
 from lit_mbrl.losses import value_gradient_loss
-from lit_mbrl.models import Objective, Recurrent, WorldModelFactory
-from lit_mbrl.returns import survival, value_expansion, value_expansion_code
-from lit_mbrl.training.algorithm import Sampling, Update
+from lit_mbrl.models import ModelLoss, RecurrentConfig, WorldModelFactory
+from lit_mbrl.returns import survival, value_expansion, value_expansion_reference
+from lit_mbrl.training.algorithm import SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
 _ERROR_WINDOWS = 1024
@@ -60,7 +60,7 @@ class SACSVG(SAC):
 
     Args:
         horizon: model steps H of the actor's value expansion; 0 is SAC.
-        objective: masks of the value expansion, `"paper"` or `"code"` (see above).
+        variant: masks of the value expansion, `"paper"` or `"reference"` (see above).
         terminal_value: end the expansion with the critic's soft value. Without it the actor follows the pure model-
             based policy gradient of H rewards, and no critic is trained.
         warmup_steps: environment steps during which the actor's objective is SAC's.
@@ -69,12 +69,12 @@ class SACSVG(SAC):
         decoder_layers: hidden layers of the decoder (the code: 0).
         gru_layers: stacked GRU layers.
         model_lr: Adam's learning rate of dynamics, reward and termination.
-        model_updates: dynamics updates per round, each on its own batch.
+        model_updates: dynamics updates per training step, each on its own batch.
         detach_model_state: stop the dynamics' gradient at each predicted observation (the code's choice).
         model_max_grad_norm: clip the dynamics' gradient to this norm.
         balance_terminations: weigh terminations in eq. 13 by their rarity in the batch (the code's choice).
-        world_model: another model than SVG's, with options of its own (`models.Ensemble`); None: the recurrent one,
-            with the options above.
+        world_model: another model than SVG's, with options of its own (`models.EnsembleConfig`); None: the recurrent
+            one, with the options above.
         **kwargs: of `SAC`.
     """
 
@@ -83,7 +83,7 @@ class SACSVG(SAC):
     def __init__(
         self,
         horizon: int = 2,
-        objective: Literal["paper", "code"] = "paper",
+        variant: Literal["paper", "reference"] = "paper",
         terminal_value: bool = True,
         warmup_steps: int = 0,
         model_hidden_size: int = 512,
@@ -117,7 +117,7 @@ class SACSVG(SAC):
         if model_max_grad_norm is not None:
             positive("model.model_max_grad_norm", model_max_grad_norm)
         if world_model is None:
-            world_model = Recurrent(
+            world_model = RecurrentConfig(
                 model_hidden_size,
                 model_layers,
                 decoder_layers,
@@ -139,9 +139,9 @@ class SACSVG(SAC):
                 )
             world_model.check_rounds()
         self.horizon = horizon
-        self.objective, self.terminal_value, self.warmup_steps = objective, terminal_value, warmup_steps
+        self.variant, self.terminal_value, self.warmup_steps = variant, terminal_value, warmup_steps
         self.world_model_factory, self.model_updates = world_model, model_updates
-        self._sampling: Sampling | None = None  # asked for in every round
+        self._sampling: SequenceBatchSpec | None = None  # asked for in every training step
 
     @property
     def model_horizon(self) -> int:
@@ -173,19 +173,19 @@ class SACSVG(SAC):
                     max_grad_norm=objective.max_grad_norm,
                 )
 
-    def _objectives(self) -> list[Objective]:
+    def _objectives(self) -> list[ModelLoss]:
         return self.world_model_factory.objectives(self.world_model)
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         if self.terminal_value:
             yield from super().targets()
 
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SequenceBatchSpec:
         if self.model_horizon == 0:
-            return Sampling()
+            return SequenceBatchSpec()
         if self._sampling is None:
             lengths = [o.length or self.model_horizon for o in self._objectives() if o.batch == "sequences"]
-            self._sampling = Sampling(max(lengths), self.model_updates) if lengths else Sampling()
+            self._sampling = SequenceBatchSpec(max(lengths), self.model_updates) if lengths else SequenceBatchSpec()
         return self._sampling
 
     @property
@@ -194,18 +194,18 @@ class SACSVG(SAC):
         return "model.horizon"
 
     def model_rollouts(self, batch_size: int) -> int:
-        return 0 if self.horizon == 0 or self.warming_up else batch_size
+        return 0 if self.horizon == 0 or self.actor_warmup else batch_size
 
     # ------------------------------------------------------------------ losses
     @property
-    def warming_up(self) -> bool:
-        """Whether the objectives are still SAC's."""
+    def actor_warmup(self) -> bool:
+        """Returns whether the actor's objective is still SAC's."""
         return self.warmup_steps > 0 and self.env_steps < self.warmup_steps
 
-    def phase(self) -> Hashable:
-        return ("warming up", self.warming_up)
+    def compile_key(self) -> Hashable:
+        return ("actor_warmup", self.actor_warmup)
 
-    def imagine(self, observation: Tensor, horizon: int, last_termination: bool = False) -> Imagined:
+    def imagine(self, observation: Tensor, horizon: int, last_termination: bool = False) -> Rollout:
         """Rolls the policy out in the world model for `horizon` steps from `[B, O]`: see `imagination.imagine`."""
         noise = self.noise(observation.shape[0], horizon + 1)
         return imagine(self.actor.sample, self.world_model, observation, noise, last_termination)
@@ -215,9 +215,9 @@ class SACSVG(SAC):
 
         Second are the log-probabilities `[B, 1]` at the replayed states, which eq. 8 is about.
         """
-        if self.warming_up or self.horizon == 0:
+        if self.actor_warmup or self.horizon == 0:
             return super().actor_loss(batch)
-        code = self.objective == "code"
+        code = self.variant == "reference"
         imagined = self.imagine(batch["observation"], self.horizon, last_termination=code and self.terminal_value)
         log_prob = imagined.log_prob[:, 0]
         self.record_policy(log_prob)
@@ -225,7 +225,7 @@ class SACSVG(SAC):
         if self.terminal_value:
             q = self.critic(imagined.observation[:, -1], imagined.action[:, -1]).amin(0)
         if code:
-            expand, ends = value_expansion_code, imagined.termination_prob
+            expand, ends = value_expansion_reference, imagined.termination_prob
         else:
             expand, ends = value_expansion, survival(imagined.termination_prob)
         value = expand(imagined.reward, imagined.log_prob, q, self.alpha, self.gamma, ends)

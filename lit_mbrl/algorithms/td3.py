@@ -1,7 +1,7 @@
 """Twin delayed deep deterministic policy gradient.
 
 Fujimoto et al. 2018 (arXiv 1802.09477v3): DDPG with the smaller of two target critics, smoothed target actions and a
-policy that is updated (and targets that follow, `callbacks.SoftTargetUpdate(period=2)`) every second round.
+policy that is updated (and targets that follow, `callbacks.SoftTargetUpdate(period=2)`) every second training step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TD3(DDPG):
         critic_lr: of both critics.
         exploration: `"gaussian"` (the paper's) or `"ou"`.
         exploration_sigma: the noise's standard deviation, for actions in [-1, 1].
-        policy_delay: rounds per policy update.
+        policy_delay: training steps per policy update.
         target_noise: standard deviation of the smoothing noise.
         target_noise_clip: bound of the smoothing noise.
         **kwargs: of `DDPG`.
@@ -59,7 +59,7 @@ class TD3(DDPG):
         self.policy_delay, self.target_noise, self.target_noise_clip = policy_delay, target_noise, target_noise_clip
 
     def updates(self) -> Iterator[Update]:
-        """Critics in every round, the actor in every `policy_delay`-th: Algorithm 1 of arXiv 1802.09477."""
+        """Critics in every training step, the actor in every `policy_delay`-th: Algorithm 1 of arXiv 1802.09477."""
         yield Update("critic", self.critic, self.critic_loss, self.critic_lr)
         yield Update("actor", self.actor, self.actor_loss, self.actor_lr, every=self.policy_delay)
 

@@ -20,24 +20,24 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import Checkpoint, GracefulStop, Interrupted, Progress, duration
+from callbacks import Checkpoint, GracefulStop, Interrupted, ProgressBar, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF, slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.bounds import NormalizerBounds
-from lit_mbrl.app.checkpoints import SavedRun, raised_while_loading, read_checkpoint, wrong_entries
+from lit_mbrl.app.checkpoints import CheckpointInfo, raised_while_loading, read_checkpoint, wrong_entries
 from lit_mbrl.app.components import check_config, class_of
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.env_errors import say_remarks, with_traceback
-from lit_mbrl.app.guard import guarded, trainer_errors
+from lit_mbrl.app.guard import run_command, trainer_errors
 from lit_mbrl.app.init_from import initial_weights
 from lit_mbrl.app.location import Location, locate, require_checkpoint
 from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
-from lit_mbrl.app.output import evaluation, say, shorten, summary
+from lit_mbrl.app.output import evaluation, print_rank_zero, shorten, summary
 from lit_mbrl.app.parser import Parser, SaveConfig
 from lit_mbrl.app.preflight import (
-    check_disk,
+    check_run_disk,
     networks,
     require_devices,
     require_episodes,
@@ -45,28 +45,28 @@ from lit_mbrl.app.preflight import (
     require_memory,
     require_monitor,
 )
-from lit_mbrl.app.resume import changes
+from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trainer_options import check_callbacks, check_options
 from lit_mbrl.app.trust import only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
-from lit_mbrl.training.ddp import AveragedGradients, check_names, check_trainer, register
-from lit_mbrl.training.fits import require_targets
-from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable, require
+from lit_mbrl.training.checks import check_targets
+from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
+from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
 
 
 def run(argv: Sequence[str]) -> int:
     """Parses, checks and runs. Returns the exit code; a user's mistake is printed as one line and gives 2."""
     with ExitStack() as until_the_end:
-        return guarded(lambda words: Application(words, until_the_end), argv)
+        return run_command(lambda words: Application(words, until_the_end), argv)
 
 
 class Application(LightningCLI):
     """`fit` and `validate`; construction runs the command.
 
-    Everything that can be wrong with the input is found, and raised as `UserError` or `OneLine`, before the run folder
-    is created and before anything is logged.
+    Everything that can be wrong with the input is found, and raised as `OptionError` or `UsageError`, before the run
+    folder is created and before anything is logged.
 
     Args:
         argv: the command line.
@@ -79,7 +79,7 @@ class Application(LightningCLI):
         arguments, saved_by = with_config_of_checkpoint(self.argv)
         self.location: Location
         self.run_folder = Path()
-        self.saved_run: SavedRun | None = None
+        self.saved_run: CheckpointInfo | None = None
         self.changed: list[str] = []
         self.graceful_stop = GracefulStop()
         # omegaconf+: interpolations are resolved after the command line has been applied, by `Parser`.
@@ -145,7 +145,7 @@ class Application(LightningCLI):
             help="which of its weights, as [actor,critic]; null: those of every part that the algorithm has",
         )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
-        parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(ProgressBar, "progress")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Turns whatever the parser has to say into one line."""
@@ -153,7 +153,7 @@ class Application(LightningCLI):
             self.config = parser.parse_args(args)
         except (ParseError, OmegaConfBaseException) as error:
             command = self._subcommand_parsers.get(args[0] if args else "")
-            raise OneLine(explain(error, self.argv, command.options() if command else ())) from error
+            raise UsageError(explain(error, self.argv, command.options() if command else ())) from error
         check_config(self.config[self.config.subcommand])
         if self.config.subcommand == "fit":
             check_options(self.config.fit.trainer)
@@ -166,7 +166,7 @@ class Application(LightningCLI):
             super()._set_seed()
         except ValueError as error:
             seed = self.config[self.subcommand].seed_everything
-            raise UserError("seed_everything", seed, f"a seed ({error})") from error
+            raise OptionError("seed_everything", seed, f"a seed ({error})") from error
 
     # ------------------------------------------------------------------ checks, then creation
     def before_instantiate_classes(self) -> None:
@@ -185,14 +185,14 @@ class Application(LightningCLI):
             if training:
                 self.changed = self._changes(self.saved_run)
 
-    def _changes(self, saved: SavedRun) -> list[str]:
-        """What differs from the run that wrote the checkpoint; another algorithm is refused later, by its weights."""
+    def _changes(self, saved: CheckpointInfo) -> list[str]:
+        """Returns the changes since the checkpoint; another algorithm is refused later, by its weights."""
         config = self.config[self.subcommand]
         current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
         if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
             return []
-        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).only_at_start]
-        return changes(saved.config, current, fixed)
+        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).fixed_on_resume]
+        return config_diff(saved.config, current, fixed)
 
     def instantiate_classes(self) -> None:
         """Builds data module, algorithm and trainer."""
@@ -200,7 +200,7 @@ class Application(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             if (line := explain_instantiation(error)) is not None:
-                raise OneLine(line) from error
+                raise UsageError(line) from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -227,7 +227,7 @@ class Application(LightningCLI):
         try:
             trainer = Trainer(**config)
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-            raise OneLine(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
+            raise UsageError(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
         check_trainer(trainer, config["precision"])
         slurm.take_over(trainer)
         threads = self._get(self.config, "num_threads")
@@ -241,7 +241,7 @@ class Application(LightningCLI):
             if isinstance(logger, (WandbLogger, TensorBoardLogger)):
                 logger.use_folder(self.run_folder)
         saved = self.saved_run
-        return [CsvLogger(self.run_folder, (saved.env_steps, saved.rounds) if saved else None), *others]
+        return [CsvLogger(self.run_folder, (saved.env_steps, saved.train_steps) if saved else None), *others]
 
     def _save_config(self) -> SaveConfig:
         config = self.config[self.subcommand].clone()
@@ -256,14 +256,14 @@ class Application(LightningCLI):
         self.datamodule.check_algorithm(self.model)
         devices = self.trainer.world_size
         self.model.check_devices(devices)
-        self.datamodule.share(devices)
+        self.datamodule.split_across_ranks(devices)
         self.datamodule.check(str(existing_parent(self.run_folder)))
         twin = networks(self.model, spec)
         require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         if self.subcommand == "fit":
             self.model.check_device(self.trainer.strategy.root_device)
             given = self._get(self.config, "trainer").callbacks
-            require_targets(twin, self.trainer.callbacks, given)
+            check_targets(twin, self.trainer.callbacks, given)
             require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             check_callbacks(self.trainer, self.model, self.datamodule)
@@ -276,20 +276,20 @@ class Application(LightningCLI):
             if self.subcommand == "fit":
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
-            check_disk(self.trainer, self.datamodule, twin, self.run_folder)
+            check_run_disk(self.trainer, self.datamodule, twin, self.run_folder)
         say_remarks(spec, self.datamodule.env)
         if self.location.damage is not None:
             print(f"warning: {printable(self.location.damage)}", file=sys.stderr)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
             self._take_folder()
         parameters = sum(parameter.numel() for parameter in twin.parameters() if parameter.requires_grad)
-        say(
+        print_rank_zero(
             f"{type(self.model).__name__} ({self.model.paper}) on {spec.name}: observation {spec.observation_dim}, "
             f"action {spec.action_dim}, {parameters:,} parameters, seed {self._get(self.config, 'seed_everything')}, "
             f"{self.trainer.strategy.root_device}{f' and {devices - 1} more' if devices > 1 else ''}"
         )
         if started_from:
-            say(f"starts from {started_from}")
+            print_rank_zero(f"starts from {started_from}")
 
     def _add_initial_weights(self, twin: Algorithm) -> str | None:
         """Lets a new run start from `init_from`, and says what it takes from there."""
@@ -330,10 +330,12 @@ class Application(LightningCLI):
         """Trains, and ends with one line that says where everything is."""
         saved = self.saved_run
         model.finite.action = self._get(self.config, "non_finite")
-        say(f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}")
+        print_rank_zero(
+            f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}"
+        )
         if self.changed:
-            say(f"changed since the checkpoint: {', '.join(self.changed)}")
-        several = self.trainer.strategy if isinstance(self.trainer.strategy, AveragedGradients) else None
+            print_rank_zero(f"changed since the checkpoint: {', '.join(self.changed)}")
+        several = self.trainer.strategy if isinstance(self.trainer.strategy, ManualDDPStrategy) else None
         WATCH.last_words = self._last_checkpoint
         start = time.monotonic()
         exit_code = 1
@@ -347,19 +349,19 @@ class Application(LightningCLI):
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             if not full and not str(error.filename or "").startswith(str(self.run_folder)):
                 raise
-            raise RunFailed(
+            raise TrainingError(
                 f"{error.strerror}: {error.filename or 'a file of the run'}; {self._last_checkpoint()}"
             ) from error
-        except RunFailed as error:
+        except TrainingError as error:
             what = with_traceback(error, self.run_folder)
             # Not as its cause: the traceback has its file.
-            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from None
+            raise TrainingError(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from None
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-            if saved is not None and raised_while_loading(error) and not isinstance(error, UserError):
+            if saved is not None and raised_while_loading(error) and not isinstance(error, OptionError):
                 raise wrong_entries(saved.path, error) from error
             if several is None or (what := several.explain(error)) is None:
                 raise
-            raise RunFailed(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
+            raise TrainingError(f"{what}. At {datamodule.env_steps:,} env steps; {self._last_checkpoint()}") from error
         finally:
             if several is not None and exit_code:
                 several.stop_others()
@@ -370,15 +372,15 @@ class Application(LightningCLI):
             WATCH.ask_to_stop(False)
             WATCH.last_words = str
         for url in filter(None, urls):
-            say(f"W&B: {url}")
+            print_rank_zero(f"W&B: {url}")
         for callback in self.trainer.callbacks:
             if isinstance(callback, SaveConfig) and not (self.run_folder / "config.yaml").is_file():
                 callback.write(self.run_folder)  # somebody has removed it
         if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
             resume = resume_command(self.argv, self.run_folder, self._checkpoints)
-            say(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
+            print_rank_zero(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
             if self.trainer.is_global_zero and (line := slurm.requeue(self.graceful_stop.received)):
-                say(line)
+                print_rank_zero(line)
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
             if saved is not None and saved.env_steps == datamodule.env_steps:
@@ -386,9 +388,9 @@ class Application(LightningCLI):
                 if saved.env_steps >= datamodule.total_frames:
                     limit = f"data.total_frames={datamodule.total_frames}"
                 done = f"Finished: {saved.env_steps:,} env steps before this command, which had nothing to do ({limit})"
-            env = datamodule.env  # games open no window, and neither does what an agent sees as pictures
+            env = datamodule.env  # games open no window, and neither does what an agent sees as images
             window = not (is_game(env.name) or env.pixels)
-            say(summary(done, self.trainer.callback_metrics, self.run_folder, window, self._checkpoints))
+            print_rank_zero(summary(done, self.trainer.callback_metrics, self.run_folder, window, self._checkpoints))
 
     def _last_checkpoint(self) -> str:
         path = self.run_folder / self._checkpoints / "last.ckpt"
@@ -401,12 +403,12 @@ class Application(LightningCLI):
         """Evaluates a checkpoint and prints its return."""
         saved = self.load_and_evaluate(model, datamodule)
         length = self.trainer.callback_metrics["eval/episode_length"]
-        say(
+        print_rank_zero(
             f"{evaluation(self.trainer.callback_metrics)} over {datamodule.eval_episodes} episodes of {length:.0f} "
             f"steps on average, after {saved.env_steps:,} env steps"
         )
 
-    def load_and_evaluate(self, model: Algorithm, datamodule: Any) -> SavedRun:
+    def load_and_evaluate(self, model: Algorithm, datamodule: Any) -> CheckpointInfo:
         """Loads the checkpoint and runs its evaluation episodes; the metrics are in `trainer.callback_metrics`."""
         saved = self.saved_run
         assert saved is not None  # `before_instantiate_classes` has checked
@@ -414,7 +416,7 @@ class Application(LightningCLI):
             with trainer_errors():
                 self.trainer.validate(model, datamodule, ckpt_path=saved.path, verbose=False, weights_only=True)
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-            if raised_while_loading(error) and not isinstance(error, (UserError, RunFailed)):
+            if raised_while_loading(error) and not isinstance(error, (OptionError, TrainingError)):
                 raise wrong_entries(saved.path, error) from error
             raise
         finally:

@@ -30,7 +30,7 @@ _NULL_IN_ENV = re.compile(rf"(--data(?:\.init_args)?\.env)((?:\.\w+)+)=(?:{'|'.j
 
 
 def option_values(argv: Sequence[str], *names: str) -> list[str]:
-    """What the command line gives for an option, as `--name value` or `--name=value`."""
+    """Returns the command line's value of an option, as `--name value` or `--name=value`."""
     values = [word.partition("=")[2] for word in argv if word.partition("=")[0] in names and "=" in word]
     return values + [following for word, following in pairwise(argv) if word in names]
 
@@ -75,7 +75,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> tuple[list[str], Path | No
         there is one and `--trust` is not given.
 
     Raises:
-        UserError: if a config file is missing or is not YAML.
+        OptionError: if a config file is missing or is not YAML.
     """
     trusted = "--trust" in argv
     ordered = in_order_of_precedence([word for word in _joined(argv) if word != "--trust"])

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from lit_mbrl.data.buffers.files import File, damaged, files_of
-from lit_mbrl.utils.errors import UserError, printable, require
+from lit_mbrl.data.buffers.files import File, files_of, find_corrupt
+from lit_mbrl.utils.errors import OptionError, printable, require
 from lit_mbrl.utils.files import damaged_record, is_file
 from lit_mbrl.utils.yaml import load_yaml
 
 FORMAT = 1  # of the files that this version writes
-_KINDS = {"algorithm": str, "environment": str, "env_steps": int, "rounds": int, "devices": int}
+_KINDS = {"algorithm": str, "environment": str, "env_steps": int, "train_steps": int, "devices": int}
 _OPTIONAL = {"devices"}
 # Functions that take a checkpoint's entries back.
 _LOADING = {"load_state_dict", "on_load_checkpoint", "load_data", "set_env_state", "set_carrier", "set_random_state"}
@@ -25,15 +25,15 @@ _LOADING |= {"set_extra_state", "restore", "restore_model", "restore_optimizers"
 
 
 @dataclass(frozen=True)
-class SavedRun:
-    """What a checkpoint says about its run.
+class CheckpointInfo:
+    """A checkpoint's information about its run.
 
     Attributes:
         path: the file.
         algorithm: class name of the algorithm.
         environment: name of the environment.
         env_steps: environment steps taken.
-        rounds: rounds of updates taken.
+        train_steps: training steps taken.
         shapes: shape of every weight.
         optimizers: number of optimisers.
         replay: the files that hold its replay, in the folder `replay` beside the checkpoint.
@@ -45,7 +45,7 @@ class SavedRun:
     algorithm: str
     environment: str
     env_steps: int
-    rounds: int
+    train_steps: int
     shapes: Mapping[str, tuple[int, ...]]
     optimizers: int
     replay: tuple[File, ...] = ()
@@ -58,11 +58,11 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
-def read_checkpoint(path: Path) -> SavedRun:
+def read_checkpoint(path: Path) -> CheckpointInfo:
     """Reads what is needed to tell whether a run can go on from a checkpoint; the tensors stay on the disk.
 
     Raises:
-        UserError: if the file is missing, damaged, or not a checkpoint of this version of the application.
+        OptionError: if the file is missing, damaged, or not a checkpoint of this version of the application.
     """
     content = _content(path, whole=True)
     try:
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> SavedRun:
                 continue
             if not isinstance(about[name], kind):
                 raise TypeError(name)
-        return SavedRun(
+        return CheckpointInfo(
             path=path,
             **{
                 name: printable(about[name]) if kind is str else about[name]
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> SavedRun:
             config=load_yaml(content["config"], "ckpt_path", path) if "config" in content else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        if isinstance(error, UserError):
+        if isinstance(error, OptionError):
             raise
         raise wrong_entries(path, error) from error
 
@@ -94,7 +94,7 @@ def saved_config(path: Path) -> str | None:
     """The configuration in a checkpoint, as text; None if it was not run by the command line.
 
     Raises:
-        UserError: if it is no checkpoint.
+        OptionError: if it is no checkpoint.
     """
     text = _content(path, whole=False).get("config")
     require(text is None or isinstance(text, str), "ckpt_path", path, "a checkpoint whose entry config is a text")
@@ -108,7 +108,7 @@ def saved_at(path: Path) -> float:
     """
     try:
         return float(_content(path, whole=False)["saved_at"])
-    except (UserError, KeyError, TypeError, ValueError):
+    except (OptionError, KeyError, TypeError, ValueError):
         return path.stat().st_mtime
 
 
@@ -127,7 +127,7 @@ def _content(path: Path, whole: bool) -> dict[str, Any]:
     except Exception as error:
         if isinstance(error, PermissionError):
             expected = f"a checkpoint that can be read ({error.strerror})"
-        raise UserError("ckpt_path", path, expected) from error
+        raise OptionError("ckpt_path", path, expected) from error
     known = isinstance(content, dict) and {"lit_mbrl", "state_dict", "optimizer_states"} <= content.keys()
     require(known, "ckpt_path", path, "a checkpoint of lit_mbrl, but this is another program's")
     version = content.get("format", FORMAT)
@@ -136,19 +136,19 @@ def _content(path: Path, whole: bool) -> dict[str, Any]:
     return content
 
 
-def wrong_entries(path: Path, error: BaseException) -> UserError:
+def wrong_entries(path: Path, error: BaseException) -> OptionError:
     """The error about a file that is whole and yet cannot be taken back."""
     text = (str(error).splitlines() or [""])[0]
     reason = f"{type(error).__name__}: {text[:200]}"
-    return UserError("ckpt_path", path, f"a checkpoint with the entries that this version writes ({reason})")
+    return OptionError("ckpt_path", path, f"a checkpoint with the entries that this version writes ({reason})")
 
 
 def raised_while_loading(error: BaseException) -> bool:
-    """Whether an error comes from taking a checkpoint's entries back."""
+    """Returns whether an error comes from taking a checkpoint's entries back."""
     return any(frame.name in _LOADING for frame in traceback.extract_tb(error.__traceback__))
 
 
-def read_last_good(path: Path, with_replay: bool) -> tuple[SavedRun, str | None]:
+def read_last_good(path: Path, with_replay: bool) -> tuple[CheckpointInfo, str | None]:
     """The checkpoint or, if it is damaged, the furthest whole one beside it, and then what is wrong with the first.
 
     Args:
@@ -156,24 +156,24 @@ def read_last_good(path: Path, with_replay: bool) -> tuple[SavedRun, str | None]
         with_replay: whether its replay has to be whole, too.
 
     Raises:
-        UserError: about the first one, if none is whole.
+        OptionError: about the first one, if none is whole.
     """
     try:
         return _read_good(path, with_replay), None
-    except UserError as error:
+    except OptionError as error:
         problem = error
     found = []
     for candidate in sorted(set(path.parent.glob("*.ckpt")) - {path}):
         try:
             found.append(_read_good(candidate, with_replay))
-        except UserError:
+        except OptionError:
             continue
     if not found:
         raise problem
-    return max(found, key=lambda saved: (saved.env_steps, saved.rounds)), problem.expected
+    return max(found, key=lambda saved: (saved.env_steps, saved.train_steps)), problem.expected
 
 
-def _read_good(path: Path, with_replay: bool) -> SavedRun:
+def _read_good(path: Path, with_replay: bool) -> CheckpointInfo:
     saved = read_checkpoint(path)
     if with_replay:
         require_replay(saved)
@@ -185,7 +185,7 @@ def weight_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: () if name.endswith("_extra_state") else tuple(value.shape) for name, value in state.items()}
 
 
-def require_replay(saved: SavedRun) -> None:
-    """Raises `UserError` if a file of the checkpoint's replay is missing or damaged. Evaluating it needs none."""
-    file = damaged(saved.path.parent / "replay", saved.replay)
+def require_replay(saved: CheckpointInfo) -> None:
+    """Raises `OptionError` if a file of the checkpoint's replay is missing or damaged. Evaluating it needs none."""
+    file = find_corrupt(saved.path.parent / "replay", saved.replay)
     require(file is None, "ckpt_path", saved.path, f"a checkpoint with its replay, but {file} is missing or damaged")

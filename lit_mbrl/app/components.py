@@ -12,12 +12,12 @@ from typing import Any
 
 import jsonargparse
 
-from callbacks import Checkpoint, Progress
+from callbacks import Checkpoint, ProgressBar
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.interpolation import option_name
 from lit_mbrl.app.messages import type_names
-from lit_mbrl.data.base import Collecting
-from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, require
+from lit_mbrl.data.base import EnvDataModule
+from lit_mbrl.utils.errors import OptionError, UsageError, did_you_mean, require
 
 _SECTIONS = ("model", "data", "trainer", "checkpoint", "progress")
 _ENVIRONMENTS = {("data", "env", "kwargs"), ("data", "env", "eval_kwargs")}
@@ -30,7 +30,7 @@ def class_of(component: Any) -> Any:
 
 
 def check_config(config: jsonargparse.Namespace) -> None:
-    """Raises `UserError` or `OneLine` about what the parser lets pass in the configuration of a command."""
+    """Raises `OptionError` or `UsageError` about what the parser lets pass in the configuration of a command."""
     require_sections(config)
     require_components(config.model, config.data)
     for key in ("model", "data"):
@@ -41,7 +41,7 @@ def check_config(config: jsonargparse.Namespace) -> None:
         if isinstance(callback, jsonargparse.Namespace):
             reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
     reject_nulls("checkpoint", Checkpoint, config.checkpoint)
-    reject_nulls("progress", Progress, config.progress)
+    reject_nulls("progress", ProgressBar, config.progress)
     require_finite(config)
     every, threads = config.trainer.log_every_n_steps, config.num_threads
     require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
@@ -51,7 +51,7 @@ def check_config(config: jsonargparse.Namespace) -> None:
 
 
 def require_sections(config: jsonargparse.Namespace) -> None:
-    """Raises `UserError` about a section that is no mapping: a file may say `checkpoint: null`."""
+    """Raises `OptionError` about a section that is no mapping: a file may say `checkpoint: null`."""
     for key in _SECTIONS:
         value = config[key]
         entries = isinstance(value, jsonargparse.Namespace)
@@ -60,17 +60,17 @@ def require_sections(config: jsonargparse.Namespace) -> None:
 
 
 def require_components(model: Any, data: Any) -> None:
-    """Raises `UserError` unless the classes are an algorithm and a data module that can be run."""
+    """Raises `OptionError` unless the classes are an algorithm and a data module that can be run."""
     algorithm, module = class_of(model), class_of(data)
     whole = algorithm.updates is not Algorithm.updates and algorithm.build is not Algorithm.build
     require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
-    ours = issubclass(module, Collecting) and module.collect is not Collecting.collect
+    ours = issubclass(module, EnvDataModule) and module.collect is not EnvDataModule.collect
     expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
     require(ours, "data", data.class_path, expected)
 
 
 def require_finite(config: jsonargparse.Namespace) -> None:
-    """Raises `UserError` about a number that is NaN or infinite (`.nan`, `1e400`); what environments get is theirs."""
+    """Raises `OptionError` about a NaN or infinite number (`.nan`, `1e400`), except for what environments get."""
     for path, value in _numbers(config):
         option = tuple(key for key in path if key not in ("init_args", "dict_kwargs"))
         if option[:3] not in _ENVIRONMENTS:
@@ -106,7 +106,7 @@ def _reject_unknown(key: str, hint: Any, value: Any) -> None:
     hints = typing.get_type_hints(kinds[0])
     for given, inner in (value if isinstance(value, dict) else vars(value)).items():
         if given not in known:
-            raise OneLine(f"--{key}.{given}: no such option{did_you_mean(given, known)}")
+            raise UsageError(f"--{key}.{given}: no such option{did_you_mean(given, known)}")
         _reject_unknown(f"{key}.{given}", hints[given], inner)
 
 
@@ -119,4 +119,4 @@ def reject_nulls(key: str, cls: type, options: Any) -> None:
     for option, value in vars(options).items() if options is not None else ():
         hint = hints.get(option, Any)
         if value is None and hint is not Any and type(None) not in typing.get_args(hint):
-            raise UserError(f"{key}.{option}", "null", type_names(str(hint)) if isinstance(hint, type) else "a value")
+            raise OptionError(f"{key}.{option}", "null", type_names(str(hint)) if isinstance(hint, type) else "a value")

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from lit_mbrl.utils.files import is_number, unused_name
 
-_ROUNDS = "time/rounds"
+_TRAIN_STEPS = "time/train_steps"
 
 
 class CsvLogger(Logger):
@@ -26,8 +26,8 @@ class CsvLogger(Logger):
 
     Args:
         folder: the run folder.
-        resume_at: `(env_steps, rounds)` of the checkpoint that the run goes on from. Rows of later rounds, which the
-            resumed run takes again, are dropped. None: a new run, and a new table.
+        resume_at: `(env_steps, training steps)` of the checkpoint that the run goes on from. Rows of later training
+            steps, which the resumed run takes again, are dropped. None: a new run, and a new table.
     """
 
     def __init__(self, folder: str | Path, resume_at: tuple[int, int] | None = None) -> None:
@@ -64,7 +64,7 @@ class CsvLogger(Logger):
         """Appends a row.
 
         Raises:
-            RunFailed: if the run folder is gone.
+            TrainingError: if the run folder is gone.
         """
         if not self._columns:
             self._start()
@@ -104,8 +104,8 @@ class CsvLogger(Logger):
         self._write(rows)
 
     def _precedes(self, row: Mapping[str, str]) -> bool:
-        env_steps, rounds = self._resume_at or (0, 0)
-        return int(row["step"]) <= env_steps and float(row.get(_ROUNDS) or 0) <= rounds
+        env_steps, train_steps = self._resume_at or (0, 0)
+        return int(row["step"]) <= env_steps and float(row.get(_TRAIN_STEPS) or 0) <= train_steps
 
     # ------------------------------------------------------------------ the file
     def _look(self) -> None:
@@ -123,7 +123,7 @@ class CsvLogger(Logger):
             self._write([])
             return
         if not self.path.parent.is_dir():
-            raise RunFailed(f"the run folder {self.path.parent} has been removed or moved while the run went on")
+            raise TrainingError(f"the run folder {self.path.parent} has been removed or moved while the run went on")
         rows = self._read()
         if there is not None:
             os.replace(self.path, unused_name(self.path))
@@ -187,7 +187,7 @@ def _without_nulls(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_whole(row: Mapping[str | None, Any]) -> bool:
-    """Whether a row has a cell for every column, and numbers in them."""
+    """Returns whether a row has a cell for every column, and numbers in them."""
     if None in row or None in row.values():
         return False
     step = row["step"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.files import is_file
 from lit_mbrl.utils.yaml import read_yaml
 
@@ -19,13 +19,13 @@ def read_config(path: Path) -> dict[str, Any]:
     itself before all of them: mappings are merged entry by entry, other values, lists among them, replace each other.
 
     Raises:
-        UserError: if one of the files is missing, is no mapping, or takes over itself.
+        OptionError: if one of the files is missing, is no mapping, or takes over itself.
     """
     return _read(path, ())
 
 
 def has_defaults(path: Path) -> bool:
-    """Whether a config file takes over others."""
+    """Returns whether a config file takes over others."""
     content = read_yaml(path, "config")
     return isinstance(content, dict) and KEY in content
 
@@ -57,8 +57,8 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     for name in names:
         other = path.parent / name
         if not is_file(other):
-            raise UserError(f"{KEY} of {path}", name, "a config file beside it, but there is no such file")
+            raise OptionError(f"{KEY} of {path}", name, "a config file beside it, but there is no such file")
         if other.resolve() in (path.resolve(), *above):
-            raise UserError(f"{KEY} of {path}", name, "another config file, but this one takes over itself")
+            raise OptionError(f"{KEY} of {path}", name, "another config file, but this one takes over itself")
         merged = merge(merged, _read(other, (*above, path.resolve())))
     return merge(merged, own)

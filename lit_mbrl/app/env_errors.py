@@ -1,4 +1,4 @@
-"""What is said of an environment: the traceback of what it raised, and what its user should know before a run."""
+"""Describes errors of an environment: the traceback of what it raised, and what its user should know before a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lit_mbrl.app.output import say, shorten
+from lit_mbrl.app.output import print_rank_zero, shorten
 from lit_mbrl.envs import EnvConfig, Spec
 from lit_mbrl.envs.guard import EnvFailed
 from lit_mbrl.utils import distributed
@@ -48,7 +48,7 @@ def say_remarks(spec: Spec, config: EnvConfig) -> None:
         for remark in spec.remarks:
             print(f"warning: {remark}", file=sys.stderr, flush=True)
     if spec.max_episode_steps is None:
-        say(
+        print_rank_zero(
             f"{spec.name} names no time limit: an evaluation episode that does not end is cut after "
             f"{config.max_eval_steps:,} steps (data.env.max_eval_steps)"
         )

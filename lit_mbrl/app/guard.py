@@ -1,4 +1,4 @@
-"""What becomes of an error: one line for what a user can mend or has to know, a traceback for a bug."""
+"""Runs a command and reports its errors: one line for what a user can mend or has to know, a traceback for a bug."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Aborted
 from lit_mbrl.app.env_errors import with_traceback
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import OneLine, RunFailed, UserError, printable
+from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable
 
 
-def guarded(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
-    """Runs a command as `run` does: 0, or what it is that a user has to know in one line and another exit code."""
-    with quiet():
+def run_command(command: Callable[[Sequence[str]], object], argv: Sequence[str]) -> int:
+    """Runs a command and returns its exit code: 0, or another one after a line for what a user has to know."""
+    with silence_libraries():
         try:
             command(argv)
-        except (UserError, OneLine) as error:
+        except (OptionError, UsageError) as error:
             return _fail(with_traceback(error))
-        except RunFailed as error:
+        except TrainingError as error:
             return _fail(with_traceback(error), 1)
         except Aborted:
             if distributed.rank() == 0:
@@ -39,8 +39,8 @@ def _fail(line: str, code: int = 2) -> int:
 
 @contextmanager
 def trainer_errors() -> Iterator[None]:
-    """What Lightning finds wrong with its options only when it starts."""
+    """Turns what Lightning finds wrong with its options when it starts into a `UsageError`."""
     try:
         yield
     except MisconfigurationException as error:
-        raise OneLine(" ".join(str(error).split())) from error
+        raise UsageError(" ".join(str(error).split())) from error

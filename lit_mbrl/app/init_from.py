@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app.checkpoints import SavedRun, followed, read_checkpoint, weight_shapes
-from lit_mbrl.utils.errors import UserError, did_you_mean, require
+from lit_mbrl.app.checkpoints import CheckpointInfo, followed, read_checkpoint, weight_shapes
+from lit_mbrl.utils.errors import OptionError, did_you_mean, require
 
 
 class InitialWeights(Callback):
@@ -42,12 +42,12 @@ def initial_weights(path: Path, parts: Sequence[str] | None, twin: Algorithm) ->
         twin: the algorithm with its networks.
 
     Raises:
-        UserError: if the checkpoint lacks one of the parts, or has one of another size.
+        OptionError: if the checkpoint lacks one of the parts, or has one of another size.
     """
     try:
         saved = read_checkpoint(followed(path))
-    except UserError as error:
-        raise UserError("init_from", path, error.expected) from error
+    except OptionError as error:
+        raise OptionError("init_from", path, error.expected) from error
     shapes = {name: shape for name, shape in weight_shapes(twin.state_dict()).items() if _is_learnt(name, twin)}
     known = sorted({name.partition(".")[0] for name in shapes})
     for part in parts or ():
@@ -65,17 +65,17 @@ def initial_weights(path: Path, parts: Sequence[str] | None, twin: Algorithm) ->
         misfits = {other.partition(".")[0] for other in names if saved.shapes.get(other) != shapes[other]}
         others = [other for other in chosen if other in fits - misfits]
         instead = f": --init_parts=[{','.join(others)}] starts without" if others else ""
-        raise UserError("init_from", saved.path, f"weights for {name} {shapes[name]}, {there}{instead}")
+        raise OptionError("init_from", saved.path, f"weights for {name} {shapes[name]}, {there}{instead}")
     return InitialWeights(saved.path, names), describe(saved, chosen)
 
 
-def describe(saved: SavedRun, chosen: Sequence[str]) -> str:
+def describe(saved: CheckpointInfo, chosen: Sequence[str]) -> str:
     """One line about what a run starts from."""
     origin = f"{saved.algorithm} on {saved.environment}, {saved.env_steps:,} env steps"
     return f"{', '.join(chosen)} of {saved.path} ({origin})"
 
 
 def _is_learnt(name: str, twin: Algorithm) -> bool:
-    """Whether an entry is a result; others are options (`target_entropy`) or the noise of running episodes."""
+    """Returns whether an entry is a result; others are options (`target_entropy`) or the noise of running episodes."""
     options = {name for name, _ in twin.named_buffers(recurse=False)}
     return not name.endswith("_extra_state") and name not in options

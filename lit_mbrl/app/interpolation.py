@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, did_you_mean
 
 _MARK = "${"
 _CYCLE = "an interpolation that ends, but this one leads back to itself"
@@ -23,14 +23,14 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     entry.
 
     Raises:
-        UserError: about the first option whose interpolation has no value.
+        OptionError: about the first option whose interpolation has no value.
     """
     try:
         root = OmegaConf.create(config, flags={"allow_objects": True})
     except GrammarParseError as error:
         path = str(getattr(error, "full_key", "")).split(".")
         raw = _at(config, path)
-        raise UserError(option_name(path), raw, f"${{name}} or ${{oc.env:NAME,default}} ({_first(error)})") from error
+        raise OptionError(option_name(path), raw, f"${{name}} or ${{oc.env:NAME,default}} ({_first(error)})") from error
     found = {path: _value(root, config, path, raw) for path, raw in _leaves(config) if _MARK in raw}
     for path, value in found.items():
         parent = _at(config, path[:-1])
@@ -55,16 +55,16 @@ def _value(root: DictConfig, config: dict[str, Any], path: tuple[Any, ...], raw:
         missing = name[1] if name else raw
         known = [".".join(map(str, other)) for other, _ in _leaves(config, every=True)]
         hint = did_you_mean(missing, known)
-        raise UserError(option, raw, f"the name of a config entry, but there is no {missing}{hint}") from error
+        raise OptionError(option, raw, f"the name of a config entry, but there is no {missing}{hint}") from error
     except RecursionError as error:
-        raise UserError(option, raw, _CYCLE) from error
+        raise OptionError(option, raw, _CYCLE) from error
     except OmegaConfBaseException as error:
-        raise UserError(option, raw, _explain(error)) from error
+        raise OptionError(option, raw, _explain(error)) from error
     return _read(value) if isinstance(value, str) and _is_variable(raw.strip()) else value
 
 
 def _is_variable(raw: str) -> bool:
-    """Whether a text is one environment variable and nothing else."""
+    """Returns whether a text is one environment variable and nothing else."""
     depth = 0
     for place, letter in enumerate(raw):
         depth += (letter == "{") - (letter == "}")

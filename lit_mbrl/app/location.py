@@ -1,4 +1,4 @@
-"""Which run folder a command is about, and which checkpoint it goes on from, told without touching the disk."""
+"""Finds a command's run folder and the checkpoint that it goes on from, without touching the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from lit_mbrl.app import slurm
 from lit_mbrl.app.arguments import CHECKPOINT_WORDS, config_files, option_values
-from lit_mbrl.app.checkpoints import SavedRun, followed, read_checkpoint, read_last_good, require_replay
+from lit_mbrl.app.checkpoints import CheckpointInfo, followed, read_checkpoint, read_last_good, require_replay
 from lit_mbrl.app.output import shorten
 from lit_mbrl.app.run_folder import (
     find_checkpoint,
@@ -19,14 +19,14 @@ from lit_mbrl.app.run_folder import (
     new_folder,
     require_no_run,
     require_usable_name,
-    run_family,
+    run_name,
 )
 from lit_mbrl.utils.errors import require
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a command takes place.
+    """Run folder and checkpoint of a command.
 
     Attributes:
         run_folder: the folder.
@@ -39,7 +39,7 @@ class Location:
     run_folder: Path
     is_new: bool
     goes_on: bool
-    saved: SavedRun | None = None
+    saved: CheckpointInfo | None = None
     damage: str | None = None
 
 
@@ -52,11 +52,11 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
         training: whether the replay is needed, and the folder written to.
 
     Raises:
-        UserError: if there is no such checkpoint, or if a run in the folder would be overwritten.
+        OptionError: if there is no such checkpoint, or if a run in the folder would be overwritten.
     """
     files = config_files(argv) or [str(path) for path in config.config or () if path is not None]
     environment = config.data.init_args.env.name
-    family = run_family(files, config.model.class_path.rpartition(".")[2], environment, config.seed_everything)
+    family = run_name(files, config.model.class_path.rpartition(".")[2], environment, config.seed_everything)
     checkpoints = config.checkpoint.folder
     root_dir = config.trainer.default_root_dir
     chosen = bool(option_values(argv, "--trainer.default_root_dir"))
@@ -88,5 +88,5 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
 
 
 def require_checkpoint(config: Any) -> None:
-    """Raises `UserError` unless there is something to evaluate."""
+    """Raises `OptionError` unless there is something to evaluate."""
     require(config.ckpt_path is not None, "ckpt_path", None, "the checkpoint to evaluate")

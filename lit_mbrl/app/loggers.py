@@ -1,4 +1,4 @@
-"""Where metrics go besides the run folder's table (`csv_logger.py`): Weights & Biases and TensorBoard.
+"""Loggers besides the run folder's table (`csv_logger.py`): Weights & Biases and TensorBoard.
 
 The x-axis is the environment step, which `Algorithm.log_metrics` passes as `step`.
 """
@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_mbrl.app.tolerant import Tolerant, reason, within
 from lit_mbrl.app.watchdog import Watchdog
-from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, UsageError, did_you_mean
 
 INIT_SECONDS, FINISH_SECONDS = 15.0, 60.0  # how long W&B may take to begin a run, and to send the rest at its end
 _MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
@@ -66,11 +66,11 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         """Keeps the run's files in the run folder, and its id in `wandb/id` there.
 
         Raises:
-            OneLine: if `WANDB_MODE` is none of W&B's.
+            UsageError: if `WANDB_MODE` is none of W&B's.
         """
         mode = os.environ.get("WANDB_MODE")
         if mode is not None and mode not in _MODES:
-            raise OneLine(f"WANDB_MODE={mode}: expected online, offline or disabled{did_you_mean(mode, _MODES)}")
+            raise UsageError(f"WANDB_MODE={mode}: expected online, offline or disabled{did_you_mean(mode, _MODES)}")
         # Absolute: W&B's service process outlives a run and need not be in this one's working directory.
         self._folder = Path(folder).absolute()
         self._save_dir = self._wandb_init["dir"] = str(self._folder)
@@ -86,7 +86,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         return Nothing() if self._service.lost else self._experiment
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What a function that talks to W&B returns; if it fails, None, one warning, and no further calls."""
+        """Calls a function that talks to W&B; if it fails, returns None after one warning, and calls no more."""
         return self._service.attempt(function, *args, **kwargs)
 
     def _begin(self) -> None:
@@ -183,7 +183,7 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
         try:
             super().__init__(save_dir=".", name="tensorboard", version="")
         except ModuleNotFoundError as error:
-            raise UserError(
+            raise OptionError(
                 "trainer.logger", type(self).__name__, "its package: pip install 'lit-mbrl[tensorboard]'"
             ) from error
 
@@ -193,7 +193,7 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
 
 
 def has_login() -> bool:
-    """Whether W&B could log in without asking: a key, a sweep, a `.netrc` entry or its own settings."""
+    """Returns whether W&B could log in without asking: a key, a sweep, a `.netrc` entry or its own settings."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc

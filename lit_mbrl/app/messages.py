@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from omegaconf.errors import InterpolationKeyError
 
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, did_you_mean
 
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string", "NoneType": "null"}
 # Where an option's short class names come from.
@@ -36,13 +36,13 @@ def causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def user_error_in(error: BaseException) -> UserError | None:
-    """The `UserError` that others have wrapped, if there is one."""
-    return next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
+def user_error_in(error: BaseException) -> OptionError | None:
+    """The `OptionError` that others have wrapped, if there is one."""
+    return next((cause for cause in causes(error) if isinstance(cause, OptionError)), None)
 
 
 def explain_instantiation(error: BaseException) -> str | None:
-    """One line if an object could not be made because of a `UserError` or a missing package, otherwise None.
+    """One line if an object could not be made because of a `OptionError` or a missing package, otherwise None.
 
     jsonargparse tries every type that an option may have; then only the text, and not the cause, has all the reasons.
     """

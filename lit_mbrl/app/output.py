@@ -1,4 +1,4 @@
-"""What the application says, and what it keeps its libraries from saying."""
+"""Prints the application's messages, and silences those of its libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIGHTNING = ("lightning", "lightning.fabric", "lightning.pytorch")
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def print_rank_zero(line: str) -> None:
     """Prints a line, or several, once however many processes there are."""
     print(printable(line, keep="\n"), flush=True)
 
@@ -61,7 +61,7 @@ def summary(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silences what libraries say about themselves; what this application says stays, and so do real warnings."""
     handlers = [handler for name in _LIGHTNING for handler in logging.getLogger(name).handlers]
     torchrl = logging.getLogger("torchrl")
@@ -80,7 +80,8 @@ def quiet() -> Iterator[None]:
             # It takes an epoch that is shorter than the logging interval for a mistake.
             warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging")
             # A run that was killed after its last checkpoint is resumed with nothing left to do.
-            warnings.filterwarnings("ignore", message=r"Total length of `(Rounds|CombinedLoader)` across ranks is zero")
+            loaders = "(TrainLoader|CombinedLoader)"
+            warnings.filterwarnings("ignore", message=rf"Total length of `{loaders}` across ranks is zero")
             # We refuse it.
             warnings.filterwarnings("ignore", message=r"You passed `Trainer\(accelerator='cpu', precision='16")
             yield

@@ -1,4 +1,4 @@
-"""What is known of a run before it begins, from a copy of its networks that takes no memory."""
+"""Checks a run before it begins, on a copy of its networks that takes no memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app.checkpoints import SavedRun, weight_shapes
+from lit_mbrl.app.checkpoints import CheckpointInfo, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
-from lit_mbrl.data.buffers.disk import COPIES, require_disk
+from lit_mbrl.data.buffers.disk import COPIES, check_disk
 from lit_mbrl.utils.errors import did_you_mean, require
 
 ENV_BYTES = 200_000  # of an environment, at least: classes, a generator of random numbers, a simulator's state
@@ -28,8 +28,8 @@ def networks(model: Algorithm, spec: Any) -> Algorithm:
     return twin
 
 
-def require_match(saved: SavedRun, twin: Algorithm) -> None:
-    """Raises `UserError` if a checkpoint is another algorithm's, or one of networks of other sizes."""
+def require_match(saved: CheckpointInfo, twin: Algorithm) -> None:
+    """Raises `OptionError` if a checkpoint is another algorithm's, or one of networks of other sizes."""
     name = type(twin).__name__
     where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
     require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
@@ -46,8 +46,8 @@ def require_match(saved: SavedRun, twin: Algorithm) -> None:
     )
 
 
-def require_devices(saved: SavedRun, devices: int) -> None:
-    """Raises `UserError` unless a run goes on with as many devices as it had."""
+def require_devices(saved: CheckpointInfo, devices: int) -> None:
+    """Raises `OptionError` unless a run goes on with as many devices as it had."""
     require(
         saved.devices == devices,
         "trainer.devices",
@@ -56,8 +56,8 @@ def require_devices(saved: SavedRun, devices: int) -> None:
     )
 
 
-def check_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
-    """Raises `UserError` if what a run is going to write does not fit where its folder is."""
+def check_run_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -> None:
+    """Raises `OptionError` if what a run is going to write does not fit where its folder is."""
     if not hasattr(data, "disk_bytes"):
         return
     checkpoint = trainer.checkpoint_callback
@@ -65,7 +65,7 @@ def check_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Path) -
     needed = data.disk_bytes(every, trainer.world_size)
     if every is not None:
         needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
-    require_disk(run_folder, needed)
+    check_disk(run_folder, needed)
 
 
 def checkpoint_bytes(twin: Algorithm) -> int:
@@ -80,7 +80,7 @@ def _bytes(tensors: list[Any]) -> int:
 
 
 def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
-    """Raises `UserError` about a metric that no evaluation of this run will have.
+    """Raises `OptionError` about a metric that no evaluation of this run will have.
 
     Metrics of training (`train/...`) are left to the first evaluation, which knows what has been logged.
     """
@@ -90,7 +90,7 @@ def require_monitor(monitor: str, model: Algorithm, data: Any) -> None:
 
 
 def require_episodes(model: Algorithm, data: Any) -> None:
-    """Raises `UserError` if no episode, or not the whole warm-up, is as long as the sequences that are learnt from."""
+    """Raises `OptionError` if no episode, or not the whole warm-up, is as long as the sequences to learn from."""
     spec = data.spec
     limit, name = spec.max_episode_steps, spec.name
     if hasattr(data, "sequence_length"):
@@ -114,7 +114,7 @@ def require_episodes(model: Algorithm, data: Any) -> None:
 
 
 def require_memory(twin: Algorithm, data: Any, options: Any) -> None:
-    """Raises `UserError` about sizes with which a run cannot fit into memory, whatever else it needs.
+    """Raises `OptionError` about sizes with which a run cannot fit into memory, whatever else it needs.
 
     Args:
         twin: the algorithm with its networks.
@@ -131,8 +131,8 @@ def require_memory(twin: Algorithm, data: Any, options: Any) -> None:
     rows = data.batch_size * getattr(data, "sequence_length", 1)
     frame = getattr(data, "frame_bytes", 0)
     _require("data.batch_size", data.batch_size, rows * (frame + 4 * widest), free)
-    for option, copies in (("data.env.num_envs", data.env.num_envs), ("data.eval_episodes", data.eval_episodes)):
-        _require(option, copies, copies * ENV_BYTES, free)
+    for option, envs in (("data.env.num_envs", data.env.num_envs), ("data.eval_episodes", data.eval_episodes)):
+        _require(option, envs, envs * ENV_BYTES, free)
 
 
 def _require(option: str, value: object, needed: int, free: int) -> None:

@@ -1,6 +1,6 @@
-"""What a resumed run does differently from the one that wrote the checkpoint takes effect, or is refused by name.
+"""Compares a resumed run with the one that wrote the checkpoint: changes take effect, or are refused by name.
 
-A class names in `only_at_start` the options that a running experiment has behind it, or that are its very identity;
+A class names in `fixed_on_resume` the options that a running experiment has behind it, or that are its very identity;
 every other option takes effect from the checkpoint on.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _FREE = ("data.env.workers", "data.env.max_eval_steps", "data.env.timeout")  # how, and not which, environment
 # Where the run is and what it has started from, not what it does.
@@ -17,18 +17,18 @@ _ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default
 _MISSING = object()
 
 
-def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: Iterable[str]) -> list[str]:
+def config_diff(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]) -> list[str]:
     """The options whose values differ, as `model.gamma 0.99 -> 0.9`.
 
     Args:
         saved: the configuration in the checkpoint, as `config.yaml` has it.
         config: that of the command line.
-        only_at_start: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
+        fixed_on_resume: options, and sections as `data.env`, that cannot change; `_FREE` of them can.
 
     Raises:
-        UserError: if one of those differs.
+        OptionError: if one of those differs.
     """
-    fixed = ("seed_everything", *only_at_start)
+    fixed = ("seed_everything", *fixed_on_resume)
     before, now = ({name: value for name, value in flatten(tree) if value != {}} for tree in (saved, config))
     found = []
     for name in sorted(before.keys() | now.keys()):
@@ -40,7 +40,7 @@ def changes(saved: Mapping[str, Any], config: Mapping[str, Any], only_at_start: 
             continue
         old, new = ("unset" if value is _MISSING else value for value in (old, new))
         if any(name == option or name.startswith(f"{option}.") for option in fixed) and name not in _FREE:
-            raise UserError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
+            raise OptionError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
         found.append(name if isinstance(old, list) and name == "trainer.callbacks" else f"{name} {old} -> {new}")
     return found
 

@@ -1,4 +1,4 @@
-"""Where a run lives, `runs/<config>/<environment>/seed<seed>-<time>/`, and how a checkpoint finds its way back."""
+"""Run folders, `runs/<config>/<environment>/seed<seed>-<time>/`, and how a checkpoint finds its way back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lit_mbrl.app import slurm
 from lit_mbrl.app.checkpoints import saved_at
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.files import is_file
 
 _SHARED = "LIT_MBRL_RUN_FOLDER"
@@ -24,8 +24,8 @@ _OURS = ("config.yaml", "metrics.csv", "replay")  # what a run writes into its f
 CHECKPOINTS = "checkpoints"
 
 
-def run_family(config_files: Sequence[str], algorithm: str, environment: str, seed: object) -> Path:
-    """What the folders of runs that differ only in their time have in common: `runs/sac_svg/Pendulum-v1/seed0`."""
+def run_name(config_files: Sequence[str], algorithm: str, environment: str, seed: object) -> Path:
+    """Returns the common path of runs that differ only in their time: `runs/sac_svg/Pendulum-v1/seed0`."""
     stems = [stem for stem in (Path(file).stem for file in config_files) if stem not in _UNNAMED]
     name = "+".join(stems) or algorithm.lower()
     return Path("runs") / _short(name) / _short(environment.replace("/", "-").replace(":", "-")) / f"seed{seed}"
@@ -64,7 +64,7 @@ def claim(folder: Path) -> Path:
     """Creates a folder that `new_folder` has named, or the next one if another run was faster.
 
     Raises:
-        UserError: if it cannot be created.
+        OptionError: if it cannot be created.
     """
     for name in _names(folder):
         try:
@@ -90,10 +90,10 @@ def _names(folder: Path) -> Iterator[Path]:
 
 
 def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: str = CHECKPOINTS) -> Path:
-    """What `--ckpt_path=last` (or `best`) means: of the same config, environment and seed, the run that saved last.
+    """Finds the checkpoint of `--ckpt_path=last` or `best`: of this config, environment and seed, the last one.
 
     Raises:
-        UserError: if there is none, or if two are copies of each other.
+        OptionError: if there is none, or if two are copies of each other.
     """
     folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*"))
     found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
@@ -126,7 +126,7 @@ def folder_of_config(config: Path) -> Path | None:
 
 
 def require_no_run(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
-    """Raises `UserError` if a new run would overwrite something in a folder.
+    """Raises `OptionError` if a new run would overwrite something in a folder.
 
     A run that has ended before its first checkpoint can begin anew.
     """
@@ -149,7 +149,7 @@ def _has_something(path: Path) -> bool:
 
 
 def require_usable_name(folder: Path) -> None:
-    """Raises `UserError` about a name that no folder can have."""
+    """Raises `OptionError` about a name that no folder can have."""
     try:
         folder.exists()
     except (OSError, ValueError) as error:
@@ -160,7 +160,7 @@ def make_folder(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
     """Creates the run folder, and in it the one for checkpoints.
 
     Raises:
-        UserError: if it cannot be written to.
+        OptionError: if it cannot be written to.
     """
     try:
         (folder / checkpoints).mkdir(parents=True, exist_ok=True)
@@ -173,9 +173,9 @@ def make_folder(folder: Path, checkpoints: str = CHECKPOINTS) -> None:
         raise _unusable(folder, error) from error
 
 
-def _unusable(folder: Path, error: OSError | ValueError) -> UserError:
+def _unusable(folder: Path, error: OSError | ValueError) -> OptionError:
     reason = getattr(error, "strerror", None) or str(error)
-    return UserError("trainer.default_root_dir", folder, f"a folder that can be written to ({reason})")
+    return OptionError("trainer.default_root_dir", folder, f"a folder that can be written to ({reason})")
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps other runs out of a folder. The lock ends with the process, however that ends.
 
     Raises:
-        UserError: if another run has it.
+        OptionError: if another run has it.
     """
     try:
         # Not through a link, which may lead to any file of the user's.
@@ -195,7 +195,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(
+            raise OptionError(
                 "trainer.default_root_dir",
                 folder,
                 f"a folder in which no other run is going on, but process {file.read().strip() or '?'} has one there",

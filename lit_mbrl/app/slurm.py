@@ -1,7 +1,7 @@
 """A run as a Slurm job: told to stop in time it saves and is queued again, and then goes on where it was.
 
 Slurm sends the signal of `--signal=USR1@90` some time before it ends a job. SIGUSR1 is what Lightning requeues at, too;
-its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a round, is switched off (`take_over`).
+its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a training step, is switched off (`take_over`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def job_id() -> str | None:
 
 
 def is_requeued() -> bool:
-    """Whether Slurm has started this job before."""
+    """Returns whether Slurm has started this job before."""
     count = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job_id() is not None and count.isdigit() and int(count) > 0
 
 
 def last_checkpoint(family: Path, root_dir: str | None, checkpoints: str = "checkpoints") -> Path | None:
-    """What a requeued job goes on from: the newest `last.ckpt` of its own; None if it has none, or is a new job.
+    """Finds what a requeued job goes on from: the newest `last.ckpt` of its own; None if it has none, or is a new job.
 
     Args:
         family: what the run folders of the same config, environment and seed begin with.
@@ -49,7 +49,7 @@ def last_checkpoint(family: Path, root_dir: str | None, checkpoints: str = "chec
 
 
 def suffix() -> str:
-    """What the name of a run folder has of the job, `-job123`; empty outside of Slurm."""
+    """Returns the job's part of a run folder's name, `-job123`; empty outside of Slurm."""
     job = job_id()
     return "" if job is None else f"-job{job}"
 

@@ -25,7 +25,7 @@ class Tolerant:
         self._give_up = give_up
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What a function of the service returns; None if it fails, and without a call after that."""
+        """Calls a function of the service; returns None if it fails, and without a call after that."""
         if self.lost:
             return None
         try:
@@ -48,7 +48,7 @@ class Tolerant:
 
 
 def within(seconds: float, function: Callable[[], Any]) -> Any:
-    """What a function returns, or raises.
+    """Calls a function and returns its result, or raises.
 
     Raises:
         TimeoutError: if it takes longer; it goes on in a thread that the end of the process does not wait for.

@@ -53,7 +53,7 @@ _CALLBACKS = {
 
 
 def check_options(trainer: Any) -> None:
-    """Raises `UserError` for a trainer's option (the section `trainer`) that would be ignored, or break a run."""
+    """Raises `OptionError` for a trainer's option (the section `trainer`) that would be ignored, or break a run."""
     for option, (is_allowed, expected) in _RULES.items():
         value = trainer.get(option)
         require(is_allowed(value), f"trainer.{option}", value, expected)
@@ -71,7 +71,7 @@ def monitors(algorithm: Algorithm, data: Any) -> list[str]:
 
 
 def check_callbacks(trainer: Trainer, algorithm: Algorithm, data: Any) -> None:
-    """Raises `UserError` for callbacks of Lightning's that cannot work here, or whose metric there will never be.
+    """Raises `OptionError` for callbacks of Lightning's that cannot work here, or whose metric there will never be.
 
     A metric that comes later, as the return of training episodes that take longer than an epoch, is waited for.
     """

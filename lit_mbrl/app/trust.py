@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 _OURS = ("lit_mbrl", "callbacks")
 
@@ -72,7 +72,7 @@ def only_installed(source: Path | None) -> Iterator[None]:
         source: where the configuration comes from; None: from the user, who may name any class.
 
     Raises:
-        OneLine: if such a module is asked for.
+        UsageError: if such a module is asked for.
     """
     if source is None:
         yield
@@ -85,7 +85,7 @@ def only_installed(source: Path | None) -> Iterator[None]:
     except Exception as error:
         for refused in finder.refused:
             if _is_because_of(error, refused):
-                raise OneLine(str(refused)) from error
+                raise UsageError(str(refused)) from error
         raise
     finally:
         sys.meta_path.remove(finder)

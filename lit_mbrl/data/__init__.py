@@ -3,6 +3,6 @@
 from lit_mbrl.data.buffers.transitions import Replay
 from lit_mbrl.data.off_policy import OffPolicy
 from lit_mbrl.data.on_policy import OnPolicy
-from lit_mbrl.data.sequences import Sequences
+from lit_mbrl.data.sequences import SequenceReplay
 
-__all__ = ["OffPolicy", "OnPolicy", "Replay", "Sequences"]
+__all__ = ["OffPolicy", "OnPolicy", "Replay", "SequenceReplay"]

@@ -1,9 +1,9 @@
-"""What a data module asks of the algorithm that it serves; it knows nothing else of it.
+"""The algorithm as its data module sees it; it knows nothing else of it.
 
     before_collect -> environment steps -> after_collect -> sample -> updates
 
 The paper's Algorithm box is in these methods: MBPO fits its model in `before_collect` and rolls it out in
-`after_collect`, PPO computes advantages there, and both say in `sample` what a round learns from.
+`after_collect`, PPO computes advantages there, and both say in `sample` what a training step learns from.
 `training.algorithm.Algorithm` has all of them, so that a paper overrides what is its own.
 """
 
@@ -22,13 +22,13 @@ Experience = Literal["transitions", "sequences", "rollouts"]
 # Which data module serves which kind of experience.
 SERVED_BY: dict[Experience, str] = {
     "transitions": "lit_mbrl.data.OffPolicy",
-    "sequences": "lit_mbrl.data.Sequences",
+    "sequences": "lit_mbrl.data.SequenceReplay",
     "rollouts": "lit_mbrl.data.OnPolicy",
 }
 
 
-class SequenceSizes(Protocol):
-    """Sequences that a round reads: their length, and batches of them."""
+class SequenceBatchSizes(Protocol):
+    """Sequences that a training step reads: their length, and batches of them."""
 
     @property
     def sequence_length(self) -> int: ...
@@ -49,10 +49,10 @@ class Agent(Protocol):
     device: torch.device
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if the data module's options do not suit the algorithm."""
+        """Raises `OptionError` if the data module's options do not suit the algorithm."""
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` if the algorithm cannot be trained on so many devices."""
+        """Raises `OptionError` if the algorithm cannot be trained on so many devices."""
 
     def add_buffers(self, data: Any) -> None:
         """Asks the data module (`add_buffer`) for what is kept besides the experience, with its sizes."""
@@ -64,22 +64,22 @@ class Agent(Protocol):
         """Takes fresh frames `[num_envs, T]`, which the replay, if there is one, has already."""
 
     def sample(self, data: Any) -> Batch:
-        """Returns this rank's share of a round's batches."""
+        """Returns this rank's share of a training step's batches."""
 
-    def sampling(self) -> SequenceSizes:
-        """Returns which sequences a round needs."""
+    def sampling(self) -> SequenceBatchSizes:
+        """Returns which sequences a training step needs."""
 
     def normalize(self, observation: Tensor) -> Tensor:
-        """Returns observations as `explore` and `player` get them."""
+        """Returns observations as `explore` and `eval_policy` get them."""
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """Returns actions to collect with."""
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the policy of an evaluation."""
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
+    def restart_episodes(self, envs: Iterable[int]) -> None:
         """Is called where new episodes begin out of turn in these environments."""
 
     def lose_track(self) -> None:
-        """Is called where an episode has begun that `explore` was not told of."""
+        """Forgets the running episodes, since one has begun without `is_init` for `explore`."""

@@ -1,13 +1,13 @@
-"""What data modules share that step an environment with the current policy: clock, collector, evaluation, exact resume.
+"""Base of data modules that step an environment with the current policy: schedule, collector, evaluation, resume.
 
-    environment -> TorchRL collector -> [what a data module makes of it] -> one batch per round of updates
+    environment -> TorchRL collector -> [what a data module makes of it] -> one batch per training step
 
 Before and after it collects, and for each batch, a data module asks the algorithm (`data.agent`). What an algorithm
 keeps besides the experience are `buffers`, made and checkpointed here.
 
-`env_steps` and `rounds` say where a run is, and a checkpoint goes on from there. On several devices each rank has its
-own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and take
-the same rounds.
+`env_steps` and `train_steps` say where a run is, and a checkpoint goes on from there. On several devices each rank has
+its own environments and random numbers; `env_steps` counts the frames of all ranks, so they agree on every clock and
+take the same training steps.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from torch import nn
 from lit_mbrl.data.agent import SERVED_BY, Agent, Batch, Experience
 from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.collector import FrameCollector
-from lit_mbrl.data.evaluated import Evaluated
-from lit_mbrl.data.loaders import Evaluation, ExploringPolicy, Rounds
+from lit_mbrl.data.evaluated import EvaluationMixin
+from lit_mbrl.data.loaders import CollectorPolicy, EvalLoader, TrainLoader
 from lit_mbrl.data.round_loop import use_round_loop
-from lit_mbrl.data.schedule import Clock, Schedule
-from lit_mbrl.data.statistics import EpisodeMeter
+from lit_mbrl.data.schedule import Schedule, UpdateSchedule
+from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 
-class Collecting(Evaluated, LightningDataModule):
-    """Steps environments and serves one batch per round; a subclass says what is kept of the frames and what is served.
+class EnvDataModule(EvaluationMixin, LightningDataModule):
+    """Steps environments and serves one batch per training step; a subclass keeps the frames and makes the batches.
 
     Args:
         env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
@@ -44,11 +44,11 @@ class Collecting(Evaluated, LightningDataModule):
         epoch_frames: environment steps between evaluations.
         frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
         eval_episodes: deterministic episodes per evaluation.
-        clock: counts steps and rounds.
+        update_schedule: counts steps and training steps.
     """
 
     # Options that a resumed run cannot change.
-    only_at_start: ClassVar[tuple[str, ...]] = ("env",)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("env",)
     # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
     unbounded_actions: ClassVar[bool] = False
     serves: ClassVar[Experience]
@@ -60,7 +60,7 @@ class Collecting(Evaluated, LightningDataModule):
         epoch_frames: int,
         frames_per_batch: int,
         eval_episodes: int,
-        clock: Clock,
+        update_schedule: UpdateSchedule,
     ) -> None:
         super().__init__()
         self.env = env
@@ -68,15 +68,15 @@ class Collecting(Evaluated, LightningDataModule):
         self.epoch_frames = epoch_frames
         self.frames_per_batch = frames_per_batch
         self.eval_episodes = eval_episodes
-        self.clock = clock
+        self.update_schedule = update_schedule
         self.schedule = Schedule()
         self.buffers: dict[str, Any] = {}
         self.buffer_specs: dict[str, BufferSpec] = {}
         self._saved_buffers: dict[str, Any] = {}
         self.collector: FrameCollector | None = None
-        self.meter = EpisodeMeter(env.num_envs)
+        self.episode_statistics = EpisodeStatistics(env.num_envs)
         self._spec: Spec | None = None
-        self._policy: ExploringPolicy | None = None
+        self._policy: CollectorPolicy | None = None
         self._eval_envs: dict[bool, VectorEnv] = {}
         self._resume: dict[str, Any] | None = None
         self._max_epochs: int | None = None
@@ -84,18 +84,18 @@ class Collecting(Evaluated, LightningDataModule):
         self._faults = 0  # steps that the running environments have left out
 
     # ------------------------------------------------------------------ what a data module says
-    def make_room(self) -> None:
-        """Makes what training needs. Called once, before a checkpoint is loaded."""
+    def allocate(self) -> None:
+        """Allocates what training needs. Called once, before a checkpoint is loaded."""
 
     def collect(self) -> None:
-        """Collects frames with `step_environments` and makes something of them."""
+        """Collects frames with `collect_transitions` and makes something of them."""
         raise NotImplementedError
 
-    def cut(self, copies: Iterable[int]) -> None:
-        """New episodes have begun out of turn in these copies, before the frames that are collected next."""
-        copies = list(copies)
-        self.meter.restart(copies)
-        self.agent.restart_episodes(copies)
+    def truncate_episodes(self, envs: Iterable[int]) -> None:
+        """Ends these environments' running episodes, as new ones begin before the next collected frames."""
+        envs = list(envs)
+        self.episode_statistics.restart(envs)
+        self.agent.restart_episodes(envs)
 
     def load_data(self, own: dict[str, Any]) -> None:
         """Restores what `_own_state` adds to this class's."""
@@ -112,7 +112,7 @@ class Collecting(Evaluated, LightningDataModule):
         if self._spec is None:
             self._spec = describe(self.env)
             if self.env.eval_kwargs is not None:
-                seen, expected = describe(self.env.in_evaluation()), self._spec.observation_shape
+                seen, expected = describe(self.env.eval_config()), self._spec.observation_shape
                 require(
                     (seen.observation_shape, seen.action_dim) == (expected, self._spec.action_dim),
                     "data.env.eval_kwargs",
@@ -122,11 +122,11 @@ class Collecting(Evaluated, LightningDataModule):
         return self._spec
 
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made or data that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made or data that cannot fit. Cheap."""
         _ = self.spec
 
     def check_algorithm(self, agent: Agent) -> None:
-        """Raises `UserError` if data module and algorithm do not suit each other; notes which buffers are wanted."""
+        """Raises `OptionError` if data module and algorithm do not suit each other; notes which buffers are wanted."""
         require(
             agent.learns_from == self.serves,
             "data",
@@ -137,19 +137,19 @@ class Collecting(Evaluated, LightningDataModule):
         self.buffer_specs = {}
         agent.add_buffers(self)
 
-    def share(self, world_size: int) -> None:
+    def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices."""
 
     def setup(self, stage: str) -> None:
         """Checks the options against the environment and, for training, makes room for the data."""
         self.check_algorithm(self.agent)
         self.agent.check_devices(distributed.world_size())
-        self.share(distributed.world_size())
+        self.split_across_ranks(distributed.world_size())
         self.check()
         if stage != "fit":
             return
         self._training = True
-        self.make_room()
+        self.allocate()
         for name, spec in self.buffer_specs.items():
             if spec.text:
                 rank_zero_info(f"{name} buffer: {spec.text}, {spec.nbytes / 1e6:,.1f} MB at the most")
@@ -160,7 +160,7 @@ class Collecting(Evaluated, LightningDataModule):
         self.trainer.reload_dataloaders_every_n_epochs = 1
 
     def _limit_epochs(self) -> None:
-        epochs, limit = self.clock.epochs(), self._max_epochs
+        epochs, limit = self.update_schedule.epochs(), self._max_epochs
         self.trainer.fit_loop.max_epochs = epochs if limit is None or limit < 0 else min(limit, epochs)
 
     def teardown(self, stage: str) -> None:
@@ -175,60 +175,60 @@ class Collecting(Evaluated, LightningDataModule):
     @property
     def env_steps(self) -> int:
         """Environment steps so far, of all devices together."""
-        return self.clock.env_steps
+        return self.update_schedule.env_steps
 
     @env_steps.setter
     def env_steps(self, env_steps: int) -> None:
-        self.clock.env_steps = env_steps
+        self.update_schedule.env_steps = env_steps
 
     @property
-    def rounds(self) -> int:
-        """Rounds of updates so far, the running one included."""
-        return self.clock.rounds
+    def train_steps(self) -> int:
+        """Training steps so far, the running one included."""
+        return self.update_schedule.train_steps
 
-    @rounds.setter
-    def rounds(self, rounds: int) -> None:
-        self.clock.rounds = rounds
+    @train_steps.setter
+    def train_steps(self, train_steps: int) -> None:
+        self.update_schedule.train_steps = train_steps
 
-    def rounds_due(self, env_steps: int) -> int:
-        """Rounds of updates that are due after so many environment steps."""
-        return self.clock.rounds_due(env_steps)
+    def train_steps_due(self, env_steps: int) -> int:
+        """Training steps that are due after so many environment steps."""
+        return self.update_schedule.train_steps_due(env_steps)
 
     # ------------------------------------------------------------------ training batches
-    def train_dataloader(self) -> Rounds:
-        """The rest of the running epoch, one batch per round."""
-        return Rounds(self, self.clock.epoch_end())
+    def train_dataloader(self) -> TrainLoader:
+        """The rest of the running epoch, one batch per training step."""
+        return TrainLoader(self, self.update_schedule.epoch_end())
 
-    def iterate_rounds(self, end: int) -> Iterator[Batch]:
-        """Collects and yields until `end` rounds have been served since the start of the run."""
+    def iterate_train_steps(self, end: int) -> Iterator[Batch]:
+        """Collects and yields until `end` training steps have been served since the start of the run."""
         if self.collector is None:
             self._start_collector()
-        while self.rounds < end:
-            while self.rounds_due(self.env_steps) <= self.rounds:
+        while self.train_steps < end:
+            while self.train_steps_due(self.env_steps) <= self.train_steps:
                 self.collect()
-            self.rounds += 1
+            self.train_steps += 1
             batch = self.agent.sample(self)
-            self.meanwhile()
+            self.start_async_step()
             yield batch
 
-    def meanwhile(self) -> None:
-        """Starts what shall go on beside the updates of a round; nothing here."""
+    def start_async_step(self) -> None:
+        """Starts a step that goes on beside the updates of a training step; nothing here."""
 
-    def step_environments(self) -> TensorDictBase:
+    def collect_transitions(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
         frames = self.collector.rollout()
         self._count_faults(self.collector.env)
-        cuts = self.collector.env.pop_cuts()
-        if cuts:
+        truncations = self.collector.env.pop_truncations()
+        if truncations:
             self.agent.lose_track()
-        for step, copy, observation in cuts:
-            frames["observation"][copy, step] = observation
+        for step, env, observation in truncations:
+            frames["observation"][env, step] = observation
             if step:
-                frames["next", "truncated"][copy, step - 1] = True
+                frames["next", "truncated"][env, step - 1] = True
             else:
-                self.cut([copy])
+                self.truncate_episodes([env])
         self.env_steps += frames.numel() * distributed.world_size()
-        self.meter.add(frames)
+        self.episode_statistics.add(frames)
         return frames
 
     def _count_faults(self, env: VectorEnv) -> None:
@@ -243,11 +243,11 @@ class Collecting(Evaluated, LightningDataModule):
 
     def pop_metrics(self) -> dict[str, float]:
         """Statistics of the training episodes that ended since the last call."""
-        return self.meter.pop()
+        return self.episode_statistics.pop()
 
     def pop_monitored(self) -> dict[str, float]:
         """The same of those that ended since the last evaluation, for callbacks."""
-        return self.meter.pop_monitored()
+        return self.episode_statistics.pop_monitored()
 
     def _start_collector(self) -> None:
         resume, self._resume = self._resume, None
@@ -259,7 +259,7 @@ class Collecting(Evaluated, LightningDataModule):
         distributed.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
         env.non_finite = "restart" if self.trainer.lightning_module.finite.action == "skip" else "stop"
-        self._policy = ExploringPolicy(self.trainer.lightning_module, env)
+        self._policy = CollectorPolicy(self.trainer.lightning_module, env)
         clip_actions = self.unbounded_actions and not self.spec.discrete
         self.collector = FrameCollector(env, self._policy, self.frames_per_batch, clip_actions)
         if resume is None:
@@ -269,7 +269,7 @@ class Collecting(Evaluated, LightningDataModule):
                 f"{self.env.name} cannot restore its state: new episodes start here, so the data that follow differ "
                 "from those of an uninterrupted run"
             )
-            self.cut(range(self.env.num_envs))
+            self.truncate_episodes(range(self.env.num_envs))
         else:
             env.set_env_state(resume["envs"])
             self.collector.set_carrier(resume["carrier"])
@@ -278,9 +278,9 @@ class Collecting(Evaluated, LightningDataModule):
         set_random_state(resume["random"])  # last: making environments draws random numbers
 
     # ------------------------------------------------------------------ evaluation
-    def val_dataloader(self) -> Evaluation:
+    def val_dataloader(self) -> EvalLoader:
         """A batch of `eval_episodes` deterministic episodes, and one in the environment as trained, if that differs."""
-        return Evaluation(self)
+        return EvalLoader(self)
 
     # ------------------------------------------------------------------ checkpoint
     def state_dict(self) -> dict[str, Any]:
@@ -288,13 +288,13 @@ class Collecting(Evaluated, LightningDataModule):
 
         On several devices a collective: rank 0, which writes the checkpoint, gets what every rank has.
         """
-        clock = self.clock.state_dict()
+        clock = self.update_schedule.state_dict()
         if distributed.world_size() == 1:
             return clock | self._own_state()
         return clock | {"ranks": distributed.gather_on_zero(self._own_state() | {"extra": self._extra_states()})}
 
     def _extra_states(self) -> dict[str, Any]:
-        """What the algorithm's modules remember besides weights and buffers, as the noise of running episodes."""
+        """Returns the modules' states besides weights and buffers, as the noise of running episodes."""
         modules = self.trainer.lightning_module.named_modules()
         return {
             name: module.get_extra_state()
@@ -303,9 +303,9 @@ class Collecting(Evaluated, LightningDataModule):
         }
 
     def _own_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"meter": self.meter.state_dict()}
+        state: dict[str, Any] = {"episode_statistics": self.episode_statistics.state_dict()}
         if self.collector is not None:
-            self.collector.settle()
+            self.collector.wait()
             state["envs"] = self.collector.env.get_env_state()
             state["carrier"] = self.collector.get_carrier()
             state["random"] = get_random_state()
@@ -317,9 +317,9 @@ class Collecting(Evaluated, LightningDataModule):
         """Restores counters and data now; environments and random states when the collector is made.
 
         Raises:
-            UserError: if training goes on with another number of devices.
+            OptionError: if training goes on with another number of devices.
         """
-        self.clock.load_state_dict(state)
+        self.update_schedule.load_state_dict(state)
         if not self._training:
             return
         own_states = state.get("ranks", [state])
@@ -330,7 +330,7 @@ class Collecting(Evaluated, LightningDataModule):
             f"{len(own_states)} as in the checkpoint, which has a replay and environments for each",
         )
         own = own_states[distributed.rank()]
-        self.meter.load_state_dict(own["meter"])
+        self.episode_statistics.load_state_dict(own["episode_statistics"])
         if "random" not in own:
             return
         self.load_data(own)
@@ -338,6 +338,6 @@ class Collecting(Evaluated, LightningDataModule):
         self._saved_buffers = own["buffers"]
         self._resume = {name: own[name] for name in ("envs", "carrier", "random", "extra") if name in own}
         self._limit_epochs()
-        done = self.clock.epochs_done()
+        done = self.update_schedule.epochs_done()
         progress = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = done

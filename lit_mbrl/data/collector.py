@@ -53,28 +53,28 @@ class FrameCollector(Collector):
         self._carrier = self._carrier.select(*_CARRIED).clone()
         self._observation: np.ndarray = self._carrier["observation"].numpy()
         self._is_init: np.ndarray = self._carrier["is_init"].numpy()
-        steps, copies = frames_per_batch // env.config.num_envs, env.config.num_envs
+        steps, num_envs = frames_per_batch // env.config.num_envs, env.config.num_envs
         action = env.action_spec
 
-        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(steps, copies, *shape, dtype=dtype)  # so that the frames of a step lie side by side
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(steps, num_envs, *shape, dtype=dtype)  # so that the frames of a step lie side by side
 
         seen = self._carrier["observation"]
         root = {
-            "observation": room(*seen.shape[1:], dtype=seen.dtype),
-            "action": room(*action.shape[1:], dtype=action.dtype),
+            "observation": empty(*seen.shape[1:], dtype=seen.dtype),
+            "action": empty(*action.shape[1:], dtype=action.dtype),
         }
         following = {
-            "observation": room(*seen.shape[1:], dtype=seen.dtype),
-            "reward": room(1),
-            "terminated": room(1, dtype=torch.bool),
-            "truncated": room(1, dtype=torch.bool),
+            "observation": empty(*seen.shape[1:], dtype=seen.dtype),
+            "reward": empty(1),
+            "terminated": empty(1, dtype=torch.bool),
+            "truncated": empty(1, dtype=torch.bool),
         }
         self._root = {key: value.numpy() for key, value in root.items()}
         self._next = {key: value.numpy() for key, value in following.items()}
         turned = {key: value.transpose(0, 1) for key, value in following.items()}
         self._frames_out = TensorDict(
-            {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [copies, steps]
+            {key: value.transpose(0, 1) for key, value in root.items()} | {"next": turned}, [num_envs, steps]
         )
         self._frames_out.lock_()  # filled again and again, by the same tensors
 
@@ -83,27 +83,27 @@ class FrameCollector(Collector):
         """Frames `[num_envs, T]`, T steps of every environment."""
         for t in range(len(self._root["action"])):
             if self._begun:  # one step, of which a part has been taken already
-                self._keep(t, *(self._early or self.env.finish()))
+                self._store(t, *(self._early or self.env.step_wait()))
                 self._begun, self._early = False, None
             else:
-                self._keep(t, *self.env.advance(self._act(t)))
+                self._store(t, *self.env.advance(self._act(t)))
         return self._frames_out
 
     @torch.no_grad()
-    def begin(self) -> None:
+    def step_async(self) -> None:
         """Acts now and lets worker processes step while this one goes on; the next `rollout`, of one step, has it."""
-        self.env.begin(self._act(0))
+        self.env.step_async(self._act(0))
         self._begun = True
 
     @property
     def begun(self) -> bool:
-        """Whether a step has been begun."""
+        """Returns whether a step has been begun."""
         return self._begun
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for a step that has been begun, but does not take it yet: now the environments have a state to save."""
         if self._begun and self._early is None:
-            self._early = self.env.finish()
+            self._early = self.env.step_wait()
 
     def _act(self, t: int) -> np.ndarray:
         # `nn.Module.__call__` would only look for hooks.
@@ -112,7 +112,7 @@ class FrameCollector(Collector):
         self._root["action"][t] = action
         return action.clip(-1.0, 1.0) if self._clip_actions else action
 
-    def _keep(
+    def _store(
         self, t: int, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
         following = self._next

@@ -1,4 +1,4 @@
-"""How a data module evaluates and films the current policy."""
+"""Evaluates and records the current policy, for data modules."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from lit_mbrl.data.buffers.transitions import STORED
 from lit_mbrl.data.evaluation import run_episodes
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
-from lit_mbrl.envs.wrappers.rendering import require_drawing
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
+from lit_mbrl.envs.wrappers.rendering import require_rendering
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 
-class Evaluated:
+class EvaluationMixin:
     """Deterministic episodes of the current policy, for a data module with these attributes."""
 
     env: EnvConfig
@@ -52,14 +52,14 @@ class Evaluated:
     def _evaluate(self, as_trained: bool) -> TensorDictBase:
         random_state = get_random_state()
         if as_trained not in self._eval_envs:
-            config = self.env if as_trained else self.env.in_evaluation()
+            config = self.env if as_trained else self.env.eval_config()
             self._eval_envs[as_trained] = VectorEnv(config, seed=self.evaluation_seed, num_envs=self.eval_episodes)
         env, whole = self._eval_envs[as_trained], False
         env.non_finite = "end" if self.trainer.lightning_module.finite.action == "skip" else "stop"
         while not whole:
             env.set_seed(self.evaluation_seed)
-            episodes = self.play(env)
-            whole = not env.pop_cuts()  # once more if a worker has died in the middle of it
+            episodes = self.run_eval_episodes(env)
+            whole = not env.pop_truncations()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
 
@@ -72,15 +72,15 @@ class Evaluated:
         """
         return int(np.random.SeedSequence((torch.initial_seed(), self.env_steps)).generate_state(1)[0]) % 2**31
 
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """One deterministic episode of the current policy in each copy, `[K, T]`: see `run_episodes`."""
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+        """One deterministic episode of the current policy in each environment, `[K, T]`: see `run_episodes`."""
         algorithm = self.trainer.lightning_module
-        player = self.player()
+        policy = self.eval_policy()
 
         def act(observation: Tensor, is_init: Tensor) -> Tensor:
-            self.watch(observation)
+            self.on_eval_observation(observation)
             seen = algorithm.normalize(observation.to(algorithm.device))
-            return player(seen, is_init.to(algorithm.device)).cpu()
+            return policy(seen, is_init.to(algorithm.device)).cpu()
 
         limit = self.spec.max_episode_steps or self.env.max_eval_steps
         return run_episodes(env, act, limit, self.evaluated_keys)
@@ -91,30 +91,30 @@ class Evaluated:
         names = [task.rpartition("/")[2] for task in tasks]
         return {f"eval/return/{name}": returns[i :: len(tasks)].mean() for i, name in enumerate(names) if names[1:]}
 
-    def watch(self, observation: Tensor) -> None:
-        """Sees the raw observations `[K, O]` of every step that `play` takes; does nothing here."""
+    def on_eval_observation(self, observation: Tensor) -> None:
+        """Receives the raw observations `[K, O]` of every step that `run_eval_episodes` takes; does nothing here."""
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What chooses the actions of evaluation: see `Algorithm.player`."""
-        return self.trainer.lightning_module.player()
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the policy that chooses the actions of evaluation: see `Algorithm.eval_policy`."""
+        return self.trainer.lightning_module.eval_policy()
 
-    def film(self) -> tuple[np.ndarray, int]:
-        """Pictures `[T + 1, h, w, 3]` of a deterministic episode, and their rate; leaves random states as they were."""
+    def record_video(self) -> tuple[np.ndarray, int]:
+        """Returns images `[T + 1, h, w, 3]` of a deterministic episode and their rate; keeps random states."""
         random_state = get_random_state()
-        pictures: list[np.ndarray] = []
-        env = FilmedEnv(self.env.in_evaluation(), self.evaluation_seed, pictures.append)
+        images: list[np.ndarray] = []
+        env = RecordedEnv(self.env.eval_config(), self.evaluation_seed, images.append)
         try:
-            self.play(env)
-            return np.stack(pictures), round(env.frames_per_second)
+            self.run_eval_episodes(env)
+            return np.stack(images), round(env.frames_per_second)
         finally:
             env.close()
             set_random_state(random_state)
 
-    def check_film(self) -> None:
-        """Raises `UserError` if the environment cannot draw in this process."""
-        require_drawing(self.env.name)
+    def check_video(self) -> None:
+        """Raises `OptionError` if the environment cannot draw in this process."""
+        require_rendering(self.env.name)
         random_state = get_random_state()
-        env = FilmedEnv(self.env.in_evaluation(), 0, lambda picture: None)
+        env = RecordedEnv(self.env.eval_config(), 0, lambda image: None)
         try:
             env.reset()
         finally:

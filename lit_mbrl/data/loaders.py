@@ -1,4 +1,4 @@
-"""What Lightning and the collector see of a data module that collects: two loaders and the acting policy."""
+"""Loaders that Lightning sees of a data module that collects, and the collector's policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lit_mbrl.envs import VectorEnv
 
 
-class ExploringPolicy(TensorDictModuleBase):
+class CollectorPolicy(TensorDictModuleBase):
     """The collector's policy: uniformly random during the warm-up, then the algorithm's exploration."""
 
     def __init__(self, algorithm: Any, env: VectorEnv) -> None:
@@ -33,25 +33,25 @@ class ExploringPolicy(TensorDictModuleBase):
         return tensordict
 
 
-class Rounds:
+class TrainLoader:
     """An epoch's loader. It knows its length: without one Lightning would fetch, and so step, one batch too early.
 
     Args:
-        data: a `data.base.Collecting`.
-        end: rounds since the start of the run at which the epoch ends.
+        data: a `data.base.EnvDataModule`.
+        end: training steps since the start of the run at which the epoch ends.
     """
 
     def __init__(self, data: Any, end: int) -> None:
-        self._data, self._end, self._length = data, end, end - data.rounds
+        self._data, self._end, self._length = data, end, end - data.train_steps
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[dict[str, TensorDictBase]]:
-        return self._data.iterate_rounds(self._end)
+        return self._data.iterate_train_steps(self._end)
 
 
-class Evaluation:
+class EvalLoader:
     """A loader of the evaluation episodes: one batch, and with `data.env.eval_kwargs` another as in training."""
 
     def __init__(self, data: Any) -> None:

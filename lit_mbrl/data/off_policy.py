@@ -1,13 +1,14 @@
 """Off-policy data: warm-up, collection, replay and batches, with an exact update-to-data ratio.
 
-    environment -> TorchRL collector -> replay -> one batch per round of updates -> the algorithm
+    environment -> TorchRL collector -> replay -> one batch per training step -> the algorithm
 
 Iterating the training loader collects `frames_per_batch` frames whenever the update-to-data ratio allows no further
-round, and yields one batch per round. After `n` environment steps exactly `floor(utd_ratio * (n - learning_starts))`
-rounds have been due. `env_steps` and `rounds` say where a run is, and a checkpoint goes on from there.
+training step, and yields one batch per training step. After `n` environment steps exactly `floor(utd_ratio * (n -
+learning_starts))` training steps have been due. `env_steps` and `train_steps` say where a run is, and a checkpoint goes
+on from there.
 
 On several devices each rank has its own environments, replay and random numbers. `env_steps` counts the frames of all
-ranks, so they agree on every clock and take the same rounds; a batch is shared out among them.
+ranks, so they agree on every clock and take the same training steps; a batch is shared out among them.
 """
 
 from __future__ import annotations
@@ -22,32 +23,32 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mbrl.data.agent import Batch, Experience
-from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
 from lit_mbrl.data.buffers.spec import BufferSpec
-from lit_mbrl.data.buffers.transitions import Replay, Storage, predicted_bytes, require_room
-from lit_mbrl.data.schedule import Clock
+from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, predicted_bytes
+from lit_mbrl.data.schedule import UpdateSchedule
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.hooks import WarmupListener
 
 
-class OffPolicy(Collecting):
+class OffPolicy(EnvDataModule):
     """Collects with the current policy into a replay and serves batches from it.
 
     Args:
         env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
         total_frames: environment steps of the whole run, warm-up included, of all devices together.
         epoch_frames: environment steps between evaluations.
-        learning_starts: environment steps with uniformly random actions before the first round of updates.
+        learning_starts: environment steps with uniformly random actions before the first training step.
         frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
-        utd_ratio: rounds of updates per environment step after the warm-up.
-        batch_size: transitions per round, of all devices together.
+        utd_ratio: training steps per environment step after the warm-up.
+        batch_size: transitions per training step, of all devices together.
         sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
         capacity: transitions kept, by each device.
         storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
@@ -59,7 +60,7 @@ class OffPolicy(Collecting):
     # Not the option's own default: where a config names a subclass later, this class's defaults stay.
     default_storage: ClassVar[Storage] = "memory"
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
-    only_at_start: ClassVar[tuple[str, ...]] = ("learning_starts", *Collecting.only_at_start)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("learning_starts", *EnvDataModule.fixed_on_resume)
 
     def __init__(
         self,
@@ -100,12 +101,12 @@ class OffPolicy(Collecting):
         )
         require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
-        for option, copies in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
-            require(copies % len(env.tasks) == 0, f"data.{option}", copies, multiple)
+            require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
         ratio = Fraction(str(utd_ratio))
-        clock = Clock(total_frames, epoch_frames, learning_starts, ratio)
-        super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, clock)
+        update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio)
+        super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, update_schedule)
         self.learning_starts = learning_starts
         self.utd_ratio = ratio
         self.batch_size = batch_size
@@ -118,13 +119,13 @@ class OffPolicy(Collecting):
 
     # ------------------------------------------------------------------ set-up
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made, or a replay and buffers that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made, or a replay or buffers too large. Cheap."""
         replay = self.capacity * self.frame_bytes
-        require_room(replay, self.storage, directory)
+        check_memory(replay, self.storage, directory)
         for spec in self.buffer_specs.values():
-            require_room(spec.nbytes, "memory", directory, spec.option)
+            check_memory(spec.nbytes, "memory", directory, spec.option)
         if buffers := self._buffer_bytes():
-            require_room(buffers + (replay if self.storage == "memory" else 0), "memory", directory)
+            check_memory(buffers + (replay if self.storage == "memory" else 0), "memory", directory)
 
     def _buffer_bytes(self) -> int:
         return sum(spec.nbytes for spec in self.buffer_specs.values())
@@ -138,7 +139,7 @@ class OffPolicy(Collecting):
         """An empty replay, whose files would lie in `folder`."""
         return Replay(self.capacity, self.env.num_envs, self.storage, folder)
 
-    def share(self, world_size: int) -> None:
+    def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
         for option, size in (("batch_size", self.batch_size), ("sequence_batch_size", self.sequence_batch_size)):
             require(
@@ -194,7 +195,7 @@ class OffPolicy(Collecting):
         """Asks for priorities of the replay's frames, `buffers[name]` once collection begins."""
         self.buffer_specs[name] = BufferSpec(lambda device: ReplayPriorities(self.replay))
 
-    def make_room(self) -> None:
+    def allocate(self) -> None:
         """Makes the replay."""
         size = self.capacity * self.frame_bytes
         rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
@@ -207,7 +208,7 @@ class OffPolicy(Collecting):
         start = self.env_steps
         if not self.collector.begun:
             self.prepare_collection()
-        frames = self.step_environments()
+        frames = self.collect_transitions()
         self.replay.extend(frames)
         if start < self.learning_starts:
             # There is no Lightning batch during the warm-up, and so no other sign of life.
@@ -224,13 +225,13 @@ class OffPolicy(Collecting):
         self.agent.before_collect(self)
         self._policy.random = since < 0
 
-    def cut(self, copies: Iterable[int]) -> None:
-        """See `Collecting.cut`; the replay's sequences must not cross it."""
-        super().cut(copies)
-        self.replay.truncate_running_episodes(copies)
+    def truncate_episodes(self, envs: Iterable[int]) -> None:
+        """See `EnvDataModule.truncate_episodes`; the replay's sequences must not cross it."""
+        super().truncate_episodes(envs)
+        self.replay.truncate_running_episodes(envs)
 
     def sample(self) -> Batch:
-        """This rank's share of a round's batches, if the algorithm asks for nothing else.
+        """This rank's share of a training step's batches, if the algorithm asks for nothing else.
 
         `"transitions"` `[B]` and, if asked for, `"sequences"` `[repeat, B, T]`.
         """
@@ -241,9 +242,9 @@ class OffPolicy(Collecting):
             size = self.sequence_batch_size // world_size
             try:
                 sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
-            except UserError as error:
+            except OptionError as error:
                 option = getattr(self.trainer.lightning_module, "horizon_option", error.option)
-                raise UserError(option, error.value, error.expected) from error
+                raise OptionError(option, error.value, error.expected) from error
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 
@@ -252,10 +253,10 @@ class OffPolicy(Collecting):
         """From now on checkpoints name files in `folder`, which has to be called `replay` and lie beside them."""
         self._files = ReplayFiles(folder)
 
-    def tidy_replay(self) -> None:
+    def prune_replay(self) -> None:
         """Removes the files that no checkpoint needs any more."""
         if self._files is not None:
-            self._files.tidy()
+            self._files.prune()
 
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()

@@ -2,12 +2,12 @@
 
     environments -> T steps of N -> Algorithm.after_collect (values, advantages) -> [shuffle -> minibatches] x K
 
-One Lightning batch, one round of updates, is one gradient step on one minibatch. A rollout of `T N` frames serves
-`K T N / batch_size` rounds, in which each of its frames is in exactly `K` minibatches, once per epoch; then it is
-thrown away, and the next one is collected with the policy as it is by then.
+One Lightning batch, one training step, is one gradient step on one minibatch. A rollout of `T N` frames serves
+`K T N / batch_size` training steps, in which each of its frames is in exactly `K` minibatches, once per epoch; then it
+is thrown away, and the next one is collected with the policy as it is by then.
 
 On several devices each rank has its own environments, its own rollout and its own shuffles; a minibatch is shared out
-among them, gradients are averaged, and all take the same rounds.
+among them, gradients are averaged, and all take the same training steps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.data.agent import Experience
-from lit_mbrl.data.base import Collecting
-from lit_mbrl.data.buffers.transitions import require_room
-from lit_mbrl.data.schedule import RolloutClock
+from lit_mbrl.data.base import EnvDataModule
+from lit_mbrl.data.buffers.transitions import check_memory
+from lit_mbrl.data.schedule import RolloutSchedule
 from lit_mbrl.envs import EnvConfig, VectorEnv
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
@@ -30,7 +30,7 @@ from lit_mbrl.utils.malloc import keep_freed_memory
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
 
-class OnPolicy(Collecting):
+class OnPolicy(EnvDataModule):
     """Collects rollouts and serves minibatches of them.
 
     Args:
@@ -47,8 +47,8 @@ class OnPolicy(Collecting):
     """
 
     # Options that a resumed run cannot change: it may be in the middle of a rollout.
-    only_at_start: ClassVar[tuple[str, ...]] = (
-        *Collecting.only_at_start,
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (
+        *EnvDataModule.fixed_on_resume,
         "rollout_steps",
         "num_epochs",
         "batch_size",
@@ -56,9 +56,9 @@ class OnPolicy(Collecting):
 
     serves: ClassVar[Experience] = "rollouts"
     unbounded_actions: ClassVar[bool] = True
-    # Pictures of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
+    # Images of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
     evaluated_keys: ClassVar[Sequence[Any]] = ("action", *(("next", k) for k in ("reward", "terminated", "truncated")))
-    clock: RolloutClock
+    update_schedule: RolloutSchedule
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class OnPolicy(Collecting):
         require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
         require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
         frames = rollout_steps * env.num_envs
-        # `share` says what the number of devices makes of it.
-        clock = RolloutClock(total_frames, epoch_frames, frames, num_epochs * max(frames // batch_size, 1))
-        super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, clock)
+        # `split_across_ranks` says what the number of devices makes of it.
+        update_schedule = RolloutSchedule(total_frames, epoch_frames, frames, num_epochs * max(frames // batch_size, 1))
+        super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, update_schedule)
         self.eval_actions = eval_actions
         self.rollout_steps = rollout_steps
         self.num_epochs = num_epochs
@@ -97,9 +97,10 @@ class OnPolicy(Collecting):
     @property
     def rollout_start(self) -> int:
         """Environment steps at the start of the running rollout."""
-        return (self.rounds - 1) // self.clock.rounds_per_rollout * self.clock.frames_per_rollout
+        schedule = self.update_schedule
+        return (self.train_steps - 1) // schedule.train_steps_per_rollout * schedule.frames_per_rollout
 
-    def share(self, world_size: int) -> None:
+    def split_across_ranks(self, world_size: int) -> None:
         """Fits the clock to the number of devices, each of which has a rollout."""
         frames = self.frames_per_batch * world_size
         require(
@@ -115,17 +116,17 @@ class OnPolicy(Collecting):
             self.total_frames,
             f"at least a rollout, data.rollout_steps x data.env.num_envs = {frames} frames",
         )
-        self.clock.set_rollout(frames, self.num_epochs * (frames // self.batch_size))
+        self.update_schedule.set_rollout(frames, self.num_epochs * (frames // self.batch_size))
 
     def check(self, directory: str = ".") -> None:
-        """Raises `UserError` for an environment that cannot be made or a rollout that cannot fit. Cheap."""
+        """Raises `OptionError` for an environment that cannot be made or a rollout that cannot fit. Cheap."""
         spec = self.spec
         observation = spec.observation_dim * (1 if spec.pixels else 4)
         size = self.frames_per_batch * (3 * observation + 8 * spec.action_dim + 64)
-        require_room(size, "memory", directory, "data.rollout_steps")
+        check_memory(size, "memory", directory, "data.rollout_steps")
 
-    def make_room(self) -> None:
-        """Prepares for the large activations of pictures, if there are any."""
+    def allocate(self) -> None:
+        """Prepares for the large activations of images, if there are any."""
         if self.spec.pixels:
             keep_freed_memory()
 
@@ -135,30 +136,30 @@ class OnPolicy(Collecting):
         self._policy.random = False
         self.schedule.clock = self.env_steps
         self.agent.before_collect(self)
-        self.agent.after_collect(self, self.step_environments())
+        self.agent.after_collect(self, self.collect_transitions())
 
     def minibatch_index(self) -> Tensor:
-        """Numbers `[B]` of the rollout's frames in the round's minibatch, this rank's share; shuffled in each epoch."""
-        position = (self.rounds - 1) % self.clock.rounds_per_rollout % self.minibatches
+        """Returns this rank's indices `[B]` into the rollout for this training step; shuffled in each epoch."""
+        position = (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout % self.minibatches
         if position == 0:
             self._order = torch.randperm(self.frames_per_batch).to(self.rollout.device or "cpu")
         size = self.batch_size // distributed.world_size()
         return self._order[position * size : (position + 1) * size]
 
     # ------------------------------------------------------------------ evaluation
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """See `Evaluated.play`. What is drawn follows from the evaluation's seed, as the start states do."""
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+        """See `EvaluationMixin.run_eval_episodes`. Draws and start states follow from the evaluation's seed."""
         if self.eval_actions == "mode":
-            return super().play(env)
+            return super().run_eval_episodes(env)
         random_state = get_random_state()
         torch.manual_seed(self.evaluation_seed)
-        episodes = super().play(env)
+        episodes = super().run_eval_episodes(env)
         set_random_state(random_state)
         return episodes
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """See `Evaluated.player`."""
-        return super().player() if self.eval_actions == "mode" else self._draw
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `EvaluationMixin.eval_policy`."""
+        return super().eval_policy() if self.eval_actions == "mode" else self._draw
 
     def _draw(self, observation: Tensor, is_init: Tensor) -> Tensor:
         action = self.trainer.lightning_module.explore(observation, is_init)
@@ -167,7 +168,7 @@ class OnPolicy(Collecting):
     # ------------------------------------------------------------------ checkpoint
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
-        if self.collector is not None and self.rounds % self.clock.rounds_per_rollout:
+        if self.collector is not None and self.train_steps % self.update_schedule.train_steps_per_rollout:
             state["rollout"] = {"order": self._order, "frames": dict(self.rollout.items())}
         return state
 

@@ -1,4 +1,4 @@
-"""Lightning's loop over the batches of an epoch, without what no round here needs.
+"""Lightning's loop over the batches of an epoch, without what no training step here needs.
 
 Between two batches Lightning calls every hook of every callback, most of which do nothing, looks up signatures and
 overridden methods anew, enters a profiler's context a dozen times, and asks schedulers and metrics that are not there:
@@ -24,13 +24,13 @@ class RoundLoop(_TrainingEpochLoop):
     """The same hooks in the same order, of those that are there; with a profiler or schedulers, Lightning's own loop.
 
     What it leaves out: hooks that nobody overrides, learning rate schedulers, and the collection of `self.log`'s
-    metrics in rounds where nobody has called it.
+    metrics in training steps where nobody has called it.
     """
 
     _plain = _validates_last = False
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
-        """Looks up, at the start of an epoch, who wants to hear of a round."""
+        """Looks up, at the start of an epoch, the callbacks with hooks in a training step."""
         super().on_run_start(data_fetcher)
         trainer, module, data = self.trainer, self.trainer.lightning_module, self.trainer.datamodule
         self._plain = (
@@ -53,7 +53,7 @@ class RoundLoop(_TrainingEpochLoop):
         )
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
-        """One round: see Lightning's method, which this follows line by line."""
+        """One training step: see Lightning's method, which this follows line by line."""
         if not self._plain or self.restarting:
             super().advance(data_fetcher)
             return

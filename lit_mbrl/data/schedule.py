@@ -1,4 +1,4 @@
-"""When rounds of updates are due, where epochs end, and when an algorithm's work between rounds is due."""
+"""Schedules: when training steps are due, where epochs end, and when an algorithm's other work is due."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from fractions import Fraction
 from typing import Any
 
 
-class Clock:
-    """Environment steps and rounds of a run, and the exact ratio between them.
+class UpdateSchedule:
+    """Counts environment steps and training steps of a run, and keeps the exact ratio between them.
 
-    After `n` environment steps `pretrain_rounds + floor(utd_ratio * (n - learning_starts))` rounds have been due, none
-    before `learning_starts`. An epoch ends with the last round that is due at a multiple of `epoch_frames`, or at
-    `total_frames`.
+    After `n` environment steps `pretrain_steps + floor(utd_ratio * (n - learning_starts))` training steps have been
+    due, none before `learning_starts`. An epoch ends with the last training step that is due at a multiple of
+    `epoch_frames`, or at `total_frames`.
 
     Attributes:
         env_steps: environment steps so far, warm-up included, of all devices together.
-        rounds: rounds of updates so far.
+        train_steps: training steps so far.
 
     Args:
         total_frames: environment steps of the whole run.
         epoch_frames: environment steps between evaluations.
-        learning_starts: environment steps before the first round.
-        utd_ratio: rounds per environment step from there on.
-        pretrain_rounds: rounds right after the warm-up.
+        learning_starts: environment steps before the first training step.
+        utd_ratio: training steps per environment step from there on.
+        pretrain_steps: training steps right after the warm-up.
     """
 
     def __init__(
@@ -32,41 +32,43 @@ class Clock:
         epoch_frames: int,
         learning_starts: int,
         utd_ratio: Fraction,
-        pretrain_rounds: int = 0,
+        pretrain_steps: int = 0,
     ) -> None:
         self.env_steps = 0
-        self.rounds = 0
+        self.train_steps = 0
         self._total_frames, self._epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
-        # (environment step, rounds due there, rounds per step from there on): a line per ratio that a resume has set.
-        self._ratios = [(learning_starts, pretrain_rounds, utd_ratio)]
-        if pretrain_rounds:
+        # (environment step, training steps due there, and per step from there on): one per ratio that a resume has set.
+        self._ratios = [(learning_starts, pretrain_steps, utd_ratio)]
+        if pretrain_steps:
             self._ratios.insert(0, (0, 0, Fraction(0)))
 
-    def rounds_due(self, env_steps: int) -> int:
-        """Rounds of updates that are due after so many environment steps."""
-        start, rounds, ratio = next((line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0])
-        return rounds + ratio.numerator * max(0, env_steps - start) // ratio.denominator
+    def train_steps_due(self, env_steps: int) -> int:
+        """Training steps that are due after so many environment steps."""
+        start, train_steps, ratio = next(
+            (line for line in reversed(self._ratios) if line[0] <= env_steps), self._ratios[0]
+        )
+        return train_steps + ratio.numerator * max(0, env_steps - start) // ratio.denominator
 
     def epochs(self) -> int:
         """Epochs of the whole run."""
-        return self._epochs_until(self.rounds_due(self._total_frames))
+        return self._epochs_until(self.train_steps_due(self._total_frames))
 
     def epochs_done(self) -> int:
         """Epochs that have ended."""
-        return self._epochs_until(self.rounds)
+        return self._epochs_until(self.train_steps)
 
     def epoch_end(self) -> int:
-        """Rounds at which the running epoch ends; those so far if none is left."""
-        return next((end for end in self._epoch_ends() if end > self.rounds), self.rounds)
+        """Training steps at which the running epoch ends; those so far if none is left."""
+        return next((end for end in self._epoch_ends() if end > self.train_steps), self.train_steps)
 
-    def _epochs_until(self, rounds: int) -> int:
-        return sum(1 for end in self._epoch_ends() if end <= rounds)
+    def _epochs_until(self, train_steps: int) -> int:
+        return sum(1 for end in self._epoch_ends() if end <= train_steps)
 
     def _epoch_ends(self) -> Iterator[int]:
-        """Round counts at which epochs end, an epoch without a round being part of the next one."""
+        """Training step counts at which epochs end, an epoch without a training step being part of the next one."""
         last = 0
         for boundary in range(self._epoch_frames, self._total_frames + self._epoch_frames, self._epoch_frames):
-            end = self.rounds_due(min(boundary, self._total_frames))
+            end = self.train_steps_due(min(boundary, self._total_frames))
             if end > last:
                 yield end
                 last = end
@@ -75,52 +77,52 @@ class Clock:
         """Counters, and the ratios so far."""
         return {
             "env_steps": self.env_steps,
-            "rounds": self.rounds,
-            "ratios": [[start, rounds, str(ratio)] for start, rounds, ratio in self._ratios],
+            "train_steps": self.train_steps,
+            "ratios": [[start, train_steps, str(ratio)] for start, train_steps, ratio in self._ratios],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there, with the configured ratio from there on."""
-        self.env_steps, self.rounds = state["env_steps"], state["rounds"]
+        self.env_steps, self.train_steps = state["env_steps"], state["train_steps"]
         if "ratios" in state:
-            self._ratios = [(start, rounds, Fraction(ratio)) for start, rounds, ratio in state["ratios"]]
+            self._ratios = [(start, train_steps, Fraction(ratio)) for start, train_steps, ratio in state["ratios"]]
         if self._ratios[-1][2] != self._utd_ratio:  # another one from here on; what has been done stays done
-            self._ratios.append((self.env_steps, self.rounds_due(self.env_steps), self._utd_ratio))
+            self._ratios.append((self.env_steps, self.train_steps_due(self.env_steps), self._utd_ratio))
 
 
-class RolloutClock(Clock):
-    """A clock of rollouts: so many rounds are due at the end of each, and epochs end with rollouts.
+class RolloutSchedule(UpdateSchedule):
+    """Schedules by rollouts: so many training steps are due at the end of each, and epochs end with rollouts.
 
     Args:
         total_frames: environment steps of the whole run.
         epoch_frames: environment steps between evaluations.
         frames: environment steps of a rollout.
-        rounds: rounds of updates that follow on it.
+        train_steps: training steps that follow on it.
     """
 
-    def __init__(self, total_frames: int, epoch_frames: int, frames: int, rounds: int) -> None:
+    def __init__(self, total_frames: int, epoch_frames: int, frames: int, train_steps: int) -> None:
         super().__init__(total_frames, epoch_frames, 0, Fraction(1))
-        self.set_rollout(frames, rounds)
+        self.set_rollout(frames, train_steps)
 
-    def set_rollout(self, frames: int, rounds: int) -> None:
-        """Sets environment steps and rounds of a rollout."""
-        self.frames_per_rollout, self.rounds_per_rollout = frames, rounds
+    def set_rollout(self, frames: int, train_steps: int) -> None:
+        """Sets environment steps and training steps of a rollout."""
+        self.frames_per_rollout, self.train_steps_per_rollout = frames, train_steps
 
-    def rounds_due(self, env_steps: int) -> int:
-        """Rounds of updates that are due after so many environment steps."""
-        return env_steps // self.frames_per_rollout * self.rounds_per_rollout
+    def train_steps_due(self, env_steps: int) -> int:
+        """Training steps that are due after so many environment steps."""
+        return env_steps // self.frames_per_rollout * self.train_steps_per_rollout
 
     def state_dict(self) -> dict[str, Any]:
         """Counters."""
-        return {"env_steps": self.env_steps, "rounds": self.rounds}
+        return {"env_steps": self.env_steps, "train_steps": self.train_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
-        self.env_steps, self.rounds = state["env_steps"], state["rounds"]
+        self.env_steps, self.train_steps = state["env_steps"], state["train_steps"]
 
 
 class Schedule:
-    """When an algorithm's work between rounds is due, by names that the algorithm gives.
+    """Schedules an algorithm's work between training steps, by names that the algorithm gives.
 
     Attributes:
         clock: environment steps from the end of the warm-up to the start of the running collection; None during the
@@ -132,7 +134,7 @@ class Schedule:
         self._last: dict[str, int] = {}
 
     def due(self, name: str, every: int) -> bool:
-        """Whether work is due, and if so, notes that it is done: at first after the warm-up, then every so many steps.
+        """Returns whether work is due, and notes it as done: at first after the warm-up, then every so many steps.
 
         Steps are collected several at a time; work is due once if a multiple of `every` has been passed since.
         """

@@ -1,9 +1,9 @@
 """Sequences for models with a latent state (Dreamer, PlaNet), of images or vectors.
 
-    environment -> collector, whose policy carries a latent state -> episodes -> one batch of sequences per round
+    environment -> collector, whose policy carries a latent state -> episodes -> one batch per training step
 
-Dreamer's schedule is that of `OffPolicy`: `learning_starts` random steps, `pretrain_rounds`, and from then on
-`utd_ratio * frames_per_batch` rounds after every `frames_per_batch` steps.
+Dreamer's schedule is that of `OffPolicy`: `learning_starts` random steps, `pretrain_steps`, and from then on
+`utd_ratio * frames_per_batch` training steps after every `frames_per_batch` steps.
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ from lit_mbrl.data.agent import Batch, Experience
 from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
 from lit_mbrl.data.buffers.transitions import Storage
 from lit_mbrl.data.off_policy import OffPolicy
-from lit_mbrl.data.schedule import Clock
+from lit_mbrl.data.schedule import UpdateSchedule
 from lit_mbrl.envs import EnvConfig, VectorEnv
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 
 
-class Sequences(OffPolicy):
+class SequenceReplay(OffPolicy):
     """Collects episodes with a policy that may carry a state, and serves sequences of them.
 
     Batches have one key, `"sequences"` `[R, B, T]` with the keys of `data.buffers.episodes` and `"mask"`; R is 1 unless
-    the algorithm asks for several batches a round. All counts are of the agent's steps: an environment whose actions
-    are repeated takes `data.env.action_repeat` times as many.
+    the algorithm asks for several batches a training step. All counts are of the agent's steps: an environment whose
+    actions are repeated takes `data.env.action_repeat` times as many.
 
     Args:
         env: see `OffPolicy`.
         sequence_length: T, frames of a sequence.
-        batch_size: B, sequences per round, of all devices together.
+        batch_size: B, sequences per training step, of all devices together.
         capacity: frames kept by each device, the first of every episode included.
         storage: where observations are: `"memmap"`, a file in the run folder, or `"memory"`; None: in the file.
         episode_choice: `"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform
             over all sequences.
         short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
             served with padding that `"mask"` tells.
-        pretrain_rounds: rounds of updates right after the warm-up.
-        overlap: step, and draw, the environments in their worker processes during the updates of a round: the policy
-            acts before them, with the weights of the round before. One step of every environment at a time, so
-            `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
+        pretrain_steps: training steps right after the warm-up.
+        async_env_steps: step, and draw, the environments in their worker processes during the updates of a training
+            step: the policy acts before them, with the weights of the training step before. One step of every
+                environment at a
+            time, so `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
         **kwargs: of `OffPolicy`.
     """
 
     serves: ClassVar[Experience] = "sequences"
     stored: ClassVar[str] = "frames"
     default_storage: ClassVar[Storage] = "memmap"
-    only_at_start: ClassVar[tuple[str, ...]] = (*OffPolicy.only_at_start, "pretrain_rounds")
-    # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `pictured`.
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (*OffPolicy.fixed_on_resume, "pretrain_steps")
+    # Images of whole evaluations would take hundreds of megabytes; those of one episode are in `eval_episode`.
     evaluated_keys: ClassVar[Sequence[Any]] = (
         "action",
         ("next", "reward"),
@@ -71,15 +72,15 @@ class Sequences(OffPolicy):
         storage: Storage | None = None,
         episode_choice: EpisodeChoice = "episodes",
         short_episodes: ShortEpisodes = "skip",
-        pretrain_rounds: int = 0,
-        overlap: bool = False,
+        pretrain_steps: int = 0,
+        async_env_steps: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(env, batch_size=batch_size, capacity=capacity, storage=storage, **kwargs)
         given = kwargs.get("sequence_batch_size")
         require(given is None, "data.sequence_batch_size", given, "null: all batches are of sequences, data.batch_size")
         require(sequence_length > 1, "data.sequence_length", sequence_length, "an integer > 1")
-        require(pretrain_rounds >= 0, "data.pretrain_rounds", pretrain_rounds, "an integer >= 0")
+        require(pretrain_steps >= 0, "data.pretrain_steps", pretrain_steps, "an integer >= 0")
         require(
             self.capacity >= max(2 * self.frames_per_batch, env.num_envs * sequence_length),
             "data.capacity",
@@ -87,18 +88,20 @@ class Sequences(OffPolicy):
             "at least two frames per step of data.frames_per_batch, and data.sequence_length per environment",
         )
         require(
-            not overlap or (env.workers and self.frames_per_batch == env.num_envs),
-            "data.overlap",
-            overlap,
+            not async_env_steps or (env.workers and self.frames_per_batch == env.num_envs),
+            "data.async_env_steps",
+            async_env_steps,
             f"data.env.workers=true and data.frames_per_batch={env.num_envs}, which is data.env.num_envs",
         )
-        self.overlap = overlap
-        self.sequence_length, self.pretrain_rounds = sequence_length, pretrain_rounds
+        self.async_env_steps = async_env_steps
+        self.sequence_length, self.pretrain_steps = sequence_length, pretrain_steps
         self.episode_choice: EpisodeChoice = episode_choice
         self.short_episodes: ShortEpisodes = short_episodes
-        self.clock = Clock(self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_rounds)
+        self.update_schedule = UpdateSchedule(
+            self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_steps
+        )
         # The first episode of the last evaluation on this process, `[1, T]`, as sequences are.
-        self.pictured: TensorDictBase | None = None
+        self.eval_episode: TensorDictBase | None = None
         self._seen: list[Tensor] = []
 
     @property
@@ -111,24 +114,24 @@ class Sequences(OffPolicy):
         own = folder / str(distributed.rank()) if distributed.world_size() > 1 else folder
         return EpisodeReplay(self.spec, self.capacity, self.env.num_envs, self.storage, own)
 
-    def meanwhile(self) -> None:
-        """Begins the next step if asked to `overlap`."""
-        assert self.collector is not None  # it brought what the round is about
-        if self.overlap and not self.collector.begun:
+    def start_async_step(self) -> None:
+        """Begins the next step with `async_env_steps`."""
+        assert self.collector is not None  # it brought what the training step is about
+        if self.async_env_steps and not self.collector.begun:
             self.prepare_collection()
-            self.collector.begin()
+            self.collector.step_async()
 
     def sample(self) -> Batch:
-        """This rank's share of a round's sequences, `[R, B, T]`."""
+        """This rank's share of a training step's sequences, `[R, B, T]`."""
         batches = max(1, self.agent.sampling().sequence_batches)
         size = self.batch_size // distributed.world_size()
         sequences = self.replay.sample(batches * size, self.sequence_length, self.episode_choice, self.short_episodes)
         return {"sequences": sequences.view(batches, size, -1)}
 
-    def play(self, env: VectorEnv) -> TensorDictBase:
-        """See `Evaluated.play`; without observations, but for the first episode's in `pictured`."""
+    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+        """See `EvaluationMixin.run_eval_episodes`; observations are kept of the first one alone, in `eval_episode`."""
         self._seen = []
-        episodes = super().play(env)
+        episodes = super().run_eval_episodes(env)
         length = int(episodes["mask"][0].sum())
         action, reward = episodes["action"][:1, : length - 1], episodes["next", "reward"][:1, : length - 1]
         if self.spec.discrete:
@@ -136,7 +139,7 @@ class Sequences(OffPolicy):
         false = torch.zeros(1, length, 1, dtype=torch.bool)
         first = false.clone()
         first[:, 0] = True
-        self.pictured = TensorDict(
+        self.eval_episode = TensorDict(
             {
                 "observation": torch.stack(self._seen[:length])[None],
                 "action": torch.cat([torch.zeros_like(action[:, :1]), action], 1),
@@ -151,6 +154,6 @@ class Sequences(OffPolicy):
         self._seen = []
         return episodes
 
-    def watch(self, observation: Tensor) -> None:
-        """See `Evaluated.watch`."""
+    def on_eval_observation(self, observation: Tensor) -> None:
+        """See `EvaluationMixin.on_eval_observation`."""
         self._seen.append(observation[0].clone())

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from lit_mbrl.utils import distributed
 
 
-class EpisodeMeter:
+class EpisodeStatistics:
     """Sums rewards per environment and keeps the episodes that ended since it was last asked.
 
     Args:
@@ -69,11 +69,11 @@ class EpisodeMeter:
         self.ended = [(pair[0], pair[1]) for pair in state["ended"]]
         self.monitored, self._last = list(state.get("monitored", [0.0, 0, 0])), dict(state.get("last", {}))
 
-    def restart(self, copies: Iterable[int] | None = None) -> None:
+    def restart(self, envs: Iterable[int] | None = None) -> None:
         """Forgets the running episodes, those of some environments or all, where new ones start out of turn."""
-        for copy in range(len(self.returns)) if copies is None else copies:
-            self.returns[copy] = 0.0
-            self.lengths[copy] = 0
+        for env in range(len(self.returns)) if envs is None else envs:
+            self.returns[env] = 0.0
+            self.lengths[env] = 0
 
 
 def _means(own: list[float]) -> dict[str, float]:

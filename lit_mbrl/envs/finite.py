@@ -1,4 +1,4 @@
-"""Whether what environments hand over is finite."""
+"""Checks that what environments hand over is finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lit_mbrl.envs.transition import Transition
 
 
 def is_finite(values: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite, at the price of a scalar product; True for integers."""
+    """Returns whether no value is NaN or infinite, at the price of a scalar product; True for integers."""
     if values.dtype.kind != "f":
         return True
     flat = values.reshape(-1)
@@ -28,7 +28,7 @@ def faulty_rows(transition: Transition) -> np.ndarray:
 
 
 def where_not_finite(observation: np.ndarray, reward: Any) -> str | None:
-    """What of one step is NaN or infinite, and at which index; None if nothing is."""
+    """Returns which value of a step is NaN or infinite, and at which index; None if none is."""
     if observation.dtype.kind == "f" and not np.isfinite(observation).all():
         flat = observation.reshape(-1)
         (bad,) = np.nonzero(~np.isfinite(flat))

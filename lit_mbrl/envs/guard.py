@@ -1,4 +1,4 @@
-"""What an environment does and hands over is looked at where it is called: `Guard` is the wrapper next to it.
+"""Checks what an environment does and hands over, where it is called: `Guard` is the wrapper next to it.
 
 Gymnasium's own checkers (`gymnasium.utils.env_checker`, `PassiveEnvChecker`) know the same rules. They are not used
 here since they warn of half of them, in a text each, check what training does not need (that every observation lies
@@ -16,8 +16,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_mbrl.envs.state import Restorable
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.envs.state import StatefulWrapper
+from lit_mbrl.utils.errors import OptionError, TrainingError
 from lit_mbrl.utils.overdue import WATCH, Call, Overdue
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _LONGEST = 300  # characters of an exception's text
 _NUMBERS = frozenset({float, np.float64, np.float32, np.float16, np.longdouble})
 
 
-class EnvFailed(RunFailed):
+class EnvFailed(TrainingError):
     """An environment that raised, did not return, or handed over something wrong.
 
     Args:
@@ -43,7 +43,7 @@ class EnvFailed(RunFailed):
         return EnvFailed, (self.name, self.where, self.problem, self.details)
 
 
-class Guard(Restorable):
+class Guard(StatefulWrapper):
     """Looks at what `env` returns, limits the time it takes, and turns what it raises into `EnvFailed`.
 
     Args:
@@ -68,7 +68,7 @@ class Guard(Restorable):
         self._shape, self._dtype = space.shape, space.dtype
 
     def extra_state(self) -> dict[str, Any]:
-        """How far the episode is."""
+        """Describes how far the episode is."""
         return {"steps": self.steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ def raise_failure(error: BaseException, name: str, where: str) -> NoReturn:
     """Raises `EnvFailed` for what an environment has raised; what is about the whole program goes on as it is."""
     if isinstance(error, Overdue):
         raise EnvFailed(name, where, _late(str(error))) from error
-    ours = isinstance(error, RunFailed | UserError | KeyboardInterrupt)
+    ours = isinstance(error, TrainingError | OptionError | KeyboardInterrupt)
     if ours or type(error).__module__.partition(".")[0] == "callbacks":  # of a signal handler
         raise error
     kind, text = type(error).__name__, one_line(error)

@@ -1,4 +1,4 @@
-"""What there is to know of an environment before a run depends on it."""
+"""Inspects an environment before a run depends on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def describe(config: EnvConfig) -> Spec:
     With `workers` the steps are a worker's, which may die of them.
 
     Raises:
-        UserError: as `make.make_spec`; or if it does not do what Gymnasium asks of an environment (`check.check_env`).
+        OptionError: as `make.make_spec`; or if it does not do what Gymnasium asks of an environment
+            (`check.check_env`).
     """
     return make_spec(config, _check)
 

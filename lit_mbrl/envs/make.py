@@ -18,13 +18,13 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Spec
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 from lit_mbrl.envs.tasks import mbpo, poplin, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
-from lit_mbrl.utils.errors import RunFailed, UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
 
@@ -45,7 +45,7 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
         **kwargs: arguments of the environment's constructor.
 
     Raises:
-        UserError: if the name or an argument is wrong, a package is missing, or observations are dicts.
+        OptionError: if the name or an argument is wrong, a package is missing, or observations are dicts.
         EnvFailed: if its constructor raises, or does not return.
     """
     return _make(name, max_episode_steps, kwargs, TIMEOUT)
@@ -61,27 +61,27 @@ def _make(name: str, max_episode_steps: int | None, kwargs: dict[str, Any], time
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             env = watched(lambda: _build(name, max_episode_steps, kwargs), name, lambda: "constructor", timeout)
-        return _conform(env, name, timeout)
+        return _standardize(env, name, timeout)
     except EnvFailed as failed:
         _explain(failed.__cause__, name, kwargs)
         raise
 
 
 def _explain(error: BaseException | None, name: str, kwargs: dict[str, Any]) -> None:
-    """Raises `UserError` if an environment could not be made because of its name, its arguments or a package."""
+    """Raises `OptionError` if an environment could not be made because of its name, its arguments or a package."""
     if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
-        raise UserError("data.env.name", name, f"an installed environment ({_line(error)})") from error
+        raise OptionError("data.env.name", name, f"an installed environment ({_line(error)})") from error
     if isinstance(error, gym.error.Error):  # unknown, removed or malformed ids
         raise _unknown(name) from error
     if kwargs and isinstance(error, TypeError | ValueError | AssertionError | OSError):
-        raise UserError("data.env.kwargs", kwargs, f"arguments that {name} takes ({_line(error)})") from error
+        raise OptionError("data.env.kwargs", kwargs, f"arguments that {name} takes ({_line(error)})") from error
 
 
 def make_configured(config: EnvConfig) -> gym.Env:
-    """One copy of the environment that a config describes, with its repeated actions and its pictures.
+    """One copy of the environment that a config describes, with its repeated actions and its images.
 
     Raises:
-        UserError: as `make_gym`; or if pictures are asked for and cannot be drawn.
+        OptionError: as `make_gym`; or if images are asked for and cannot be drawn.
     """
     if config.name.startswith("procgen/"):
         from lit_mbrl.envs.tasks import procgen_games
@@ -90,7 +90,7 @@ def make_configured(config: EnvConfig) -> gym.Env:
     kwargs = config.kwargs if config.pixels is None else pixels.arguments(config)
     try:
         env = _make(config.name, config.max_episode_steps, kwargs, config.timeout)
-    except UserError as error:
+    except OptionError as error:
         if config.pixels is None or "'render_mode'" not in error.expected:
             raise
         # It takes no such argument: it has an image of its own, or none.
@@ -107,21 +107,21 @@ def make_configured(config: EnvConfig) -> gym.Env:
 
 
 def spec_of(env: gym.Env, name: str) -> Spec:
-    """What algorithms need to know of an environment made by `make_gym`.
+    """Describes an environment made by `make_gym`, for algorithms.
 
     Raises:
-        UserError: if the observation is neither a vector nor an image, or the action neither a vector nor one of n.
+        OptionError: if the observation is neither a vector nor an image, or the action neither a vector nor one of n.
     """
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, Box) or not (len(observation.shape) == 1 or is_image(observation)):
-        raise UserError(
+        raise OptionError(
             "data.env.name",
             name,
             f"an environment whose observation is a vector or an image (this one's: {observation})",
         )
     discrete = isinstance(action, Discrete)
     if not discrete and (not isinstance(action, Box) or len(action.shape) != 1):
-        raise UserError(
+        raise OptionError(
             "data.env.name", name, f"an environment whose action is a vector or one of n (this one's: {action})"
         )
     return Spec(
@@ -141,7 +141,7 @@ def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str
         check: called with each environment and its config; returns the spec's `remarks`.
 
     Raises:
-        UserError: as `make_gym` and `spec_of`; if the environment fails; or if several tasks do not go together.
+        OptionError: as `make_gym` and `spec_of`; if the environment fails; or if several tasks do not go together.
     """
     if config.other_tasks:
         return _common([make_spec(config.of_copy(i), check) for i in range(len(config.tasks))])
@@ -166,26 +166,26 @@ def refused(name: str) -> Iterator[None]:
     """Around the making of an environment that nothing depends on yet: what is wrong with it is the user's choice.
 
     Raises:
-        UserError: in the place of `EnvFailed`, which is its cause, and of a worker's death.
+        OptionError: in the place of `EnvFailed`, which is its cause, and of a worker's death.
     """
     try:
         yield
-    except RunFailed as error:
+    except TrainingError as error:
         if not isinstance(error, EnvFailed):
-            raise UserError("data.env.name", name, f"an environment that works, but its {error}") from error
+            raise OptionError("data.env.name", name, f"an environment that works, but its {error}") from error
         expected = f"an environment that works, but ({error.where}) {error.problem}"
-        raise UserError("data.env.name", name, expected) from error
+        raise OptionError("data.env.name", name, expected) from error
 
 
 def _common(specs: list[Spec]) -> Spec:
-    """What an agent needs to know that is to act in all of these environments."""
+    """Describes these environments for an agent that is to act in all of them."""
     first = specs[0]
     for spec in specs[1:]:
         kind = spec.observation_shape, spec.discrete
         if spec.discrete or kind != (first.observation_shape, first.discrete):
             shapes = f"{spec.observation_shape}, not {first.observation_shape}"
             expected = f"tasks with continuous actions and the observations of {first.name} ({spec.name} has {shapes})"
-            raise UserError("data.env.other_tasks", spec.name, expected)
+            raise OptionError("data.env.other_tasks", spec.name, expected)
     limits = [spec.max_episode_steps for spec in specs]
     longest = None if None in limits else max(limit for limit in limits if limit is not None)
     return replace(
@@ -198,7 +198,7 @@ def _common(specs: list[Spec]) -> Spec:
     )
 
 
-class FlatObservation(Restorable):
+class FlatObservation(StatefulWrapper):
     """The observation as a float32 vector."""
 
     def __init__(self, env: gym.Env) -> None:
@@ -257,15 +257,17 @@ def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, An
     return env
 
 
-def _conform(env: gym.Env, name: str, timeout: float | None) -> gym.Env:
+def _standardize(env: gym.Env, name: str, timeout: float | None) -> gym.Env:
     spaces = [getattr(env, space, None) for space in ("observation_space", "action_space")]
     for space, kind in zip(spaces, ("observation_space", "action_space"), strict=True):
         if not isinstance(space, gym.Space):
-            raise UserError("data.env.name", name, f"an environment whose {kind} is one of Gymnasium's, not {space!r}")
+            raise OptionError(
+                "data.env.name", name, f"an environment whose {kind} is one of Gymnasium's, not {space!r}"
+            )
     observation, action = spaces
     if isinstance(observation, gym.spaces.Dict | gym.spaces.Tuple):
         env.close()
-        raise UserError("data.env.name", name, "an environment whose observation is one array, not a dict or tuple")
+        raise OptionError("data.env.name", name, "an environment whose observation is one array, not a dict or tuple")
     env = Guard(env, name, timeout)
     if isinstance(action, Box):
         env = scale_actions(env, name)
@@ -286,9 +288,9 @@ def _step_limit(env: gym.Env) -> int | None:
     return None if limit is None else -(-limit // repeat)
 
 
-def _unknown(name: str) -> UserError:
+def _unknown(name: str) -> OptionError:
     known = [*registered_variants(), *gym.registry]
-    return UserError(
+    return OptionError(
         "data.env.name",
         name,
         "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, or a paper's task such as "
@@ -296,8 +298,8 @@ def _unknown(name: str) -> UserError:
     )
 
 
-def _missing(name: str, what: str, packages: str, error: ImportError) -> UserError:
-    return UserError("data.env.name", name, f"{what} to be installed: pip install {packages} ({_line(error)})")
+def _missing(name: str, what: str, packages: str, error: ImportError) -> OptionError:
+    return OptionError("data.env.name", name, f"{what} to be installed: pip install {packages} ({_line(error)})")
 
 
 def _line(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from lit_mbrl.envs.local_pool import LocalPool
 from lit_mbrl.envs.make import make_spec
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.transition import Transition
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 
 MAX_RESTARTS = 3
 _CLOSE_SECONDS = 5.0  # for all workers together to close their environments
@@ -49,8 +49,8 @@ class WorkerPool:
     begin new episodes, which `restarted` tells.
 
     Raises:
-        RunFailed: if a worker process dies too often, or where it cannot be replaced: while it starts, and while states
-            are read or set.
+        TrainingError: if a worker process dies too often, or where it cannot be replaced: while it starts, and while
+            states are read or set.
         EnvFailed: what an environment in a worker has raised, or that it does not return.
     """
 
@@ -96,15 +96,15 @@ class WorkerPool:
 
     def step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> Transition:
         """See `LocalPool.step`."""
-        self.begin_step(actions, mask)
-        return self.finish_step()
+        self.step_async(actions, mask)
+        return self.step_wait()
 
-    def begin_step(self, actions: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Lets the workers step while this process does something else; nothing but `finish_step` may come next."""
+    def step_async(self, actions: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Lets the workers step while this process does something else; nothing but `step_wait` may come next."""
         self._begin("step", *[(actions[s], None if mask is None else mask[s]) for s in self._slices])
 
-    def finish_step(self) -> Transition:
-        """Waits for the step that `begin_step` has begun."""
+    def step_wait(self) -> Transition:
+        """Waits for the step that `step_async` has begun."""
         parts = self._finish()
         return Transition(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
@@ -213,18 +213,18 @@ class WorkerPool:
                 raise answer
         self._restarted |= dict(zip(rows, answer, strict=True))
 
-    def _death(self, i: int) -> RunFailed:
+    def _death(self, i: int) -> TrainingError:
         process = self._processes[i]
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-        return RunFailed(f"environment worker {i} (process {process.pid}) died with exit code {process.returncode}")
+        return TrainingError(f"environment worker {i} (process {process.pid}) died with exit code {process.returncode}")
 
 
 def check_in_worker(config: EnvConfig) -> tuple[str, ...]:
     """`check.check_env` in a process of its own.
 
     Raises:
-        RunFailed: if the process dies of it.
+        TrainingError: if the process dies of it.
     """
     pool = WorkerPool(replace(config, num_envs=1), 1)
     try:

@@ -1,4 +1,4 @@
-"""What a user says about an environment (`EnvConfig`) and what an algorithm needs to know about it (`Spec`)."""
+"""An environment as a user configures it (`EnvConfig`) and as algorithms see it (`Spec`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT = 300.0
 
 @dataclass
 class PixelConfig:
-    """The `data.env.pixels` section: observations are pictures of the environment, uint8 `[3, size, size]`.
+    """The `data.env.pixels` section: observations are images of the environment, uint8 `[3, size, size]`.
 
     An environment whose own observation is an image keeps it, resized.
 
@@ -22,11 +22,11 @@ class PixelConfig:
         size: height and width.
         camera: name or number of a MuJoCo camera. None: Gymnasium's `track`, and the first of DeepMind Control, whose
             quadruped Dreamer sees from number 2.
-        fast: MuJoCo draws without shadows, mirrors and smoothed edges, ten times as fast without a GPU. The pictures
+        fast: MuJoCo draws without shadows, mirrors and smoothed edges, ten times as fast without a GPU. The images
             differ, so it is a part of the task: compare runs with the same value.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     size: int = 64
@@ -59,7 +59,7 @@ class EnvConfig:
         workers: step, and draw, the copies in worker processes instead of this one; Procgen's games in threads.
         action_repeat: steps of the environment per step of the agent, with the same action; rewards add up. Limits
             count the environment's steps, everything else the agent's.
-        pixels: observe pictures instead of the environment's own observation (`PixelConfig`); None: do not.
+        pixels: observe images instead of the environment's own observation (`PixelConfig`); None: do not.
         eval_kwargs: arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent.
             The environment with `kwargs` alone is then evaluated, too. None: there is one evaluation, with `kwargs`.
         other_tasks: further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The
@@ -69,7 +69,7 @@ class EnvConfig:
         timeout: seconds that a call of the environment (its constructor, a step, a reset) may take; None: for ever.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     name: str
@@ -145,14 +145,14 @@ class EnvConfig:
         repeat = self.other_tasks.get(task, self.action_repeat)
         return replace(self, name=task, action_repeat=repeat, other_tasks={})
 
-    def in_evaluation(self) -> EnvConfig:
+    def eval_config(self) -> EnvConfig:
         """The environment that `eval/return` is about."""
         return replace(self, kwargs={**self.kwargs, **(self.eval_kwargs or {})}, eval_kwargs=None)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What algorithms see of an environment.
+    """An environment as algorithms see it.
 
     Args:
         name: as in `EnvConfig`.
@@ -180,7 +180,7 @@ class Spec:
 
     @property
     def pixels(self) -> bool:
-        """Whether observations are images, uint8 `[C, H, W]`, instead of float32 vectors."""
+        """Returns whether observations are images, uint8 `[C, H, W]`, instead of float32 vectors."""
         return len(self.observation_shape) == 3
 
 

@@ -48,11 +48,11 @@ _BULLET_EXACT = {
 _NOT_STATE = {"physicsClientId", "ownsPhysicsClient", "stateId", "render_mode"}
 
 
-class Restorable(gym.Wrapper):
+class StatefulWrapper(gym.Wrapper):
     """A wrapper that exact resume may cross; `extra_state` returns all it remembers, by default nothing."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What the wrapper remembers between two steps, as plain values and numpy arrays."""
+        """Returns what the wrapper remembers between two steps, as plain values and numpy arrays."""
         return {}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def set_state(env: gym.Env, state: dict[str, Any]) -> None:
     """Puts `env`, made with the same arguments, into a state that `get_state` returned; its next step continues there.
 
     Raises:
-        UserError: if the state is that of another kind of environment.
+        OptionError: if the state is that of another kind of environment.
     """
     saved, ours = (" of ".join(classes) for classes in (state["classes"], _classes(env)))
     require(saved == ours, "data.env", ours, f"{saved}, as in the checkpoint")
@@ -166,7 +166,7 @@ def _classes(env: gym.Env) -> list[str]:
 
 
 def _wrapper_state(wrapper: gym.Wrapper) -> dict[str, Any] | None:
-    if isinstance(wrapper, Restorable):
+    if isinstance(wrapper, StatefulWrapper):
         return wrapper.extra_state()
     if isinstance(wrapper, TimeLimit):
         return {"elapsed_steps": wrapper._elapsed_steps}
@@ -176,7 +176,7 @@ def _wrapper_state(wrapper: gym.Wrapper) -> dict[str, Any] | None:
 
 
 def _set_wrapper_state(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
-    if isinstance(wrapper, Restorable):
+    if isinstance(wrapper, StatefulWrapper):
         wrapper.set_extra_state(state)
     elif isinstance(wrapper, TimeLimit):
         wrapper._elapsed_steps = state["elapsed_steps"]

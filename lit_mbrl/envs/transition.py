@@ -1,4 +1,4 @@
-"""What a step of several copies of an environment gives."""
+"""Result of a step of several copies of an environment."""
 
 from __future__ import annotations
 

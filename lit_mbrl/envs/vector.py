@@ -20,7 +20,7 @@ from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
 from lit_mbrl.envs.transition import Transition
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _LOG = logging.getLogger(__name__)
 NonFinite = Literal["stop", "restart", "end"]
@@ -47,14 +47,14 @@ class VectorEnv(EnvBase):
 
     Attributes:
         non_finite: what an observation or a reward that is NaN or infinite does. `"stop"` raises `EnvFailed`.
-            `"restart"`: the copy begins a new episode and takes the step there; `pop_cuts` tells. `"end"`: the episode
-            is truncated with that step, which has zeros in their place.
+            `"restart"`: the copy begins a new episode and takes the step there; `pop_truncations` tells. `"end"`: the
+            episode is truncated with that step, which has zeros in their place.
         faults: steps that were left out so far.
 
     Raises:
-        UserError: if the environment cannot be made or its observation is neither a vector nor an image.
+        OptionError: if the environment cannot be made or its observation is neither a vector nor an image.
         EnvFailed: if an environment raises, does not return, or returns what it must not (`guard.Guard`).
-        RunFailed: if worker processes keep dying (`pool.WorkerPool`).
+        TrainingError: if worker processes keep dying (`pool.WorkerPool`).
     """
 
     def __init__(self, config: EnvConfig, seed: int, num_envs: int | None = None) -> None:
@@ -144,19 +144,19 @@ class VectorEnv(EnvBase):
         self._action = action
         return self._note(self._pool.step(action))
 
-    def begin(self, action: np.ndarray) -> None:
+    def step_async(self, action: np.ndarray) -> None:
         """Begins what `advance` does; with worker processes they are at it while this one goes on.
 
-        Until `finish` nothing else may be asked of the copies.
+        Until `step_wait` nothing else may be asked of the copies.
         """
         assert isinstance(self._pool, WorkerPool)  # who begins steps has made sure of that
-        self._action = action.copy()  # the policy may act again before `finish`
-        self._pool.begin_step(action)
+        self._action = action.copy()  # the policy may act again before `step_wait`
+        self._pool.step_async(action)
 
-    def finish(self) -> Transition:
-        """What `advance` would have returned for the step that was begun."""
+    def step_wait(self) -> Transition:
+        """Waits for the step that was begun, and returns what `advance` would have."""
         assert isinstance(self._pool, WorkerPool)
-        return self._note(self._pool.finish_step())
+        return self._note(self._pool.step_wait())
 
     def _note(self, transition: Transition) -> Transition:
         for row, first in self._pool.restarted().items():
@@ -225,7 +225,7 @@ class VectorEnv(EnvBase):
         problem = where_not_finite(transition.observation[copy], transition.reward[copy, 0])
         return EnvFailed(self.config.name, self._which(copy, f"step {step:,} of an episode"), f"{problem}{more}")
 
-    def pop_cuts(self) -> list[tuple[int, int, Tensor]]:
+    def pop_truncations(self) -> list[tuple[int, int, Tensor]]:
         """Episodes that a worker's death has cut since the last call.
 
         Returns:
@@ -256,10 +256,10 @@ class VectorEnv(EnvBase):
         """Puts every copy where `get_env_state` found it: the next step continues bit for bit.
 
         Raises:
-            UserError: if the number of copies or the kind of environment differs.
+            OptionError: if the number of copies or the kind of environment differs.
         """
         if len(states) != self.config.num_envs:
-            raise UserError("data.env.num_envs", self.config.num_envs, f"{len(states)} as in the checkpoint")
+            raise OptionError("data.env.num_envs", self.config.num_envs, f"{len(states)} as in the checkpoint")
         self._pool.set_state([_to_numpy(state["env"]) for state in states])
         self._pending_seeds = [state["seed"] for state in states]
 
@@ -271,7 +271,7 @@ class VectorEnv(EnvBase):
 
 
 def _make_pool(config: EnvConfig, count: int) -> LocalPool | WorkerPool | ProcgenPool:
-    if is_game(config.name) and "render_mode" not in config.kwargs:  # pictures are drawn one copy at a time
+    if is_game(config.name) and "render_mode" not in config.kwargs:  # images are drawn one copy at a time
         return ProcgenPool(config, count)
     return (WorkerPool if config.workers else LocalPool)(config, count)
 

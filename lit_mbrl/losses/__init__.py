@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lit_mbrl.losses.clip import (
+    approx_kl,
     clip_fraction,
     clip_objective,
     clipped_value_loss,
-    divergence,
     standardized,
     value_loss,
 )
@@ -36,11 +36,12 @@ from lit_mbrl.losses.prioritized import (
     weighted,
 )
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
-from lit_mbrl.losses.state_entropy import future_mean, future_weights
+from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
 __all__ = [
+    "approx_kl",
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
@@ -48,14 +49,13 @@ __all__ = [
     "clip_objective",
     "clipped_value_loss",
     "discounted_weights",
-    "divergence",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
+    "expectation_over_future",
     "free_nats",
     "free_nats_of_steps",
-    "future_mean",
     "future_weights",
     "gaussian_kl",
     "gaussian_log_prob",

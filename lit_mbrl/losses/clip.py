@@ -60,7 +60,7 @@ def clipped_value_loss(
     return torch.maximum(value_loss(value, target), value_loss(cut, target))
 
 
-def divergence(log_prob: Float[Tensor, "B 1"], old_log_prob: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+def approx_kl(log_prob: Float[Tensor, "B 1"], old_log_prob: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
     """`(r - 1) - log r`, whose mean under the policy that acted is `KL(pi_old | pi)`; never negative."""
     log_ratio = log_prob - old_log_prob
     return log_ratio.expm1() - log_ratio

@@ -44,7 +44,7 @@ def future_weights(termination_prob: Float[Tensor, "B H 1"], gamma: float) -> Fl
     return torch.stack([*weights, left], dim=1)
 
 
-def future_mean(
+def expectation_over_future(
     weight: Float[Tensor, "B steps 1"],
     value: Float[Tensor, "B H 1"],
     bootstrap: Float[Tensor, "B K 1"],

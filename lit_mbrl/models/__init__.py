@@ -1,32 +1,31 @@
-"""World models: those of observations speak the verbs of `WorldModel` (`Recurrent` and `Ensemble` choose one by
-configuration), those of latent states the verbs of `LatentWorldModel`."""
+"""World models: those of observations speak the verbs of `WorldModel` (`RecurrentConfig` and `EnsembleConfig` choose
+one by configuration), those of latent states the verbs of `LatentWorldModel`."""
 
 from __future__ import annotations
 
-from lit_mbrl.models.base import Objective, Step, TerminationRule, WorldModel, WorldModelFactory
+from lit_mbrl.models.base import ModelLoss, Step, TerminationRule, WorldModel, WorldModelFactory
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
-from lit_mbrl.models.factories import Ensemble, Recurrent
-from lit_mbrl.models.fitting import Descend, Fit, fit
+from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
+from lit_mbrl.models.fitting import FitResult, GradientStep, fit
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
-from lit_mbrl.models.rssm import RSSM, Latent, Observed, Order
+from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
 
 __all__ = [
     "RSSM",
-    "Descend",
-    "Ensemble",
+    "EnsembleConfig",
     "EnsembleDynamics",
     "EnsembleWorldModel",
-    "Fit",
+    "FitResult",
+    "GradientStep",
     "Latent",
     "LatentWorldModel",
     "Mixture",
     "MixtureDensityNetwork",
-    "Objective",
-    "Observed",
-    "Order",
-    "Recurrent",
+    "ModelLoss",
+    "Posterior",
+    "RecurrentConfig",
     "RecurrentDynamics",
     "RecurrentWorldModel",
     "RewardModel",
@@ -34,6 +33,7 @@ __all__ = [
     "Step",
     "TerminationModel",
     "TerminationRule",
+    "TimeOrder",
     "WorldModel",
     "WorldModelFactory",
     "fit",

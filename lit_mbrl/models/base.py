@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 S = TypeVar("S")
 # (observation [B, O], action [B, A], next observation [B, O]) -> whether the episode has terminated, bool [B, 1]
@@ -18,7 +18,7 @@ TerminationRule = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Step(NamedTuple, Generic[S]):
-    """What a model answers to an action: the next state, reward and termination of the transition.
+    """A model's prediction for an action: the next state, reward and termination of the transition.
 
     | field | |
     |---|---|
@@ -57,8 +57,8 @@ class WorldModel(Protocol[S]):
 
 
 @dataclass(frozen=True)
-class Objective:
-    """One loss of a world model, for a step per round (`loss`) as for a bulk fit to all data (`models.fit`).
+class ModelLoss:
+    """One loss of a world model, for steps in training (`loss`) as for a bulk fit to all data (`models.fit`).
 
     Frames have the keys `"observation"`, `"action"`, `("next", "observation")`, `("next", "reward")` and
     `("next", "terminated")`.
@@ -70,15 +70,15 @@ class Objective:
         lr: Adam's learning rate.
         batch: `"transitions"` or `"sequences"`.
         length: transitions per sequence; None: as many as the longest rollout that is asked of the model.
-        repeat: whether a round may take several steps of it, each on a batch of its own.
+        repeat: whether a training step may take several steps of it, each on a batch of its own.
         max_grad_norm: clip the gradient to this global norm.
         members: number `E` of members that train side by side, each on data of its own.
         member_loss: maps each member's own batch `[E, B]` to losses `[E]`; None for a single member, which has `loss`.
         error: maps hold-out frames, as `batch` says, to the members' errors `[E]`, which end a fit and rank members.
         weight_decay: parameters to their decay `d`, by which a fit's optimiser adds `d W` to the gradient; what `loss`
             has as `d / 2 |W|^2` and `member_loss` leaves out. The optimiser does it in its one pass over the weights.
-        before_fit: hears of all training frames before a fit (input scaler).
-        after_fit: hears of the members' hold-out errors `[E]` after it (elites).
+        before_fit: takes all training frames before a fit (input scaler).
+        after_fit: takes the members' hold-out errors `[E]` after it (elites).
     """
 
     name: str
@@ -103,7 +103,7 @@ class Objective:
         return list(chain.from_iterable(module.parameters() for module in modules))
 
     def fit_loss(self, frames: TensorDictBase) -> Tensor:
-        """What a fit's step descends on, a scalar: the sum of the members' losses, or that of the only one."""
+        """Computes the scalar that a fit minimises: the sum of the members' losses, or that of the only one."""
         return self.loss(frames) if self.member_loss is None else self.member_loss(frames).sum()
 
     def groups(self) -> list[dict[str, Any]]:
@@ -125,24 +125,24 @@ class WorldModelFactory:
         """
         raise NotImplementedError
 
-    def objectives(self, model: Any) -> list[Objective]:
+    def objectives(self, model: Any) -> list[ModelLoss]:
         """The losses that train a model which `build` has built, in their order."""
         raise NotImplementedError
 
     def check_rounds(self) -> None:
-        """Raises `UserError` if the model cannot be trained by a step per round, without a hold-out."""
+        """Raises `OptionError` if the model cannot be trained step by step, without a hold-out."""
 
 
 def require_rule(mode: str, rule: TerminationRule | None) -> TerminationRule | None:
     """The rule that an option `termination` (known, learned or auto) asks for; None: the termination is learned.
 
     Raises:
-        UserError: the mode is unknown, or the task has no known rule.
+        OptionError: the mode is unknown, or the task has no known rule.
     """
     if mode not in ("known", "learned", "auto"):
-        raise UserError("model.world_model.termination", mode, "known, learned or auto")
+        raise OptionError("model.world_model.termination", mode, "known, learned or auto")
     if mode == "known" and rule is None:
-        raise UserError(
+        raise OptionError(
             "model.world_model.termination",
             mode,
             "learned or auto: envs/tasks/terminations.py knows no rule for this data.env",

@@ -73,7 +73,7 @@ class EnsembleDynamics(nn.Module):
         self.register_buffer("elites", torch.arange(elites))
 
     def scale(self, observation: Tensor, action: Tensor) -> Tensor:
-        """What the networks read, `[..., O + A]`."""
+        """Computes the networks' input, `[..., O + A]`."""
         return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -133,7 +133,7 @@ class EnsembleDynamics(nn.Module):
         self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
 
     @torch.no_grad()
-    def choose_elites(self, errors: Tensor) -> None:
+    def set_elites(self, errors: Tensor) -> None:
         """The members with the least of these errors `[E]` predict from now on."""
         self.elites.copy_(errors.argsort()[: len(self.elites)])
 
@@ -159,7 +159,7 @@ class EnsembleDynamics(nn.Module):
 
 
 def targets(frames: TensorDictBase) -> Tensor:
-    """What the networks predict: `[x_{t+1} - x_t, r_t]`, `[..., D]`."""
+    """Computes the networks' targets: `[x_{t+1} - x_t, r_t]`, `[..., D]`."""
     change = frames["next", "observation"] - frames["observation"]
     return torch.cat([change, frames["next", "reward"]], dim=-1)
 

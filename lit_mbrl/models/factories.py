@@ -1,4 +1,4 @@
-"""World models by configuration, SVG's `Recurrent` and MBPO's `Ensemble`: an algorithm with a model takes either."""
+"""World models by configuration: SVG's `RecurrentConfig` and MBPO's `EnsembleConfig`, for algorithms with a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
-from lit_mbrl.models.base import Objective, TerminationRule, WorldModelFactory, require_rule
+from lit_mbrl.models.base import ModelLoss, TerminationRule, WorldModelFactory, require_rule
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
 from lit_mbrl.networks.ensemble import ACTIVATIONS, Activation
@@ -22,7 +22,7 @@ _OPTION = "model.world_model"
 _CERTAIN = 1e-4
 
 
-class Recurrent(WorldModelFactory):
+class RecurrentConfig(WorldModelFactory):
     """SVG's deterministic recurrent model (Amos et al. 2021, arXiv 2008.12775v3, section 4.2).
 
     Args:
@@ -80,17 +80,17 @@ class Recurrent(WorldModelFactory):
             orthogonal_(model.dynamics.decoder)
         return model
 
-    def objectives(self, model: RecurrentWorldModel) -> list[Objective]:
+    def objectives(self, model: RecurrentWorldModel) -> list[ModelLoss]:
         """Reward (SVG eq. 11), termination (eq. 12-13) and dynamics (eq. 10), in Algorithm 1's order."""
         reward = partial(_reward_loss, model.reward_model)
         termination = partial(_termination_loss, model.termination_model, balance=self.balance_terminations)
         dynamics = partial(_dynamics_loss, model.dynamics, detach_state=self.detach_state)
         return [
-            Objective("reward", model.reward_model, reward, self.lr, error=_single(reward)),
-            Objective(
+            ModelLoss("reward", model.reward_model, reward, self.lr, error=_single(reward)),
+            ModelLoss(
                 "termination", model.termination_model, termination, self.lr, error=_single(termination, _CERTAIN)
             ),
-            Objective(
+            ModelLoss(
                 "dynamics",
                 model.dynamics,
                 dynamics,
@@ -103,7 +103,7 @@ class Recurrent(WorldModelFactory):
         ]
 
 
-class Ensemble(WorldModelFactory):
+class EnsembleConfig(WorldModelFactory):
     """One-step models: probabilistic as MBPO's (Janner et al. 2019, arXiv 1906.08253v3), or deterministic.
 
     Args:
@@ -172,7 +172,7 @@ class Ensemble(WorldModelFactory):
         self.balance_terminations = balance_terminations
 
     def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> EnsembleWorldModel:
-        """The model; raises `UserError` if the rule is wanted and there is none."""
+        """The model; raises `OptionError` if the rule is wanted and there is none."""
         rule = require_rule(self.termination, rule)
         dynamics = EnsembleDynamics(
             observation_dim,
@@ -187,23 +187,23 @@ class Ensemble(WorldModelFactory):
         head = None if rule is not None else TerminationModel(observation_dim, action_dim, self.hidden_sizes[:2])
         return EnsembleWorldModel(dynamics, rule, head, self.propagation)
 
-    def objectives(self, model: EnsembleWorldModel) -> list[Objective]:
+    def objectives(self, model: EnsembleWorldModel) -> list[ModelLoss]:
         """The termination where it is learned, then the networks."""
         found = []
         if model.termination_model is not None:
             loss = partial(_termination_loss, model.termination_model, balance=self.balance_terminations)
             found.append(
-                Objective("termination", model.termination_model, loss, self.lr, error=_single(loss, _CERTAIN))
+                ModelLoss("termination", model.termination_model, loss, self.lr, error=_single(loss, _CERTAIN))
             )
         dynamics = model.dynamics
         found.append(
-            Objective(
+            ModelLoss(
                 "dynamics",
                 dynamics,
                 dynamics.bootstrapped_loss,
                 self.lr,
                 error=dynamics.error,
-                # A round's steps each need a batch of their own, which is what sequences of one transition are.
+                # A training step's steps each need a batch of their own, which is what sequences of one transition are.
                 batch="sequences",
                 length=1,
                 repeat=True,
@@ -212,7 +212,7 @@ class Ensemble(WorldModelFactory):
                 member_parameters=list(dynamics.networks.parameters()),
                 weight_decay=dict(zip(dynamics.networks.weights, self.weight_decay, strict=True)),
                 before_fit=dynamics.fit_scaler,
-                after_fit=dynamics.choose_elites,
+                after_fit=dynamics.set_elites,
             )
         )
         return found

@@ -14,16 +14,16 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models.base import Objective
+from lit_mbrl.models.base import ModelLoss
 from lit_mbrl.utils import distributed
 
 # Takes a gradient step on a loss of frames, and returns it. True: the batch has the size of all but an epoch's last.
-Descend = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
+GradientStep = Callable[[Callable[[TensorDictBase], Tensor], TensorDictBase, bool], Tensor]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What came of a fit.
+class FitResult:
+    """Result of a fit.
 
     Attributes:
         epochs: passes over the data.
@@ -38,7 +38,7 @@ class Fit:
     best_epochs: list[int]
 
 
-class BestEpochs:
+class EarlyStopping:
     """Each member's best epoch so far, and whether it is time to stop.
 
     An epoch counts as better if it lowers the member's error by more than a fraction `improvement` of its best. The
@@ -69,14 +69,14 @@ class BestEpochs:
 
     @property
     def stop(self) -> bool:
-        """Whether more than `patience` epochs have passed without a better one."""
+        """Returns whether more than `patience` epochs have passed without a better one."""
         return self._since > self.patience
 
 
 def fit(
-    objective: Objective,
+    objective: ModelLoss,
     frames: TensorDictBase,
-    descend: Descend,
+    gradient_step: GradientStep,
     *,
     batch_size: int = 256,
     holdout_ratio: float = 0.2,
@@ -86,7 +86,7 @@ def fit(
     max_epochs: int | None = None,
     holdout: TensorDictBase | None = None,
     on_epoch: Callable[[int, Tensor], None] | None = None,
-) -> Fit:
+) -> FitResult:
     """Trains one objective of a world model on all frames, with MBPO's numbers by default.
 
     Random numbers are torch's. On several devices each rank has its own frames and takes the same number of batches;
@@ -95,15 +95,15 @@ def fit(
     Args:
         objective: what is trained: vectorised members, or a single one.
         frames: `[N]` transitions or `[N, T]` sequences, as `objective.batch` says, N >= 2; on the model's device.
-        descend: takes a gradient step on a scalar loss of a batch (`training.model_fit.ModelFitter.step`), with an
-            optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
+        gradient_step: takes a gradient step on a scalar loss of a batch (`training.model_fit.ModelFitter.step`), with
+            an optimiser of `objective.groups()` that goes on from fit to fit, as the weights do.
         batch_size: frames per member and step.
         holdout_ratio: fraction held out, at least one frame and at most `max_holdout`.
-        improvement: see `BestEpochs`.
-        patience: see `BestEpochs`.
+        improvement: see `EarlyStopping`.
+        patience: see `EarlyStopping`.
         max_epochs: stop after so many at the latest.
         holdout: frames to hold out instead of a fraction of the others, which should not overlap (sequences do).
-        on_epoch: hears of the number of the epoch, from 1, and of its hold-out errors `[E]`.
+        on_epoch: takes the number of the epoch, from 1, and its hold-out errors `[E]`.
     """
     assert len(frames) >= (2 if holdout is None else 1), "a fit needs a frame to learn from and one to hold out"
     device = frames["action"].device
@@ -116,11 +116,11 @@ def fit(
         objective.before_fit(training)
     samples = bootstrap(objective.members, len(training), device)
     num_batches = min(distributed.gather(-(-len(training) // batch_size)))
-    best, kept = BestEpochs(objective.members, improvement, patience), _Snapshots(objective)
+    best, kept = EarlyStopping(objective.members, improvement, patience), BestWeights(objective)
     while not best.stop and (max_epochs is None or best.epoch < max_epochs):
         for chosen in samples.split(batch_size, dim=1)[:num_batches]:
             single = objective.member_loss is None
-            descend(objective.fit_loss, training[chosen[0] if single else chosen], chosen.shape[1] == batch_size)
+            gradient_step(objective.fit_loss, training[chosen[0] if single else chosen], chosen.shape[1] == batch_size)
         samples = shuffled(samples)
         errors = holdout_errors(objective, holdout)
         kept.keep(best.update(errors))
@@ -129,7 +129,7 @@ def fit(
     kept.restore()
     if objective.after_fit is not None:
         objective.after_fit(best.errors)
-    return Fit(best.epoch, best.epoch * num_batches, best.errors, best.epochs)
+    return FitResult(best.epoch, best.epoch * num_batches, best.errors, best.epochs)
 
 
 def bootstrap(members: int, size: int, device: torch.device | None = None) -> Tensor:
@@ -145,17 +145,17 @@ def shuffled(samples: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def holdout_errors(objective: Objective, frames: TensorDictBase) -> Tensor:
+def holdout_errors(objective: ModelLoss, frames: TensorDictBase) -> Tensor:
     """The members' errors `[E]` on the CPU, means over the ranks."""
     errors = objective.error(frames).float().cpu()
     distributed.average_([errors])
     return errors
 
 
-class _Snapshots:
-    """The weights of each member's best epoch. What the members share stays as it is."""
+class BestWeights:
+    """Keeps the weights of each member's best epoch. What the members share stays as it is."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: ModelLoss) -> None:
         self._parameters = objective.member_parameters or objective.parameters()
         self._alone = not objective.member_parameters
         self._kept: dict[int, list[Tensor]] = {}

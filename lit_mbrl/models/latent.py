@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_mbrl.models.rssm import RSSM, Latent, Observed, Order
-from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, quantized, to_unit
+from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
+from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, normalize_image, quantize_image
 from lit_mbrl.networks.mlp import MLP
 
 
@@ -19,8 +19,8 @@ class LatentWorldModel(nn.Module):
     |---|---|---|
     | `prepare` | observation, uint8 images or vectors | what encoder and decoder are about, float32 |
     | `encode` | prepared observation `[..., *O]` | embedding `[..., E]` |
-    | `observe` | embeddings `[B, T, E]`, actions `[B, T, A]` | `Observed`: posterior states and both distributions |
-    | `imagine` | state `[N, ...]`, action `[N, A]` | the next state `[N, ...]`, from the prior |
+    | `observe` | embeddings `[B, T, E]`, actions `[B, T, A]` | `Posterior`: posterior states and both distributions |
+    | `img_step` | state `[N, ...]`, action `[N, A]` | the next state `[N, ...]`, from the prior |
     | `decode` | state | mean of the prepared observation `[..., *O]` |
     | `reward` | features `[..., F]` | `[..., 1]`, the reward of arriving in the state |
     | `termination` | features `[..., F]` | logit `[..., 1]` of the episode having ended in it; None without the head |
@@ -34,7 +34,7 @@ class LatentWorldModel(nn.Module):
         depth: of the convolutions; for vectors the encoder's and decoder's two layers are `heads[0]` wide.
         heads: hidden layers of the reward head.
         termination_heads: hidden layers of the termination head; None: there is no such head.
-        order: of the `RSSM`.
+        time_order: of the `RSSM`.
         decode_from_stoch: show the decoder the stochastic part only (MaxEnt Dreamer, arXiv 2112.01195v1, section 4.2,
             minor modification 3).
         activation: of all layers but the convolutions, which have ReLU; Dreamer's is ELU, PlaNet's ReLU.
@@ -51,7 +51,7 @@ class LatentWorldModel(nn.Module):
         depth: int,
         heads: Sequence[int],
         termination_heads: Sequence[int] | None = None,
-        order: Order = "act_first",
+        time_order: TimeOrder = "act_first",
         decode_from_stoch: bool = False,
         activation: type[nn.Module] = nn.ELU,
         bits: int = 8,
@@ -70,7 +70,7 @@ class LatentWorldModel(nn.Module):
             self.encoder = MLP(size, [width, width], width, activation)
             self.decoder = MLP(decoded, [width, width], size, activation)
             embed_dim = width
-        self.rssm = RSSM(action_dim, embed_dim, deter, stoch, hidden, order=order, activation=activation)
+        self.rssm = RSSM(action_dim, embed_dim, deter, stoch, hidden, time_order=time_order, activation=activation)
         self.reward_head = MLP(feature_dim, heads, 1, activation)
         self.termination_head = (
             None if termination_heads is None else MLP(feature_dim, termination_heads, 1, activation)
@@ -84,7 +84,7 @@ class LatentWorldModel(nn.Module):
         """
         if not self.pixels:
             return observation
-        return to_unit(observation) if self.bits == 8 else quantized(observation, self.bits, dither)
+        return normalize_image(observation) if self.bits == 8 else quantize_image(observation, self.bits, dither)
 
     def encode(self, observation: Tensor) -> Tensor:
         """All images in one pass, whatever axes are before theirs."""
@@ -93,13 +93,13 @@ class LatentWorldModel(nn.Module):
         axes = observation.shape[: -self.event_dims]
         return self.encoder(observation.flatten(0, -self.event_dims - 1)).unflatten(0, axes)
 
-    def observe(self, embed: Tensor, action: Tensor) -> Observed:
+    def observe(self, embed: Tensor, action: Tensor) -> Posterior:
         """Filters whole sequences, with fresh noise."""
         return self.rssm.observe(embed, action, self.rssm.noise(*embed.shape[:2]))
 
-    def imagine(self, latent: Latent, action: Tensor) -> Latent:
+    def img_step(self, latent: Latent, action: Tensor) -> Latent:
         """One step of the prior, with fresh noise."""
-        return self.rssm.imagine(latent, action, self.rssm.noise(len(action)))
+        return self.rssm.img_step(latent, action, self.rssm.noise(len(action)))
 
     def decode(self, latent: Latent) -> Tensor:
         """The observation as the model sees it before it looks."""

@@ -52,7 +52,7 @@ class Mixture(NamedTuple):
         index = (uniform >= edges).sum(-1).view(-1, 1, 1).expand(-1, 1, noise.shape[-1])
         return (self.mean.gather(1, index) + self.std.gather(1, index) * noise.unsqueeze(1)).squeeze(1)
 
-    def each_sample(self, noise: Tensor) -> Tensor:
+    def component_samples(self, noise: Tensor) -> Tensor:
         """A state of every component, `[N, K, F]`, from noise `[N, K, F]`; weighed by `log_weight`, samples of all.
 
         Differentiable in everything, the weights of the components included.

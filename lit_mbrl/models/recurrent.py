@@ -24,7 +24,7 @@ from lit_mbrl.networks.mlp import MLP
 
 
 class State(NamedTuple):
-    """What the recurrent model carries: the observation `[B, O]` and all GRU layers side by side `[B, D]`."""
+    """State of the recurrent model: the observation `[B, O]` and all GRU layers side by side `[B, D]`."""
 
     observation: Tensor
     deter: Tensor

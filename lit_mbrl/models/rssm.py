@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.networks.mlp import MLP
 
-Order = Literal["act_first", "blind_start", "observe_first"]
+TimeOrder = Literal["act_first", "blind_start", "observe_first"]
 
 
 class Latent(NamedTuple):
@@ -68,8 +68,8 @@ class Latent(NamedTuple):
         return Latent(self.deter.flatten(0, -2), self.stoch.flatten(0, -2))
 
 
-class Observed(NamedTuple):
-    """What the model makes of a sequence: states and both distributions of their stochastic parts.
+class Posterior(NamedTuple):
+    """Posterior of a sequence: states and both distributions of their stochastic parts.
 
     | field | shape | |
     |---|---|---|
@@ -98,7 +98,7 @@ class RSSM(nn.Module):
         stoch: S.
         hidden: width of the layers before the GRU, of the prior and of the posterior.
         min_std: added to the softplus of every standard deviation.
-        order: see above.
+        time_order: see above.
         activation: of all these layers; Dreamer's is ELU, PlaNet's ReLU.
     """
 
@@ -110,11 +110,11 @@ class RSSM(nn.Module):
         stoch: int = 30,
         hidden: int = 200,
         min_std: float = 0.1,
-        order: Order = "act_first",
+        time_order: TimeOrder = "act_first",
         activation: type[nn.Module] = nn.ELU,
     ) -> None:
         super().__init__()
-        self.deter, self.stoch, self.min_std, self.order = deter, stoch, min_std, order
+        self.deter, self.stoch, self.min_std, self.time_order = deter, stoch, min_std, time_order
         self.activation = activation()
         self.inputs = nn.Linear(stoch + action_dim, hidden)
         self.cell = nn.GRUCell(hidden, deter)
@@ -124,7 +124,7 @@ class RSSM(nn.Module):
     @property
     def first(self) -> int:
         """Index of the first observation of a sequence that is observed."""
-        return 1 if self.order == "blind_start" else 0
+        return 1 if self.time_order == "blind_start" else 0
 
     def initial(self, num: int) -> Latent:
         """The state of zeros, `num` times."""
@@ -141,13 +141,13 @@ class RSSM(nn.Module):
         """Mean and standard deviation `[..., S]` of `p(z_t | h_t)`."""
         return self._gaussian(self.prior_net(deter))
 
-    def imagine(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
+    def img_step(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
         """The state after `action [N, A]`, from the prior with noise `[N, S]`."""
         deter = self._advance(latent, self._action_share(action))
         mean, std = self.prior(deter)
         return Latent(deter, mean + std * noise)
 
-    def observe_one(self, latent: Latent, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor) -> Latent:
+    def obs_step(self, latent: Latent, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor) -> Latent:
         """The state after `action [N, A]` has led to what `embed [N, E]` is of: a step of acting.
 
         Args:
@@ -158,16 +158,16 @@ class RSSM(nn.Module):
         before = Latent(*(torch.where(is_first, new, old) for new, old in zip(start, latent, strict=True)))
         action = torch.where(is_first, torch.zeros_like(action), action)
         deter = self._advance(before, self._action_share(action))
-        if self.order == "observe_first":
+        if self.time_order == "observe_first":
             deter = torch.where(is_first, start.deter, deter)
         mean, std = self._posterior(deter, self._embed_share(embed))
         stoch = mean + std * noise
-        if self.order == "blind_start":
+        if self.time_order == "blind_start":
             deter, stoch = torch.where(is_first, start.deter, deter), torch.where(is_first, start.stoch, stoch)
         return Latent(deter, stoch)
 
     # ------------------------------------------------------------------ a sequence
-    def observe(self, embed: Tensor, action: Tensor, noise: Tensor) -> Observed:
+    def observe(self, embed: Tensor, action: Tensor, noise: Tensor) -> Posterior:
         """States of sequences that lie within an episode, from the state of zeros on.
 
         Args:
@@ -184,13 +184,13 @@ class RSSM(nn.Module):
         latent = self.initial(len(embed))
         steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for t, (seen, done, eps) in enumerate(zip(embeds, actions, noise[:, first:].unbind(1), strict=True)):
-            starts_here = t == 0 and self.order == "observe_first"
+            starts_here = t == 0 and self.time_order == "observe_first"
             deter = latent.deter if starts_here else self._advance(latent, done)
             mean, std = self._posterior(deter, seen)
             latent = Latent(deter, mean + std * eps)
             steps.append((deter, latent.stoch, mean, std))
         deter, stoch, mean, std = (torch.stack(values, 1) for values in zip(*steps, strict=True))
-        return Observed(Latent(deter, stoch), mean, std, *self.prior(deter))
+        return Posterior(Latent(deter, stoch), mean, std, *self.prior(deter))
 
     # ------------------------------------------------------------------ parts of a step
     def _action_share(self, action: Tensor) -> Tensor:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
-from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, quantized, to_uint8, to_unit
+from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, normalize_image, quantize_image, to_uint8
 from lit_mbrl.networks.critics import QEnsemble
-from lit_mbrl.networks.dreamer_actor import DreamerActor, DreamerGreedyActor
+from lit_mbrl.networks.dreamer_actor import DeterministicLatentActor, DreamerActor
 from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
 from lit_mbrl.networks.policies import CategoricalActor, GaussianActor, orthogonal_mlp
-from lit_mbrl.networks.return_scale import ReturnScale
+from lit_mbrl.networks.reward_normalizer import RewardNormalizer
 
 __all__ = [
     "MLP",
@@ -20,21 +20,21 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "DeterministicActor",
+    "DeterministicLatentActor",
     "DiagonalGaussian",
     "DreamerActor",
-    "DreamerGreedyActor",
     "EnsembleMLP",
     "GaussianActor",
     "Impala",
     "ImpalaEncoder",
     "QEnsemble",
-    "ReturnScale",
+    "RewardNormalizer",
     "RunningNormalizer",
     "TanhGaussianActor",
     "glorot_",
+    "normalize_image",
     "orthogonal_",
     "orthogonal_mlp",
-    "quantized",
+    "quantize_image",
     "to_uint8",
-    "to_unit",
 ]

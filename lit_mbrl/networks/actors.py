@@ -35,7 +35,7 @@ class TanhGaussianActor(nn.Module):
             a gradient everywhere (SVG's public code). `"clamp"`: cut off, no gradient outside (original SAC).
 
     Raises:
-        UserError: the bounds are not increasing, or the squash is unknown.
+        OptionError: the bounds are not increasing, or the squash is unknown.
     """
 
     def __init__(

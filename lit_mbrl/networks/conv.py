@@ -17,12 +17,12 @@ from torch import Tensor, nn
 _CHUNK = 100
 
 
-def to_unit(image: Tensor) -> Tensor:
+def normalize_image(image: Tensor) -> Tensor:
     """uint8 `[..., C, h, w]` to float32 in [-0.5, 0.5], as the networks see it: `x / 255 - 0.5`."""
     return image.float().div_(255.0).sub_(0.5)
 
 
-def quantized(image: Tensor, bits: int, dither: bool) -> Tensor:
+def quantize_image(image: Tensor, bits: int, dither: bool) -> Tensor:
     """uint8 `[..., C, h, w]` to float32 in [-0.5, 0.5] with colours of so many bits, as Glow and PlaNet see it.
 
     Args:
@@ -35,7 +35,7 @@ def quantized(image: Tensor, bits: int, dither: bool) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """The inverse of `to_unit`: what lies outside of [-0.5, 0.5] is cut off."""
+    """The inverse of `normalize_image`: what lies outside of [-0.5, 0.5] is cut off."""
     return image.detach().float().add(0.5).mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
 
 
@@ -109,7 +109,7 @@ class ConvDecoder(nn.Module):
 
 
 def _by_phases(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """What a transposed convolution of stride 2 and an even kernel gives, `[N, C, h, w]` to `[N, C', 2h + k - 2, ...]`.
+    """Computes a transposed convolution of stride 2 with an even kernel, `[N, C, h, w]` to `[N, C', 2h + k - 2, ...]`.
 
     Every second pixel of a row, and every second row, is an ordinary convolution of its own with half the kernel. The
     four of them at once are faster than the transposed one where it has few output channels: 1.4 times on a CPU.

@@ -68,7 +68,7 @@ class DreamerActor(nn.Module):
         return torch.tanh(pre_tanh.gather(0, best).squeeze(0))
 
 
-class DreamerGreedyActor(nn.Module):
+class DeterministicLatentActor(nn.Module):
     """`u = tanh(m)`, `m = 5 tanh(mlp(feature) / 5)`: `DreamerActor` without its noise, which its interface ignores.
 
     Without the bound m went beyond 9, where tanh is 1 in float32 and has no gradient, before the model had learned

@@ -1,8 +1,8 @@
 """The convolutional network of IMPALA (Espeholt et al. 2018, arXiv 1802.01561v3, figure 3 right, without its LSTM).
 
-Three sections with 16, 32 and 32 channels, each a 3x3 convolution, a 3x3 max-pooling of stride 2 and two residual
+Three stages with 16, 32 and 32 channels, each a 3x3 convolution, a 3x3 max-pooling of stride 2 and two residual
 blocks `x + conv(relu(conv(relu(x))))`, then a linear layer of 256 features. It is the network of Procgen's paper (Cobbe
-et al. 2020, arXiv 1912.01588v2): 622,144 parameters for its pictures, 626,256 with heads for 15 actions and a value.
+et al. 2020, arXiv 1912.01588v2): 622,144 parameters for its images, 626,256 with heads for 15 actions and a value.
 
 Departure: Procgen's code has Glorot's uniform weights. Ours are orthogonal, with zero biases and a gain of 1, which
 gives features of the same size. With a gain of sqrt(2) they, and so a value's first guesses, are five times as large,
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
         return self.second(F.relu_(self.first(F.relu(x)))).add_(x)
 
 
-class Section(nn.Sequential):
+class ImpalaStage(nn.Sequential):
     """Convolution, max-pooling and two residual blocks: [B, C, h, w] to [B, channels, ceil(h / 2), ceil(w / 2)]."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -54,11 +54,11 @@ class ImpalaEncoder:
 
     Args:
         features: size of the last layer.
-        channels: of the sections.
+        channels: of the stages.
         channels_last: see `Impala`.
 
     Raises:
-        UserError: if a size is not positive.
+        OptionError: if a size is not positive.
     """
 
     features: int = 256
@@ -71,24 +71,24 @@ class ImpalaEncoder:
             len(self.channels) > 0 and min(self.channels) > 0,
             "model.encoder.channels",
             self.channels,
-            "integers > 0, one per section",
+            "integers > 0, one per stage",
         )
 
     def build(self, observation_shape: Sequence[int]) -> Impala:
-        """The network for pictures of a shape."""
+        """The network for images of a shape."""
         return Impala(observation_shape, self.features, self.channels, self.channels_last)
 
 
 class Impala(nn.Module):
-    """Features of pictures: `[..., C, h, w]` uint8 to `[..., F]`, not negative.
+    """Features of images: `[..., C, h, w]` uint8 to `[..., F]`, not negative.
 
-    The division by 255 is inside, so pictures stay bytes up to here. With mixed precision (autocast) everything is in
+    The division by 255 is inside, so images stay bytes up to here. With mixed precision (autocast) everything is in
     half precision; what comes after is the heads' own affair.
 
     Args:
-        observation_shape: C, h, w of a picture.
+        observation_shape: C, h, w of an image.
         features: F, size of the last layer.
-        channels: of the sections.
+        channels: of the stages.
         channels_last: keep activations as [B, h, w, C] in memory. The results are the same up to rounding; on a CPU the
             convolutions are faster.
 
@@ -105,12 +105,12 @@ class Impala(nn.Module):
         planes, height, width = observation_shape
         self.features = features
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.sections = nn.Sequential(*(Section(a, b) for a, b in pairwise([planes, *channels])))
+        self.stages = nn.Sequential(*(ImpalaStage(a, b) for a, b in pairwise([planes, *channels])))
         for _ in channels:
             height, width = math.ceil(height / 2), math.ceil(width / 2)
         self.last = nn.Linear(channels[-1] * height * width, features)
         self._initialise()
-        self.sections.to(memory_format=self.format)
+        self.stages.to(memory_format=self.format)
 
     def _initialise(self) -> None:
         for layer in self.modules():
@@ -123,5 +123,5 @@ class Impala(nn.Module):
         batch_shape = pixels.shape[:-3]
         flat = pixels.reshape(-1, *pixels.shape[-3:])
         x = flat.to(self.last.weight.dtype, memory_format=self.format).mul_(1.0 / 255.0)
-        x = F.relu_(self.sections(x)).flatten(1)
+        x = F.relu_(self.stages(x)).flatten(1)
         return F.relu_(self.last(x)).view(*batch_shape, self.features)

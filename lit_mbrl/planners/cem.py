@@ -32,7 +32,7 @@ class CEM:
         momentum: share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS.
 
     Raises:
-        UserError: if a value is out of range.
+        OptionError: if a value is out of range.
     """
 
     horizon: int = 12
@@ -67,7 +67,8 @@ class CEM:
         Args:
             objective: maps candidates `[B, N, H, A]` to their returns `[B, N]`; one that is not a number loses.
             noise: what `noise` returned.
-            initial_mean: `[B, H, A]`, where the search starts, such as the rest of the last plan (`shifted`); None: 0.
+            initial_mean: `[B, H, A]`, where the search starts, such as the rest of the last plan (`shift_plan`); None:
+                0.
         """
         mean = torch.zeros_like(noise[0, :, 0]) if initial_mean is None else initial_mean
         std = torch.full_like(mean, self.init_std)
@@ -82,6 +83,6 @@ class CEM:
         return mean
 
 
-def shifted(plan: Tensor) -> Tensor:
+def shift_plan(plan: Tensor) -> Tensor:
     """The rest of a plan `[B, H, A]` whose first action has been taken, with 0 as its last."""
     return torch.cat([plan[:, 1:], torch.zeros_like(plan[:, :1])], 1)

@@ -1,4 +1,4 @@
-"""What finished and running runs have to show: statistics over seeds, learning curves, tables.
+"""Reports on finished and running runs: statistics over seeds, learning curves, tables.
 
-Nothing here imports torch, so that a picture takes a second or two.
+Nothing here imports torch, so that a figure takes a second or two.
 """

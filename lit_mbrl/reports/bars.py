@@ -77,7 +77,7 @@ def draw_bars(bars: Sequence[Bar], metric: str, kind: str) -> Figure:
     Args:
         bars: of all groups.
         metric: column that they are about.
-        kind: the estimate, for the note below the picture.
+        kind: the estimate, for the note below the figure.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -9,18 +9,18 @@ import numpy as np
 
 from lit_mbrl.reports.runs import Group, Run
 from lit_mbrl.reports.statistics import episodes_interval, estimate, interval
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 # Short names of what curves can be drawn against; every other column goes by its own name.
 AXES = {
     "env_steps": "step",
     "seconds": "time/seconds",
-    "rounds": "time/rounds",
+    "train_steps": "time/train_steps",
     "policy_updates": "time/policy_updates",
     "model_rollouts": "time/model_rollouts",
 }
 SPREAD = "eval/return_std"  # of the episodes of an evaluation
-_MAX_POINTS = 400  # more than a picture has room for
+_MAX_POINTS = 400  # more than a figure has room for
 _LAST_PART = 0.1
 
 
@@ -64,7 +64,7 @@ class Curve:
 
 
 def usable(run: Run, metric: str, axis: str, note: Callable[[str], None]) -> bool:
-    """Whether a run can be drawn; notes why if it cannot, or not completely."""
+    """Returns whether a run can be drawn; notes why if it cannot, or not completely."""
     for column in (metric, axis):
         if not len(run.series(column)[0]):
             note(f"left out: {run.folder} has no {column} yet")
@@ -99,12 +99,12 @@ def make_curve(
         note: hears which part of longer runs is left out.
 
     Raises:
-        OneLine: if the runs have no range in common.
+        UsageError: if the runs have no range in common.
     """
     series = [_against(run, metric, axis) for run in group.runs]
     first, last = max(x[0] for x, _ in series), min(x[-1] for x, _ in series)
     if first > last:
-        raise OneLine(f"{group.label} on {group.task}: its runs have no range of {axis} in common")
+        raise UsageError(f"{group.label} on {group.task}: its runs have no range of {axis} in common")
     if longer := sum(x[-1] > last for x, _ in series):
         shortest = next(run for run, (x, _) in zip(group.runs, series, strict=True) if x[-1] == last)
         where = f"{group.label} on {group.task} ends at {last:,.0f} with {shortest.folder}"
@@ -147,9 +147,9 @@ def _against(run: Run, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
     inside = np.isfinite(y) & (steps >= known[0]) & (steps <= known[-1])
     x, y = np.interp(steps[inside], known, x), y[inside]
     if not len(x):
-        raise OneLine(f"{run.folder}: its rows with {metric} lie outside of those with {axis}")
+        raise UsageError(f"{run.folder}: its rows with {metric} lie outside of those with {axis}")
     if (np.diff(x) < 0).any():
-        raise OneLine(f"--x={axis}: expected a column that grows, but in {run.folder} it does not")
+        raise UsageError(f"--x={axis}: expected a column that grows, but in {run.folder} it does not")
     new = np.append(np.diff(x) > 0, True)  # of the rows at one point the last
     return x[new], y[new]
 
@@ -159,7 +159,7 @@ def _final(steps: np.ndarray, values: np.ndarray, reached: float) -> float:
 
 
 def _last_part(steps: np.ndarray, reached: float) -> np.ndarray:
-    """Which rows lie in the last tenth of the steps that all have reached: the last of them at least."""
+    """Selects the rows that lie in the last tenth of the steps that all have reached: the last of them at least."""
     within = steps <= reached
     last = within & (steps > (1 - _LAST_PART) * reached)
     return last if last.any() else steps == steps[within][-1]

@@ -1,4 +1,4 @@
-"""Learning curves as a picture: one panel per task and axis, one line with its band per group."""
+"""Learning curves as a figure: one panel per task and axis, one line with its band per group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _STYLES = ("-", "--", ":", "-.")
 NAMES = {
     "step": "environment steps",
-    "time/rounds": "rounds of updates",
+    "time/train_steps": "training steps",
     "time/policy_updates": "policy updates",
     "time/model_rollouts": "model rollouts",
     "eval/return": "evaluation return",
@@ -30,7 +30,7 @@ NAMES = {
 }
 _TIMES = ((3600.0 * 2, 3600.0, "h"), (60.0 * 2, 60.0, "min"), (0.0, 1.0, "s"))
 _COLUMNS = 3
-# Settings of the picture itself; whatever matplotlibrc the user has, it looks the same and has the same bytes.
+# Settings of the figure itself; whatever matplotlibrc the user has, it looks the same and has the same bytes.
 RC = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -54,7 +54,7 @@ def draw(
     Args:
         curves: of each axis, a column; those of the first name the tasks.
         metric: column on the y-axes.
-        kind: the estimate, for the note below the picture.
+        kind: the estimate, for the note below the figure.
         band: what the intervals are over, for the same.
         each: draw every seed, too, as a thin line.
     """
@@ -131,7 +131,7 @@ def _line(panel: Axes, curve: Curve, divisor: float, index: int, each: bool) -> 
 
 
 def _axis(column: str, largest: float) -> tuple[float, str]:
-    """What to divide the column by, and what the axis is called."""
+    """Returns the column's divisor and the axis's label."""
     if column == AXES["seconds"]:
         divisor, unit = next((divisor, unit) for least, divisor, unit in _TIMES if largest >= least)
         return divisor, f"training time [{unit}]"

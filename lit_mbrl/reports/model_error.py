@@ -17,7 +17,7 @@ def draw_errors(rows: Sequence[Any], title: str, out: Path) -> list[Path]:
 
     Args:
         rows: with `episodes`, `model`, `split`, `mse` and `mse_per_step`.
-        title: of the picture.
+        title: of the figure.
         out: name of the files, without ending.
     """
     import matplotlib

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_mbrl.utils.errors import OneLine, did_you_mean, printable
+from lit_mbrl.utils.errors import UsageError, did_you_mean, printable
 from lit_mbrl.utils.yaml import load_yaml
 
 # How long a run goes and how it is watched does not make it another experiment.
@@ -69,14 +69,16 @@ def find_runs(arguments: Iterable[str]) -> list[Path]:
     """The folders with a `metrics.csv`, each once, that are named, lie below a named folder or match a pattern.
 
     Raises:
-        OneLine: if an argument leads to none.
+        UsageError: if an argument leads to none.
     """
     folders: dict[Path, Path] = {}
     for argument in arguments:
         paths = [Path(argument)] if Path(argument).is_dir() else map(Path, sorted(glob.glob(argument, recursive=True)))
         found = [folder for path in paths if path.is_dir() for folder in _below(path)]
         if not found:
-            raise OneLine(f"{argument}: expected a run folder, a folder of runs or a pattern; no metrics.csv is there")
+            raise UsageError(
+                f"{argument}: expected a run folder, a folder of runs or a pattern; no metrics.csv is there"
+            )
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
     return list(folders.values())
@@ -92,7 +94,7 @@ def read_run(folder: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        OneLine: if a file is missing or is another program's.
+        UsageError: if a file is missing or is another program's.
     """
     config_path, table = folder / "config.yaml", folder / "metrics.csv"
     try:
@@ -101,9 +103,11 @@ def read_run(folder: Path) -> Run:
         task = printable(str(config["data"]["init_args"]["env"]["name"]))
         episodes = int(config["data"]["init_args"].get("eval_episodes", 1))
     except OSError as error:
-        raise OneLine(f"{folder}: expected a run folder with metrics.csv and config.yaml ({error.strerror})") from error
+        raise UsageError(
+            f"{folder}: expected a run folder with metrics.csv and config.yaml ({error.strerror})"
+        ) from error
     except (UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OneLine(f"{config_path}: expected the config.yaml of a run, with model and data.env.name") from error
+        raise UsageError(f"{config_path}: expected the config.yaml of a run, with model and data.env.name") from error
     seed = config.get("seed_everything")
     chosen = str(seed) if isinstance(seed, int) and not isinstance(seed, bool) else folder.name
     return Run(folder, algorithm, task, chosen, dict(_options(config)), _read_table(table), episodes)
@@ -119,7 +123,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             for value in filter(None, row.values()):
                 float(value)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise OneLine(f"{path}: expected the metrics.csv of a run, with a column step and numbers") from error
+        raise UsageError(f"{path}: expected the metrics.csv of a run, with a column step and numbers") from error
     return rows
 
 
@@ -153,7 +157,7 @@ def by_panel(run: Run, panels: str) -> Run:
     """The run with what tells panels apart in its task: `task`, `algorithm`, or an option, which its label then lacks.
 
     Raises:
-        OneLine: if the run has no such option.
+        UsageError: if the run has no such option.
     """
     if panels == "task":
         return run
@@ -161,7 +165,7 @@ def by_panel(run: Run, panels: str) -> Run:
         return replace(run, task=f"{run.task}, {run.algorithm}")
     if panels not in run.options:
         hint = did_you_mean(panels, run.options)
-        raise OneLine(f"--panels={panels}: expected task, algorithm or an option of {run.folder}/config.yaml{hint}")
+        raise UsageError(f"--panels={panels}: expected task, algorithm or an option of {run.folder}/config.yaml{hint}")
     others = {name: value for name, value in run.options.items() if name != panels}
     last = panels.rpartition(".")[2]
     return replace(run, task=f"{run.task}, {last}={run.options[panels]}", options=others)

@@ -1,4 +1,4 @@
-"""What a few seeds, or a few episodes, say together: an estimate and its 95 % bootstrap interval."""
+"""Statistics of a few seeds or episodes: an estimate and its 95 % bootstrap interval."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 An algorithm says what is its own: its networks (`build`), how it acts (`act`, `explore`), the ordered list of its
 updates (`updates`) and one loss method per update. Environments, replay, devices and loggers are elsewhere.
 
-One Lightning batch is one *round*: the whole list of updates, once. So a callback on `on_train_batch_end` runs exactly
-once per round. The clocks are `env_steps` and `grad_steps`; Lightning's `global_step` counts optimiser steps of all
-updates together and is never used.
+One Lightning batch is one *training step*: the whole list of updates, once. So a callback on `on_train_batch_end` runs
+exactly once per training step. The clocks are `env_steps` and `train_steps`; Lightning's `global_step` counts optimiser
+steps of all updates together and is never used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.training.compiled import CannotCompile, CompiledRound
-from lit_mbrl.training.descent import Descent
-from lit_mbrl.training.fits import require_device, require_environment, require_targets
-from lit_mbrl.training.update import Sampling, Update, check_order
+from lit_mbrl.training.checks import check_device, check_environment, check_targets
+from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
+from lit_mbrl.training.gradient_step import ManualOptimization
+from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 
@@ -34,15 +34,15 @@ Compile = bool | Literal["cudagraphs"]
 Normalize = bool | tuple[float, float]
 
 
-class Algorithm(Descent):
+class Algorithm(ManualOptimization):
     """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses.
 
     Args:
         normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
             acting and in every batch with the same numbers (`networks.RunningNormalizer`). The standard deviation is
             clipped to [0.1, 10], as in SVG's public code, or to bounds given in the place of true: [1e-6, 1e6].
-        compile: run the updates of a round as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them
-            as CUDA graphs. Where that is impossible a line says why, and the round runs eagerly.
+        compile: run the updates of a training step as compiled graphs (`training.compiled`); `"cudagraphs"` also
+            replays them as CUDA graphs. Where that is impossible a line says why, and the training step runs eagerly.
         max_grad_norm: clip the gradient of every update that says nothing else to this global norm; None: do not.
     """
 
@@ -51,9 +51,9 @@ class Algorithm(Descent):
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
-    watches: bool = False  # whether metrics are recorded in every round, for `watch`
+    needs_metrics: bool = False  # whether metrics are recorded in every training step, for `on_train_metrics`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
-    only_at_start: ClassVar[tuple[str, ...]] = ("normalize_observations",)
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Algorithm(Descent):
         self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
         self._terminated: TerminationRule | None = None
         self.compile_option: Compile = compile
-        self._compiled: CompiledRound | None = None
+        self._compiled: CompiledTrainStep | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -88,15 +88,15 @@ class Algorithm(Descent):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one round, in the order in which they happen."""
+        """The updates of one training step, in the order in which they happen."""
         raise NotImplementedError
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
         raise NotImplementedError
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What plays an evaluation, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns an evaluation's policy, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
         return lambda observation, is_init: self.act(observation)
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
@@ -106,30 +106,30 @@ class Algorithm(Descent):
     def lose_track(self) -> None:
         """Forgets what acting remembers, since an episode has begun without `is_init` for `explore`; nothing here."""
 
-    def restart_episodes(self, copies: Iterable[int]) -> None:
+    def restart_episodes(self, envs: Iterable[int]) -> None:
         """Forgets what is summed over running episodes, where new ones begin in these environments; nothing here."""
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
         yield from ()
 
-    def sampling(self) -> Sampling:
-        """Which sequences a round needs; none by default."""
-        return Sampling()
+    def sampling(self) -> SequenceBatchSpec:
+        """Returns which sequences a training step needs; none by default."""
+        return SequenceBatchSpec()
 
     def model_rollouts(self, batch_size: int) -> int:
-        """How many rollouts in a model the running round imagines from `batch_size` transitions; none by default."""
+        """Returns how many model rollouts a training step imagines from `batch_size` transitions; none by default."""
         return 0
 
-    def watch(self, recorded: dict[str, Tensor]) -> None:
-        """Hears of this rank's metrics after every round, if `watches`."""
+    def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
+        """Takes this rank's metrics after every training step, if `needs_metrics`."""
 
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
         """Further metrics from fresh evaluation episodes `[K, T]` (observations normalised, `"mask"` marks frames)."""
         return {}
 
-    def phase(self) -> Hashable:
-        """What losses branch on, apart from their inputs and the options: a compiled round has a graph for each.
+    def compile_key(self) -> Hashable:
+        """Returns what losses branch on besides inputs and options: a compiled training step has a graph for each.
 
         A loss that reads a clock has to be covered here.
         """
@@ -151,26 +151,26 @@ class Algorithm(Descent):
         Args:
             frames: `[num_envs, T]`, raw, valid until the next collection; they are in the replay already.
         """
-        self.observe(frames)
+        self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a round (see `training_step`), this rank's share; here what `data` serves."""
+        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
         return data.sample()
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
-        """See `require_environment`."""
-        require_environment(self, spec)
+        """See `check_environment`."""
+        check_environment(self, spec)
 
     def check_device(self, device: torch.device) -> None:
-        """See `require_device`."""
-        require_device(self, device)
+        """See `check_device`."""
+        check_device(self, device)
 
     def check_devices(self, count: int) -> None:
-        """Raises `UserError` if the algorithm cannot be trained on so many devices; any number here."""
+        """Raises `OptionError` if the algorithm cannot be trained on so many devices; any number here."""
 
     def check_data(self, data: Any) -> None:
-        """Raises `UserError` if options of the data module, which is of the right kind, do not suit; they do here."""
+        """Raises `OptionError` if options of the data module, which is of the right kind, do not suit; they do here."""
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
@@ -209,17 +209,17 @@ class Algorithm(Descent):
         return [update.optimizer() for update in self.update_list]
 
     def on_train_start(self) -> None:
-        """Starts the clock of `seconds`, and lets the configured learning rates go before those of a checkpoint."""
+        """Starts to measure `wall_time`, and sets the configured learning rates in place of a checkpoint's."""
         self.start_clock()
-        self.find_the_way()
+        self.select_fast_path()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Forgets what has been compiled in an earlier fit; raises `UserError` if nothing would move the targets."""
+        """Forgets what has been compiled in an earlier fit; raises `OptionError` if nothing would move the targets."""
         callbacks = self.trainer.callbacks
-        require_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
+        check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:
@@ -229,13 +229,13 @@ class Algorithm(Descent):
             return rule
         return lambda x, u, following: rule(normalizer.inverse(x), u, normalizer.inverse(following))
 
-    # ------------------------------------------------------------------ one round
+    # ------------------------------------------------------------------ one training step
     def normalize(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, `[..., O]`."""
         return observation if self.normalizer is None else self.normalizer(observation)
 
-    def observe(self, frames: TensorDictBase) -> None:
-        """Hears of newly collected frames (any batch shape, raw), before they are learned from.
+    def update_statistics(self, frames: TensorDictBase) -> None:
+        """Updates the observations' statistics with new frames (any batch shape, raw), before they are learned from.
 
         On several devices the statistics are those of all ranks' frames.
         """
@@ -253,22 +253,22 @@ class Algorithm(Descent):
         return TensorDict(frames, batch.batch_size)
 
     def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
-        """Runs one round: every update of `updates()`, in order.
+        """Runs one training step: every update of `updates()`, in order.
 
         Args:
-            batch: `"transitions"` `[B]`, except for `data.Sequences`, and, where the algorithm asks for them,
+            batch: `"transitions"` `[B]`, except for `data.SequenceReplay`, and, where the algorithm asks for them,
                 `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
         """
-        rounds, logs = self.grad_steps, self.logs_now()
-        self._recording = logs or self.watches
+        train_steps, logs = self.train_steps, self.logs_now()
+        self._recording = logs or self.needs_metrics
         starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
         if rollouts := self.model_rollouts(starts):
             self._model_rollouts += rollouts * self.trainer.world_size
-        due = [index for index, update in enumerate(self.update_list) if rounds % update.every == 0]
+        due = [index for index, update in enumerate(self.update_list) if train_steps % update.every == 0]
         if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
-        if self.watches:
-            self.watch(self._recorded)
+        if self.needs_metrics:
+            self.on_train_metrics(self._recorded)
         if logs:
             self.log_training()
 
@@ -280,38 +280,38 @@ class Algorithm(Descent):
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.record(f"loss/{update.name}", self.descend(update, optimizers[index], frames, given))
+                self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
-        """Whether the round could be compiled, and so has been run."""
+        """Returns whether the training step could be compiled, and so has been run."""
         try:
             if self._compiled is None:
                 self._compiled = self._start_compiling()
             recorded, finite = self._compiled.run(batch, due, self._recording)
-        except CannotCompile as reason:
+        except CompileError as reason:
             self.compile_option = False
-            rank_zero_warn(f"model.compile: the rounds run eagerly, since {reason}")
+            rank_zero_warn(f"model.compile: the training steps run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
         self.count_steps(len(names))
-        self.finite.report(names, self.grad_steps, finite)
+        self.finite.record(names, self.train_steps, finite)
         self._recorded |= recorded
         return True
 
-    def _start_compiling(self) -> CompiledRound:
+    def _start_compiling(self) -> CompiledTrainStep:
         if self.trainer.world_size > 1:
-            raise CannotCompile("several devices average their gradients between the passes")
+            raise CompileError("several devices average their gradients between the passes")
         if self._scaler is not None:
-            raise CannotCompile("16-mixed scales its losses between the passes")
-        rank_zero_info("model.compile: compiling the updates of a round, up to a minute the first time")
-        return CompiledRound(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
+            raise CompileError("16-mixed scales its losses between the passes")
+        rank_zero_info("model.compile: compiling the updates of a training step, up to a minute the first time")
+        return CompiledTrainStep(self, self.trainer.optimizers, cuda_graphs=self.compile_option == "cudagraphs")
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
-        """While the losses are traced for a compiled round: they record, and shall read no clock.
+        """While the losses are traced for a compiled training step: they record, and shall read no clock.
 
         Raises:
-            CannotCompile: if a loss has read a clock that `phase` does not cover.
+            CompileError: if a loss has read a clock that `compile_key` does not cover.
         """
         recording, recorded, self._recorded = self._recording, self._recorded, {}
         self._recording, self._clock_is_read = True, False
@@ -319,8 +319,8 @@ class Algorithm(Descent):
             yield
         finally:
             self._recording, self._recorded = recording, recorded
-        if self._clock_is_read and self.phase() == ():
-            raise CannotCompile(f"a loss of {type(self).__name__} reads a clock, which its phase() does not cover")
+        if self._clock_is_read and self.compile_key() == ():
+            raise CompileError(f"a loss of {type(self).__name__} reads a clock, which its compile_key() does not cover")
 
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:

@@ -1,7 +1,7 @@
-"""A round of updates as compiled graphs, exactly the updates that the eager loop takes.
+"""A training step as compiled graphs, exactly the updates that the eager loop takes.
 
-The round is traced once, without being run: losses, gradients (`torch.autograd.grad` in the parameters of each update),
-clipping and Adam become one list of tensor operations, which torch's Inductor compiles.
+The training step is traced once, without being run: losses, gradients (`torch.autograd.grad` in the parameters of each
+update), clipping and Adam become one list of tensor operations, which torch's Inductor compiles.
 
     raw batch, noise, parameters, Adam's state  -->  [ normalise -> loss -> gradient -> Adam ] per update  -->  metrics
                          ^                                                                     |
@@ -29,7 +29,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lit_mbrl.training.optim import Adam, adam_step
-from lit_mbrl.training.tracing import functional_gradient, hoist_noise
+from lit_mbrl.training.tracing import functional_gradient, lift_random_ops
 from lit_mbrl.training.update import Update
 
 # What is left in the graph of random operations, as a draw from computed probabilities, uses eager's generator, too.
@@ -37,7 +37,7 @@ _OPTIONS = {"fallback_random": True, "size_asserts": False, "alignment_asserts":
 _CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
-class CannotCompile(Exception):
+class CompileError(Exception):
     """Says in one line why this algorithm, here, has to be run eagerly."""
 
 
@@ -58,8 +58,8 @@ class _Graph:
     recorded: Sequence[str]  # names of the metrics it returns
 
 
-class CompiledRound:
-    """Runs the updates of one round as compiled graphs.
+class CompiledTrainStep:
+    """Runs the updates of one training step as compiled graphs.
 
     Args:
         algorithm: an `Algorithm`, built, its optimisers loaded.
@@ -67,7 +67,7 @@ class CompiledRound:
         cuda_graphs: replay the compiled graph as a CUDA graph.
 
     Raises:
-        CannotCompile: for optimisers other than this package's plain Adam.
+        CompileError: for optimisers other than this package's plain Adam.
     """
 
     def __init__(self, algorithm: Any, optimizers: Sequence[Adam], cuda_graphs: bool) -> None:
@@ -83,10 +83,10 @@ class CompiledRound:
     @staticmethod
     def _check(update: Update, optimizer: torch.optim.Optimizer) -> None:
         if type(optimizer) is not Adam or len(optimizer.param_groups) != 1:
-            raise CannotCompile(f"the optimiser of {update.name!r} is not one plain lit_mbrl.training.optim.Adam")
+            raise CompileError(f"the optimiser of {update.name!r} is not one plain lit_mbrl.training.optim.Adam")
         group = optimizer.param_groups[0]
         if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
-            raise CannotCompile(f"the optimiser of {update.name!r} is Adam with further options")
+            raise CompileError(f"the optimiser of {update.name!r} is Adam with further options")
 
     def run(
         self, batches: dict[str, TensorDictBase], due: Sequence[int], recording: bool = True
@@ -121,7 +121,7 @@ class CompiledRound:
         """The due updates by the graphs they are in: those that are not repeated and read one batch, together.
 
         Raises:
-            CannotCompile: if an update takes what one in another graph gives.
+            CompileError: if an update takes what one in another graph gives.
         """
         groups: list[_Group] = []
         for index in due:
@@ -135,7 +135,7 @@ class CompiledRound:
             known: set[str] = set()
             for _, update in group.updates:
                 if missing := set(update.takes) - known:
-                    raise CannotCompile(f"{update.name!r} takes {missing.pop()!r} from an update in another graph")
+                    raise CompileError(f"{update.name!r} takes {missing.pop()!r} from an update in another graph")
                 known |= set(update.gives)
         return groups
 
@@ -147,17 +147,17 @@ class CompiledRound:
 
     # ------------------------------------------------------------------ calling
     def _call(self, group: _Group, batch: TensorDictBase) -> tuple[Sequence[str], Tensor, Tensor]:
-        key = (tuple(index for index, _ in group.updates), self._algorithm.phase())
+        key = (tuple(index for index, _ in group.updates), self._algorithm.compile_key())
         graph = self._graphs.get(key)
         if graph is None:
             try:
                 graph = self._graphs[key] = self._compile(group, batch)
-            except CannotCompile:
+            except CompileError:
                 raise
-            except Exception as error:  # an error of the losses themselves comes again, from the eager round
+            except Exception as error:  # an error of the losses themselves comes again, from the eager training step
                 updates = ", ".join(update.name for _, update in group.updates)
                 reason = str(error).strip().split("\n")[0]
-                raise CannotCompile(f"{updates}: {type(error).__name__}: {reason}") from error
+                raise CompileError(f"{updates}: {type(error).__name__}: {reason}") from error
         # Autocast has been traced; a second one over the graph would cast the products inside it again.
         with torch.no_grad(), torch.autocast(self._algorithm.device.type, enabled=False):
             values, flags = graph.call(*(batch[key] for key in graph.keys), *(draw() for draw in graph.noise))
@@ -184,7 +184,7 @@ class CompiledRound:
         example = [batch[key] for key in keys] + tensors
         with algorithm.tracing():
             graph = make_fx(steps, tracing_mode="fake")(*example)
-        noise, drawn = hoist_noise(graph)
+        noise, drawn = lift_random_ops(graph)
         example += drawn
         compiled = inductor(graph, example)
         count = len(keys)
@@ -276,7 +276,7 @@ def _steps(
                 state[entry] = torch.where(finite, now, ago)
         state[_steps_of(update)] = torch.where(finite, steps, state[_steps_of(update)])
         flags.append(finite)
-        values |= algorithm.pop_recorded() | {f"loss/{update.name}": loss.detach()}
+        values |= algorithm.pop_metrics() | {f"loss/{update.name}": loss.detach()}
     return {name: state[name] for name in state if state[name] is not before[name]}, values, flags
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lit_mbrl.training import compiled
-from lit_mbrl.training.compiled import CannotCompile
-from lit_mbrl.training.tracing import functional_gradient, hoist_noise
+from lit_mbrl.training.compiled import CompileError
+from lit_mbrl.training.tracing import functional_gradient, lift_random_ops
 
 Loss = Callable[[TensorDictBase], Tensor]
 
@@ -40,14 +40,14 @@ class CompiledLoss:
         """The loss; the gradients are in the parameters' `.grad`.
 
         Raises:
-            CannotCompile: the loss has no graph; nothing has been written.
+            CompileError: the loss has no graph; nothing has been written.
         """
         if frames.batch_size not in self._graphs:
             try:
                 self._graphs[frames.batch_size] = self._compile(frames)
             except Exception as error:  # an error of the loss itself comes again, from the eager step
                 reason = str(error).strip().split("\n")[0]
-                raise CannotCompile(f"{type(error).__name__}: {reason}") from error
+                raise CompileError(f"{type(error).__name__}: {reason}") from error
         keys, noise, call = self._graphs[frames.batch_size]
         # Autocast, if there is any, has been traced.
         with torch.no_grad(), torch.autocast(frames["action"].device.type, enabled=False):
@@ -77,7 +77,7 @@ class CompiledLoss:
 
         example = [frames[key] for key in keys] + tensors
         graph = make_fx(gradients, tracing_mode="fake")(*example)
-        noise, drawn = hoist_noise(graph)
+        noise, drawn = lift_random_ops(graph)
         call = compiled.inductor(graph, example + drawn)
         count = len(keys)
         return keys, noise, lambda *inputs: call(*inputs[:count], *tensors, *inputs[count:])

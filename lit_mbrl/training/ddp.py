@@ -1,7 +1,8 @@
 """Training on several devices: one process per device, equal weights in all of them, averaged gradients.
 
-Lightning's own `ddp` wraps the module and averages while `forward` and one backward pass run. Here a round has several
-losses, each a method of its own with its own backward pass, which that wrapper does not see. So nothing is wrapped:
+Lightning's own `ddp` wraps the module and averages while `forward` and one backward pass run. Here a training step has
+several losses, each a method of its own with its own backward pass, which that wrapper does not see. So nothing is
+wrapped:
 
     backward of an update  ->  mean of its gradients over the ranks, in one message  ->  clipping  ->  optimiser step
 
@@ -29,7 +30,7 @@ _PATIENCE = 10.0  # seconds for a process whose connections are closed to end
 _PRECISIONS = {"32", "32-true", "bf16-mixed", "16-mixed", "bf16", "16"}
 
 
-class AveragedGradients(DDPStrategy):
+class ManualDDPStrategy(DDPStrategy):
     """Data-parallel training of modules that call `manual_backward` themselves, any number of times.
 
     Args:
@@ -59,7 +60,7 @@ class AveragedGradients(DDPStrategy):
             self.launcher.stop()
 
     def explain(self, error: BaseException) -> str | None:
-        """What has happened if `error` is about a message that another process did not answer; otherwise None."""
+        """Returns what has happened if `error` is about a message without an answer; otherwise None."""
         if not distributed.is_about_others(error):
             return None
         failure = self.launcher.failure(_PATIENCE) if isinstance(self.launcher, Launcher) else None
@@ -72,11 +73,11 @@ class AveragedGradients(DDPStrategy):
 def register() -> None:
     """Makes `ddp` (and so `auto` with several devices) this module's strategy."""
     for name in _NAMES:
-        StrategyRegistry.register(name, AveragedGradients, override=True)
+        StrategyRegistry.register(name, ManualDDPStrategy, override=True)
 
 
 def check_names(strategy: Any, precision: Any) -> None:
-    """Raises `UserError` for a strategy or a precision that does not work here, by its name."""
+    """Raises `OptionError` for a strategy or a precision that does not work here, by its name."""
     if strategy in StrategyRegistry:  # Lightning says what is wrong with other names
         require(strategy in _NAMES, "trainer.strategy", strategy, "auto or ddp")
     if precision is not None:
@@ -89,10 +90,10 @@ def check_names(strategy: Any, precision: Any) -> None:
 
 
 def check_trainer(trainer: Trainer, precision: Any) -> None:
-    """Raises `UserError` if Lightning has chosen something that does not work here."""
+    """Raises `OptionError` if Lightning has chosen something that does not work here."""
     strategy, plugin = trainer.strategy, trainer.precision_plugin
     require(
-        isinstance(strategy, (SingleDeviceStrategy, AveragedGradients)),
+        isinstance(strategy, (SingleDeviceStrategy, ManualDDPStrategy)),
         "trainer.strategy",
         type(strategy).__name__,
         "auto or ddp",

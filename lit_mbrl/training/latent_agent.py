@@ -1,4 +1,4 @@
-"""What Dreamer and PlaNet share: a latent world model that learns from sequences, and the state that acting carries."""
+"""Base of Dreamer and PlaNet: a latent world model that learns from sequences, and the state that acting carries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss, unit_gaussian_loss
-from lit_mbrl.models import Latent, LatentWorldModel, Observed, Order
+from lit_mbrl.models import Latent, LatentWorldModel, Posterior, TimeOrder
 from lit_mbrl.networks import glorot_, to_uint8
-from lit_mbrl.training.algorithm import Algorithm, Compile, Sampling, Update
+from lit_mbrl.training.algorithm import Algorithm, Compile, SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
 
-class Starts(NamedTuple):
-    """The posterior states of a round's sequences, constants, from which the behaviour imagines.
+class StartStates(NamedTuple):
+    """The posterior states of a training step's sequences, constants, from which the behaviour imagines.
 
     | field | shape | |
     |---|---|---|
@@ -29,8 +29,8 @@ class Starts(NamedTuple):
     counts: Tensor
 
 
-class Memory(nn.Module):
-    """What acting remembers of each environment's running episode: latent state and last action; in every checkpoint.
+class PolicyState(nn.Module):
+    """Keeps latent state and last action of each environment's running episode; in every checkpoint.
 
     Args:
         sizes: D, S and A.
@@ -59,8 +59,8 @@ class Memory(nn.Module):
         self.state = state if state.numel() else None
 
 
-class LatentAlgorithm(Algorithm):
-    """An agent that learns an RSSM world model from sequences of images or vectors (`data.Sequences`).
+class LatentAgent(Algorithm):
+    """An agent that learns an RSSM world model from sequences of images or vectors (`data.SequenceReplay`).
 
     Args:
         deter: deterministic units D of the state.
@@ -71,7 +71,7 @@ class LatentAlgorithm(Algorithm):
         reward_layers: hidden layers of the reward head.
         termination: learn whether an episode has ended in a state.
         termination_layers: hidden layers of that head.
-        order: of acting and observing in the RSSM (`models.rssm`).
+        time_order: of acting and observing in the RSSM (`models.rssm`).
         kl_scale: weight of the divergence of posterior and prior.
         free_nats: divergence that costs nothing.
         reward_scale: weight of the reward's likelihood.
@@ -98,7 +98,7 @@ class LatentAlgorithm(Algorithm):
         reward_layers: int = 2,
         termination: bool = False,
         termination_layers: int = 3,
-        order: Order = "act_first",
+        time_order: TimeOrder = "act_first",
         kl_scale: float = 1.0,
         free_nats: float = 3.0,
         reward_scale: float = 1.0,
@@ -123,7 +123,7 @@ class LatentAlgorithm(Algorithm):
         for name, value in {"model_lr": model_lr, "adam_eps": adam_eps, "max_grad_norm": max_grad_norm}.items():
             positive(f"model.{name}", value)
         self.deter, self.stoch, self.hidden, self.depth, self.units = deter, stoch, hidden, depth, units
-        self.reward_layers, self.order = reward_layers, order
+        self.reward_layers, self.time_order = reward_layers, time_order
         self.termination_layers = termination_layers if termination else 0
         self.kl_scale, self.free_nats = kl_scale, free_nats
         self.reward_scale, self.termination_scale = reward_scale, termination_scale
@@ -141,7 +141,7 @@ class LatentAlgorithm(Algorithm):
             )
 
     def check_data(self, data: Any) -> None:
-        least = 3 if self.order == "blind_start" else 2
+        least = 3 if self.time_order == "blind_start" else 2
         require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
 
     def build(self, observation_dim: int, action_dim: int) -> None:
@@ -156,13 +156,13 @@ class LatentAlgorithm(Algorithm):
             self.depth,
             self.layers(self.reward_layers),
             self.layers(self.termination_layers) if self.termination_layers else None,
-            self.order,
+            self.time_order,
             self.decode_from_stoch,
             self.activation,
             self.bits,
         )
         glorot_(self.world_model)
-        self.memory = Memory(self.deter, self.stoch, action_dim)
+        self.memory = PolicyState(self.deter, self.stoch, action_dim)
 
     def layers(self, number: int) -> list[int]:
         """So many hidden layers of `units`."""
@@ -170,22 +170,22 @@ class LatentAlgorithm(Algorithm):
 
     def updates(self) -> Iterator[Update]:
         """The model alone."""
-        yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("starts",))
+        yield self.update("model", self.world_model, self.model_loss, self.model_lr, gives=("start_states",))
 
     def update(self, name: str, module: nn.Module, loss: Callable[..., Any], lr: float, **options: Any) -> Update:
-        """An update on the round's sequences, with the bound on its gradient and Adam's epsilon."""
+        """An update on the training step's sequences, with the bound on its gradient and Adam's epsilon."""
         options |= {"max_grad_norm": self.max_grad_norm, "eps": self.adam_eps}
         return Update(name, module, loss, lr, "sequences", **options)
 
-    def sampling(self) -> Sampling:
-        return Sampling(sequence_batches=1)
+    def sampling(self) -> SequenceBatchSpec:
+        return SequenceBatchSpec(sequence_batches=1)
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
         """The batch itself: images are scaled in the loss, and vectors are not normalised."""
         return batch
 
     # ------------------------------------------------------------------ the model
-    def model_loss(self, batch: TensorDictBase) -> tuple[Tensor, Starts]:
+    def model_loss(self, batch: TensorDictBase) -> tuple[Tensor, StartStates]:
         """Minus the evidence lower bound (Dreamer eq. 10, MaxEnt Dreamer eq. 3-4), mean over batch and time.
 
         Frames that only fill up a short sequence (`"mask"` False) do not count. Second are the posterior states.
@@ -214,14 +214,14 @@ class LatentAlgorithm(Algorithm):
         if logit is not None:
             parts["termination"] = mean(termination_loss(logit, batch["terminated"][:, first:]))
         scales = {"reward": self.reward_scale, "termination": self.termination_scale}
-        loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), self.divergence(observed, mean))
+        loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), self.kl_loss(observed, mean))
         for name, part in parts.items():
             self.record(f"model/{name}_loss", part)
         alive = counts if logit is None else counts & ~batch["terminated"][:, first:]
-        return loss, Starts(observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype))
+        return loss, StartStates(observed.latent.detach().flatten(), alive.flatten(0, 1).to(feature.dtype))
 
-    def divergence(self, observed: Observed, mean: Callable[[Tensor], Tensor]) -> Tensor:
-        """Weighted divergence of posterior and prior; the free nats are those of the mean (Dreamer's public code)."""
+    def kl_loss(self, observed: Posterior, mean: Callable[[Tensor], Tensor]) -> Tensor:
+        """Computes the weighted KL divergence of posterior and prior, with the mean's free nats (the public code's)."""
         kl = mean(gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std))
         self.record("model/kl", kl)
         return self.kl_scale * free_nats(kl, self.free_nats)
@@ -231,10 +231,10 @@ class LatentAlgorithm(Algorithm):
         return unit_gaussian_loss(predicted, reward)
 
     # ------------------------------------------------------------------ acting
-    def watch(
+    def filter_state(
         self, latent: Latent, action: Tensor, observation: Tensor, is_first: Tensor, noise: Tensor | None
     ) -> Latent:
-        """The posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
+        """Returns the posterior state of an observation `[N, *O]` after the `action [N, A]` that led to it.
 
         Args:
             noise: of the state, `[N, S]`; None: the posterior's mean, and nothing else is random either.
@@ -242,7 +242,7 @@ class LatentAlgorithm(Algorithm):
         model = self.world_model
         embed = model.encode(model.prepare(observation, dither=noise is not None))
         noise = torch.zeros_like(latent.stoch) if noise is None else noise
-        return model.rssm.observe_one(latent, action, embed, is_first, noise)
+        return model.rssm.obs_step(latent, action, embed, is_first, noise)
 
     def before_collect(self, data: Any) -> None:
         if data.schedule.clock is not None:  # the policy acts
@@ -265,7 +265,7 @@ class LatentAlgorithm(Algorithm):
             latent, _ = self.memory.recall(past["action"])
             for frame in past.unbind(1)[:-1]:  # the last one is what `explore` is shown next
                 noise = self.world_model.rssm.noise(len(frame))
-                latent = self.watch(latent, frame["action"], frame["observation"], frame["is_first"], noise)
+                latent = self.filter_state(latent, frame["action"], frame["observation"], frame["is_first"], noise)
             self.memory.keep(latent, past["action"][:, -1])
 
     def lose_track(self) -> None:
@@ -276,41 +276,43 @@ class LatentAlgorithm(Algorithm):
         with torch.no_grad():
             latent, action = self.memory.recall(observation)
             noise = self.world_model.rssm.noise(len(observation))
-            latent = self.watch(latent, action, observation, is_init, noise)
-            action = self.exploring_action(latent)
+            latent = self.filter_state(latent, action, observation, is_init, noise)
+            action = self.exploration_action(latent)
             self.memory.keep(latent, action)
             return action
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action at the first observations of episodes."""
-        return self.player()(observation, torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device))
+        return self.eval_policy()(
+            observation, torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device)
+        )
 
-    def player(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """A deterministic policy with a memory of its own: means of the posterior, where the public codes draw."""
-        memory = Memory(*self.memory.sizes)
+        memory = PolicyState(*self.memory.sizes)
 
         def play(observation: Tensor, is_init: Tensor) -> Tensor:
             with torch.no_grad():
                 latent, action = memory.recall(observation)
-                latent = self.watch(latent, action, observation, is_init, None)
-                action = self.best_action(latent)
+                latent = self.filter_state(latent, action, observation, is_init, None)
+                action = self.greedy_action(latent)
                 memory.keep(latent, action)
                 return action
 
         return play
 
-    def exploring_action(self, latent: Latent) -> Tensor:
-        """The action `[N, A]` of collecting."""
+    def exploration_action(self, latent: Latent) -> Tensor:
+        """Returns the action `[N, A]` of collecting."""
         raise NotImplementedError
 
-    def best_action(self, latent: Latent) -> Tensor:
-        """The action `[N, A]` of an evaluation."""
+    def greedy_action(self, latent: Latent) -> Tensor:
+        """Returns the action `[N, A]` of an evaluation."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ to look at
     @torch.no_grad()
     def reconstruct(self, sequence: TensorDictBase, context: int) -> dict[str, Tensor]:
-        """Images as the model sees them, uint8 `[B, T, C, 64, 64]`, for `callbacks.PictureStrips`.
+        """Images as the model sees them, uint8 `[B, T, C, 64, 64]`, for `callbacks.OpenLoopPredictions`.
 
         `"reconstruction"`: decoded from posterior states, which have seen each image. `"imagined"`: the same for the
         first `context` images, and from there on by the prior, with the real actions.
@@ -328,7 +330,7 @@ class LatentAlgorithm(Algorithm):
         last = Latent(latent.deter[:, context - 1 - first], latent.stoch[:, context - 1 - first])
         imagined = [model.decode(Latent(latent.deter[:, : context - first], latent.stoch[:, : context - first]))]
         for t in range(context, action.shape[1]):
-            last = model.rssm.imagine(last, action[:, t], zeros[:, t])
+            last = model.rssm.img_step(last, action[:, t], zeros[:, t])
             imagined.append(model.decode(last).unsqueeze(1))
         unseen = [torch.zeros_like(image[:, :first])]  # an image that the order `blind_start` never looks at
         return {

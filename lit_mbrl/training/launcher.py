@@ -41,7 +41,7 @@ class Launcher(_SubprocessScriptLauncher):
             self._over.set()
 
     def failure(self, seconds: float = 0.0) -> str | None:
-        """Which device's process has failed, and how; None if there is none.
+        """Returns which device's process has failed, and how; None if there is none.
 
         Args:
             seconds: how long to wait for it: a process that raises takes a moment to end.

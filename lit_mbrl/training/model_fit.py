@@ -1,4 +1,4 @@
-"""Fits beside the rounds: of a world model to all data, or of any other module, with optimisers that go on."""
+"""Fits beside the training steps: of a world model to all data, or of any other module, with optimisers that go on."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models import Descend, Fit, Objective, fit
-from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.models import FitResult, GradientStep, ModelLoss, fit
+from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
-from lit_mbrl.training.descent import may_step
-from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.gradient_step import may_step
+from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 
 
-class _Nobody:
+class _NoAlgorithm:
     """Stands for the algorithm of a fit that is on its own."""
 
-    grad_steps, compile_option = 0, False
+    train_steps, compile_option = 0, False
 
     def __init__(self) -> None:
-        self.finite = FiniteCheck()
+        self.finite = NonFiniteGuard()
 
 
 class ModelFitter:
-    """Takes the gradient steps that belong to no round: those of fits.
+    """Takes the gradient steps that belong to no training step: those of fits.
 
     Each loss has an Adam of its own, which goes on from fit to fit and from a checkpoint. Steps are checked for NaN as
-    those of rounds are, and where `model.compile` asks for it, losses of whole batches are compiled.
+    those of training steps are, and where `model.compile` asks for it, losses of whole batches are compiled.
 
     Attributes:
         optimizers: by the names that they were asked for by.
@@ -39,7 +39,8 @@ class ModelFitter:
         compiles: whether fits are compiled as far as `compile` asks for it; False once that has failed.
 
     Args:
-        algorithm: an `Algorithm`, for its finite check, count of rounds and option `compile`; None: there is none.
+        algorithm: an `Algorithm`, for its finite check, count of training steps and option `compile`; None: there is
+            none.
         **options: of every `models.fit`.
     """
 
@@ -48,17 +49,17 @@ class ModelFitter:
         self.optimizers: dict[str, Adam] = {}
         self.graphs: dict[str, CompiledLoss] = {}
         self.compiles = True
-        self._algorithm = _Nobody() if algorithm is None else algorithm
+        self._algorithm = _NoAlgorithm() if algorithm is None else algorithm
         self._saved: dict[str, Any] = {}
 
     def fit(
         self,
-        objective: Objective,
+        objective: ModelLoss,
         module: nn.Module,
         frames: TensorDictBase,
         holdout: TensorDictBase | None = None,
         **options: Any,
-    ) -> Fit:
+    ) -> FitResult:
         """Fits one objective of a world model until its hold-out error no longer falls: see `models.fit`.
 
         Args:
@@ -87,7 +88,7 @@ class ModelFitter:
 
     def step(
         self, name: str, optimizer: torch.optim.Optimizer, module: nn.Module, max_grad_norm: float | None = None
-    ) -> Descend:
+    ) -> GradientStep:
         """A function that takes one step on a loss, if that is finite.
 
         Args:
@@ -99,17 +100,17 @@ class ModelFitter:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         algorithm = self._algorithm
 
-        def descend(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
+        def gradient_step(loss_of: Callable[[TensorDictBase], Tensor], frames: TensorDictBase, whole: bool) -> Tensor:
             loss = self._compiled_loss(name, loss_of, frames, module, parameters) if whole else None
             if loss is None:
                 optimizer.zero_grad()
                 loss = loss_of(frames)
                 loss.backward(inputs=parameters)
-            if may_step(algorithm.finite, name, algorithm.grad_steps, loss, parameters, optimizer, max_grad_norm):
+            if may_step(algorithm.finite, name, algorithm.train_steps, loss, parameters, optimizer, max_grad_norm):
                 optimizer.step()
             return loss.detach()
 
-        return descend
+        return gradient_step
 
     def _compiled_loss(
         self,
@@ -126,7 +127,7 @@ class ModelFitter:
             self.graphs[name] = CompiledLoss(module, loss_of, parameters)
         try:
             return self.graphs[name](frames)
-        except CannotCompile as reason:
+        except CompileError as reason:
             self.compiles = False
             rank_zero_warn(f"model.compile: fits run eagerly, since {name}: {reason}")
             return None

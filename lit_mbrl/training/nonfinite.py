@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 
 MAX_SKIPPED = 100
 
 
-class FiniteCheck:
+class NonFiniteGuard:
     """Leaves out the gradient steps whose loss or gradient is not finite, and stops the run or counts them.
 
     A run of which nothing is left does not go on, whatever the action: after `MAX_SKIPPED` steps of an update in a row.
@@ -27,7 +27,7 @@ class FiniteCheck:
     those steps out by itself, and the loss alone is looked at.
 
     Attributes:
-        action: `"stop"` raises `RunFailed`; `"skip"` counts, in the metric `faults/skipped_<update>`.
+        action: `"stop"` raises `TrainingError`; `"skip"` counts, in the metric `faults/skipped_<update>`.
     """
 
     def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
@@ -36,14 +36,14 @@ class FiniteCheck:
         self._in_a_row: dict[str, int] = {}  # steps of an update left out since the last one that was taken
         self._pending: list[tuple[str, int, Tensor]] = []
 
-    def passes(
-        self, name: str, round: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
+    def check(
+        self, name: str, train_step: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
     ) -> bool:
-        """Whether the update's step may be taken; on an accelerator always True, and the optimiser leaves it out.
+        """Returns whether the update's step may be taken; on an accelerator True, and the optimiser leaves it out.
 
         Args:
             name: the update.
-            round: number of the running round.
+            train_step: number of the running training step.
             optimizer: the optimiser that would step.
             loss: scalar.
             gradients: of the update's parameters.
@@ -55,41 +55,41 @@ class FiniteCheck:
                 if self._in_a_row:
                     self._in_a_row.pop(name, None)
                 return True
-            self._count(name, round)
+            self._count(name, train_step)
             return False
         total = torch.stack([loss.detach(), *torch._foreach_norm(looked_at)]).sum()
         flag = (~torch.isfinite(total)).float().reshape(1)
         distributed.average_([flag])  # with several processes all leave the step out if one has to
         flag = (flag > 0).float().squeeze(0)
-        self._pending.append((name, round, flag))
+        self._pending.append((name, train_step, flag))
         optimizer.found_inf = flag
         return True
 
-    def report(self, names: list[str], round: int, finite: Tensor) -> None:
-        """Hears which steps of a compiled round were finite, and so taken.
+    def record(self, names: list[str], train_step: int, finite: Tensor) -> None:
+        """Records which steps of a compiled training step were finite, and so taken.
 
         Args:
             names: the update of each step.
-            round: number of the running round.
+            train_step: number of the running training step.
             finite: `[steps]`, bool.
         """
         if finite.device.type == "cpu":
             if not finite.all():
                 for name, flag in zip(names, finite.tolist(), strict=True):
-                    self._note(name, round, not flag)
+                    self._note(name, train_step, not flag)
             elif self._in_a_row:
                 self._in_a_row.clear()
         else:
             flags = (~finite).float().unbind()
-            self._pending += [(name, round, flag) for name, flag in zip(names, flags, strict=True)]
+            self._pending += [(name, train_step, flag) for name, flag in zip(names, flags, strict=True)]
 
-    def settle(self) -> None:
-        """Fetches what is still on the device; raises `RunFailed` if a step was left out and the action is to stop."""
+    def flush(self) -> None:
+        """Fetches what is still on the device; raises `TrainingError` if a step was left out and is to stop the run."""
         pending, self._pending = self._pending, []
         if pending:
             flags = torch.stack([flag for _, _, flag in pending]).tolist()
-            for (name, round, _), flag in zip(pending, flags, strict=True):
-                self._note(name, round, bool(flag))
+            for (name, train_step, _), flag in zip(pending, flags, strict=True):
+                self._note(name, train_step, bool(flag))
 
     def count_frames(self, frames: int) -> None:
         """Counts steps of the environment that were left out since an observation or a reward was not finite."""
@@ -99,24 +99,24 @@ class FiniteCheck:
         """Steps left out so far, of the updates that had any (and `frames`): `faults/skipped_<update>`."""
         return {f"faults/skipped_{name}": float(count) for name, count in self.skipped.items()}
 
-    def _note(self, name: str, round: int, skipped: bool) -> None:
+    def _note(self, name: str, train_step: int, skipped: bool) -> None:
         if skipped:
-            self._count(name, round)
+            self._count(name, train_step)
         else:
             self._in_a_row.pop(name, None)
 
-    def _count(self, name: str, round: int) -> None:
+    def _count(self, name: str, train_step: int) -> None:
         if self.action == "stop":
-            raise RunFailed(
-                f"the loss or the gradient of {name!r} is not finite in round {round:,}; the step was not taken "
-                "(--non_finite=skip goes on without it)"
+            raise TrainingError(
+                f"the loss or the gradient of {name!r} is not finite in training step {train_step:,}; the step "
+                "was not taken (--non_finite=skip goes on without it)"
             )
         self.skipped[name] = self.skipped.get(name, 0) + 1
         self._in_a_row[name] = count = self._in_a_row.get(name, 0) + 1
         if count >= MAX_SKIPPED:
-            raise RunFailed(
-                f"the loss or the gradient of {name!r} was not finite in {count} steps in a row, up to round "
-                f"{round:,}: nothing is learnt any more, so the run stops in spite of --non_finite=skip"
+            raise TrainingError(
+                f"the loss or the gradient of {name!r} was not finite in {count} steps in a row, up to training step "
+                f"{train_step:,}: nothing is learnt any more, so the run stops in spite of --non_finite=skip"
             )
 
 

@@ -1,4 +1,4 @@
-"""Adam, as a fused kernel and as a function for compiled rounds, and the clipping of gradients."""
+"""Adam, as a fused kernel and as a function for compiled training steps, and the clipping of gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Adam(torch.optim.Adam):
     | method | |
     |---|---|
     | `step` | torch's, except that on a CPU it does not look for accelerators first |
-    | `take_step` | the same step, bit for bit, with what cannot change from step to step looked up once |
+    | `fused_step` | the same step, bit for bit, with what cannot change from step to step looked up once |
 
     torch asks for an accelerator at every step, to check CUDA graph capture; after Lightning is imported that question
     goes to the NVIDIA library (`PYTORCH_NVML_BASED_CUDA_CHECK`) and takes three times as long as a small network's
@@ -58,7 +58,7 @@ class Adam(torch.optim.Adam):
             tensors = self._tensors = self._gather()
         return tensors
 
-    def take_step(self) -> None:
+    def fused_step(self) -> None:
         """One step along the parameters' gradients."""
         group = self.param_groups[0]
         gradients = [parameter.grad for parameter in group["params"]]
@@ -88,7 +88,7 @@ class Adam(torch.optim.Adam):
             tensors.steps.sub_(found_inf)
 
     def _is_special(self, group: dict[str, Any]) -> bool:
-        """Whether somebody listens to `step`, as a learning rate scheduler does, or an option asks for more."""
+        """Returns whether hooks are set on `step`, as a learning rate scheduler does, or an option asks for more."""
         return bool(
             "step" in self.__dict__
             or self._optimizer_step_pre_hooks

@@ -1,4 +1,4 @@
-"""What a run is measured by, and what its rounds record for the loggers."""
+"""Measures a run's progress, and records the metrics of its training steps for the loggers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
 
 
 class Recording(LightningModule):
-    """Clocks and metrics of a module whose data module counts environment steps and rounds.
+    """Measures progress and records metrics, for a module whose data module counts environment and training steps.
 
     Attributes:
         finite: looks at every loss and gradient before the step.
-        update_list: the updates of one round, in their order.
+        update_list: the updates of one training step, in their order.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.finite = FiniteCheck()
+        self.finite = NonFiniteGuard()
         self.update_list: list[Update] = []
         self._clock_is_read = False
         self._recorded: dict[str, Tensor] = {}
@@ -33,10 +33,10 @@ class Recording(LightningModule):
         self._notes: dict[str, float] = {}
         self._last_log: tuple[float, int] | None = None
         self._model_rollouts = 0
-        self._seconds_before = 0.0
+        self._wall_time_before = 0.0
         self._started: float | None = None
 
-    # ------------------------------------------------------------------ clocks
+    # ------------------------------------------------------------------ progress
     @property
     def env_steps(self) -> int:
         """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
@@ -44,70 +44,70 @@ class Recording(LightningModule):
         return self.trainer.datamodule.env_steps
 
     @property
-    def grad_steps(self) -> int:
-        """Rounds of updates so far, the running one included."""
+    def train_steps(self) -> int:
+        """Training steps so far, the running one included."""
         self._note_reading()
-        return self.trainer.datamodule.rounds
+        return self.trainer.datamodule.train_steps
 
     def _note_reading(self) -> None:
         if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
             self._clock_is_read = True
 
     @property
-    def seconds(self) -> float:
-        """Seconds of training so far, evaluations and the parts of a resumed run before this one included."""
-        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+    def wall_time(self) -> float:
+        """Returns the seconds of training so far, with evaluations and the parts of a resumed run before this one."""
+        return self._wall_time_before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
-    def clocks(self) -> dict[str, float]:
-        """What a run is measured by, apart from environment steps."""
-        clocks = {"time/rounds": float(self.grad_steps), "time/seconds": self.seconds}
+    def progress_metrics(self) -> dict[str, float]:
+        """Returns what a run is measured by, apart from environment steps."""
+        progress = {"time/train_steps": float(self.train_steps), "time/seconds": self.wall_time}
         for update in self.update_list:
             if update.name == "actor":
-                clocks["time/policy_updates"] = float(self.grad_steps // update.every * update.repeat)
+                progress["time/policy_updates"] = float(self.train_steps // update.every * update.repeat)
         if self._model_rollouts:
-            clocks["time/model_rollouts"] = float(self._model_rollouts)
+            progress["time/model_rollouts"] = float(self._model_rollouts)
         repeat = self.trainer.datamodule.env.frames_per_step
         if repeat > 1:
-            clocks["time/frames"] = float(self.env_steps * repeat)
-        return clocks
+            progress["time/simulator_steps"] = float(self.env_steps * repeat)
+        return progress
 
     def start_clock(self) -> None:
-        """Starts to count `seconds`."""
+        """Starts to count `wall_time`."""
         self._started = time.perf_counter()
 
     # ------------------------------------------------------------------ metrics
     def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:
-        """Keeps a scalar of this round for the log; does nothing in rounds that are not logged.
+        """Keeps a scalar of this training step for the log; does nothing in training steps that are not logged.
 
         Args:
-            value: or a function that computes it, which is called in rounds that are logged.
+            value: or a function that computes it, which is called in training steps that are logged.
         """
         if self._recording:
             value = value() if callable(value) else value
             self._recorded[name] = torch.as_tensor(value, dtype=torch.float32).detach()
 
     def logs_now(self) -> bool:
-        """Whether the metrics of the running round are logged."""
-        return (every := self.trainer.log_every_n_steps) > 0 and self.grad_steps % every == 0
+        """Returns whether the metrics of the running training step are logged."""
+        return (every := self.trainer.log_every_n_steps) > 0 and self.train_steps % every == 0
 
-    def pop_recorded(self) -> dict[str, Tensor]:
-        """The metrics recorded since the last call."""
+    def pop_metrics(self) -> dict[str, Tensor]:
+        """Returns the metrics recorded since the last call, and forgets them."""
         recorded, self._recorded = self._recorded, {}
         return recorded
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Keeps metrics of what happens between rounds for the next log, also across a checkpoint."""
+        """Keeps metrics of what happens between training steps for the next log, also across a checkpoint."""
         self._notes |= metrics
 
     def log_training(self) -> None:
-        """Sends this round's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        of_round = self.pop_recorded()
+        """Sends this training step's metrics (means over the ranks) to the loggers, with one device synchronisation."""
+        of_round = self.pop_metrics()
         recorded = torch.stack([value.to(self.device) for value in of_round.values()])
         distributed.average_([recorded])
         metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
         metrics |= self._notes
         self._notes = {}
-        self.finite.settle()
+        self.finite.flush()
         metrics |= self.finite.metrics()
         now = time.perf_counter()
         if self._last_log is not None:
@@ -118,26 +118,26 @@ class Recording(LightningModule):
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Writes metrics to every logger at the current environment step."""
-        metrics = metrics | self.clocks()
+        metrics = metrics | self.progress_metrics()
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.env_steps)
 
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves Lightning's loop counters out: `env_steps` and `rounds` of the data module say where the run is.
+        """Leaves Lightning's loop counters out: `env_steps` and `train_steps` of the data module say where the run is.
 
         Raises:
-            RunFailed: if a step was not finite: what came after it is not saved.
+            TrainingError: if a step was not finite: what came after it is not saved.
         """
-        self.finite.settle()
+        self.finite.flush()
         checkpoint["skipped"] = dict(self.finite.skipped)
         checkpoint.pop("loops", None)
         checkpoint["notes"] = dict(self._notes)
-        checkpoint["clocks"] = {"seconds": self.seconds, "model_rollouts": self._model_rollouts}
+        checkpoint["progress"] = {"wall_time": self.wall_time, "model_rollouts": self._model_rollouts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the clocks, what is still to be logged and the count of left-out steps back."""
-        clocks = checkpoint["clocks"]
-        self._seconds_before, self._model_rollouts = clocks["seconds"], clocks["model_rollouts"]
+        """Restores the progress, what is still to be logged and the count of left-out steps."""
+        progress = checkpoint["progress"]
+        self._wall_time_before, self._model_rollouts = progress["wall_time"], progress["model_rollouts"]
         self._notes = dict(checkpoint["notes"])
         self.finite.skipped = dict(checkpoint["skipped"])

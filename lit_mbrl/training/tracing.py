@@ -1,4 +1,4 @@
-"""What a loss has to be for a trace: a function of tensors, whose gradients and random numbers are in sight."""
+"""Makes losses traceable: functions of tensors, with gradients and random numbers in sight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def functional_gradient(
         yield lambda loss: torch.autograd.grad(loss, wanted, materialize_grads=True)
 
 
-def hoist_noise(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
+def lift_random_ops(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:
     """Makes the graph's draws of random numbers its last inputs.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an algorithm says about a round: its updates, and the data they read."""
+"""Describes a training step: an algorithm's updates, and the data they read."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Update:
         loss: maps the batch, and what `takes` names, to a scalar; with `gives`, to a scalar and as many values.
         lr: learning rate of the step.
         batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
-        repeat: gradient steps per round, each on a batch of its own where `batch` is `"sequences"`.
-        every: take part in every n-th round only (TD3's delay).
+        repeat: gradient steps per training step, each on a batch of its own where `batch` is `"sequences"`.
+        every: take part in every n-th training step only (TD3's delay).
         max_grad_norm: clip the gradient to this global norm.
-        takes: names of values that earlier updates of the same round give; the loss's further arguments, in this order.
+        takes: names of values that earlier updates of the same training step give; the loss's further arguments, in
+            this order.
         gives: names of the values that the loss returns after the scalar, for later updates: constants.
-        step: kind of step: an optimiser's class, made with `lr` and `eps`; compiled rounds need `Adam`.
+        step: kind of step: an optimiser's class, made with `lr` and `eps`; compiled training steps need `Adam`.
         eps: epsilon of the step.
     """
 
@@ -73,23 +74,24 @@ class Update:
 
 
 def check_order(updates: Sequence[Update]) -> None:
-    """Raises `ValueError` if an update takes what no earlier update gives in each of its rounds."""
+    """Raises `ValueError` if an update takes what no earlier update gives in each of its training steps."""
     for index, update in enumerate(updates):
         for name in update.takes:
             givers = [earlier for earlier in updates[:index] if name in earlier.gives]
             if not any(update.every % giver.every == 0 for giver in givers):
                 raise ValueError(
-                    f"the update {update.name!r} takes {name!r}, which no update before it gives in the same round"
+                    f"the update {update.name!r} takes {name!r}, which no update before it gives in the same "
+                    "training step"
                 )
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """What one round reads from the replay besides its transitions.
+class SequenceBatchSpec:
+    """Sizes of the sequences that one training step reads from the replay besides its transitions.
 
     Attributes:
         sequence_length: transitions per sequence (`T`); 0: the algorithm reads no sequences.
-        sequence_batches: batches of sequences per round, one for each repeated model update.
+        sequence_batches: batches of sequences per training step, one for each repeated model update.
     """
 
     sequence_length: int = 0

@@ -1,1 +1,1 @@
-"""What every part may import, and what imports no part."""
+"""Utilities that every part may import, and that import no part."""

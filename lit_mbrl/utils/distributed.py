@@ -1,4 +1,4 @@
-"""What the processes ("ranks") of a run on several devices tell each other.
+"""Communication between the processes ("ranks") of a run on several devices.
 
 With one process every function is the identity and costs nothing worth measuring. Those marked "collective" have to be
 called by all ranks, in the same order. Messages go over gloo, on the CPU, so that none waits for a GPU; gradients go
@@ -35,7 +35,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Returns this process's number, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -83,7 +83,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is set on any rank. Collective."""
+    """Returns whether the flag is set on any rank. Collective."""
     if world_size() == 1:
         return flag
     flags = torch.tensor([float(flag)])
@@ -118,7 +118,7 @@ def seed_rank() -> None:
 
 
 def is_about_others(error: BaseException) -> bool:
-    """Whether an error says that a message between ranks has failed: another one has ended, or does not answer."""
+    """Returns whether a message between ranks has failed, by the error: another one has ended, or does not answer."""
     return isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "/gloo/" in str(error))
 
 

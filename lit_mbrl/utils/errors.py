@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
+class OptionError(ValueError):
     """Wrong input by the user. The command line prints it as one line and exits with code 2.
 
     Args:
@@ -21,14 +21,14 @@ class UserError(ValueError):
 
     def __reduce__(self) -> tuple:
         # Exceptions pickle with the message alone; worker processes send this one whole.
-        return UserError, (self.option, self.value, self.expected)
+        return OptionError, (self.option, self.value, self.expected)
 
 
-class OneLine(Exception):
+class UsageError(Exception):
     """A mistake by the user that has no single option to name. Its text is what the user sees."""
 
 
-class RunFailed(RuntimeError):
+class TrainingError(RuntimeError):
     """A run that cannot go on, through no mistake of its command line. Printed as one line, exit code 1."""
 
 
@@ -44,9 +44,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def require(condition: bool, option: str, value: object, expected: str) -> None:
-    """Raises `UserError` unless `condition` holds."""
+    """Raises `OptionError` unless `condition` holds."""
     if not condition:
-        raise UserError(option, value, expected)
+        raise OptionError(option, value, expected)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ _CHUNK = 1 << 20
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a name that no file can have."""
+    """Returns whether there is such a file; False for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # longer than names may be, or with a null byte
@@ -19,7 +19,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is one number."""
+    """Returns whether a text is one number."""
     try:
         float(text)
     except ValueError:

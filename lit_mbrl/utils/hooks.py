@@ -1,4 +1,4 @@
-"""Who listens to Lightning: hooks that nobody has overridden need not be called."""
+"""Finds out which of Lightning's hooks are overridden: the others need not be called."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _METHODS = ("manual_backward", "backward", "optimizer_step", "optimizer_zero_gra
 
 @runtime_checkable
 class WarmupListener(Protocol):
-    """A callback that is told of every collection of the warm-up, in which there is no Lightning batch."""
+    """A callback that runs after every collection of the warm-up, in which there is no Lightning batch."""
 
     def on_warmup(self, trainer: Trainer, pl_module: Any) -> None: ...
 
 
 @runtime_checkable
 class ModelWorkListener(Protocol):
-    """A callback that is told what goes on where no round ends for a while."""
+    """A callback that receives what goes on where no training step ends for a while."""
 
     def on_model_work(self, trainer: Trainer, pl_module: Any, news: str) -> None: ...
 
 
-def is_plain(trainer: Trainer, module: LightningModule) -> bool:
-    """Whether Lightning would do nothing but call `loss.backward` and `optimizer.step`.
+def can_use_fast_path(trainer: Trainer, module: LightningModule) -> bool:
+    """Returns whether Lightning would do nothing but call `loss.backward` and `optimizer.step`.
 
     So it is on one device, without a gradient scaler or a profiler, and as long as no callback and no method of the
     module asks to be called around them. Lightning's ways there and back take longer than the step of a small network.
@@ -46,6 +46,6 @@ def is_plain(trainer: Trainer, module: LightningModule) -> bool:
 
 
 def overrides(instance: object, base: type, name: str) -> bool:
-    """Whether a hook is a class's own, or set on the instance as `LambdaCallback` does; None is no hook."""
+    """Returns whether a hook is a class's own, or set on the instance as `LambdaCallback` does; None is no hook."""
     own = vars(instance).get(name, getattr(type(instance), name))
     return own is not None and own is not getattr(base, name)

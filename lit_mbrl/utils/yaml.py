@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MANY_BYTES = 1_000_000
@@ -25,7 +25,8 @@ def load_yaml(text: str, option: str, value: object) -> Any:
         value: how it is named there.
 
     Raises:
-        UserError: if it is no YAML, has a key twice in one mapping, contains itself, or is too large with its aliases.
+        OptionError: if it is no YAML, has a key twice in one mapping, contains itself, or is too large with its
+            aliases.
     """
     check_yaml(text, option, value)
     try:
@@ -35,10 +36,10 @@ def load_yaml(text: str, option: str, value: object) -> Any:
 
 
 def check_yaml(text: str, option: str, value: object) -> None:
-    """Raises `UserError` as `load_yaml` does, and makes nothing of the document."""
+    """Raises `OptionError` as `load_yaml` does, and makes nothing of the document."""
 
-    def fail(expected: str) -> UserError:
-        return UserError(option, value, expected)
+    def fail(expected: str) -> OptionError:
+        return OptionError(option, value, expected)
 
     if len(text) > _MANY_BYTES:
         raise fail(f"YAML of at most {_MANY_BYTES / 1e6:.0f} MB, not {len(text) / 1e6:.1f} MB")
@@ -60,19 +61,19 @@ def read_yaml(path: Path, option: str) -> Any:
     """Reads a YAML file; see `load_yaml`.
 
     Raises:
-        UserError: also if the file cannot be read.
+        OptionError: also if the file cannot be read.
     """
     return load_yaml(read_text(path, option), option, path)
 
 
 def read_text(path: Path, option: str) -> str:
-    """The text of a file; raises `UserError` if it cannot be read or is none."""
+    """The text of a file; raises `OptionError` if it cannot be read or is none."""
     try:
         return path.read_text()
     except UnicodeDecodeError as error:
         raise _not_yaml(error, option, path) from error
     except OSError as error:
-        raise UserError(option, path, f"a file that can be read ({error.strerror})") from error
+        raise OptionError(option, path, f"a file that can be read ({error.strerror})") from error
 
 
 def _size(node: Node, known: dict[int, int], above: set[int], fail: Any) -> int:
@@ -123,8 +124,8 @@ def _depth(text: str) -> int:
     return max(deepest, longest)
 
 
-def _not_yaml(error: BaseException, option: str, value: object) -> UserError:
+def _not_yaml(error: BaseException, option: str, value: object) -> OptionError:
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     problem = " ".join(str(getattr(error, "problem", None) or error).split())
-    return UserError(option, value, f"YAML, but {problem}{where}")
+    return OptionError(option, value, f"YAML, but {problem}{where}")

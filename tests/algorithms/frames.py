@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from lit_mbrl.algorithms import DDPG, MVE, SAC, SACSVG, TD3, Algorithm
-from lit_mbrl.models import Ensemble
+from lit_mbrl.models import EnsembleConfig
 
 SMALL = {"hidden_sizes": [8, 8], "model_hidden_size": 8}
 
@@ -19,10 +19,10 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "ddpg": lambda: DDPG(hidden_sizes=[8, 8]),
     "sac_svg": lambda: SACSVG(horizon=2, **SMALL),
     "sac_svg_code": lambda: SACSVG(
-        horizon=2, objective="code", detach_model_state=True, model_max_grad_norm=1.0, **SMALL
+        horizon=2, variant="reference", detach_model_state=True, model_max_grad_norm=1.0, **SMALL
     ),
     "sac_svg_ensemble": lambda: SACSVG(
-        horizon=2, hidden_sizes=[8, 8], world_model=Ensemble(num_members=3, num_elites=3, hidden_sizes=[8, 8])
+        horizon=2, hidden_sizes=[8, 8], world_model=EnsembleConfig(num_members=3, num_elites=3, hidden_sizes=[8, 8])
     ),
     "ivg": lambda: SACSVG(horizon=2, init_alpha=0.0, learn_alpha=False, **SMALL),
     "mbpg": lambda: SACSVG(horizon=2, init_alpha=0.0, learn_alpha=False, terminal_value=False, **SMALL),

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 
 from lit_mbrl.algorithms import Dreamer, MaxEntDreamer, MaxEntExploration, RevisedDreamer
 from lit_mbrl.envs import Spec
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAgent
 
 SMALL: dict[str, Any] = {"deter": 6, "stoch": 4, "hidden": 8, "depth": 2, "units": 8}
 A = 2
@@ -23,7 +23,7 @@ DREAMERS: dict[str, Callable[..., Dreamer]] = {
 }
 
 
-def build(cls: Callable[..., LatentAlgorithm], shape: Sequence[int] = (3,), **options: Any) -> Any:
+def build(cls: Callable[..., LatentAgent], shape: Sequence[int] = (3,), **options: Any) -> Any:
     """An algorithm of a few units for observations of a shape."""
     options = SMALL | ({} if cls.__name__ == "PlaNet" else {"horizon": 3}) | options
     algorithm = cls(**options)
@@ -32,7 +32,7 @@ def build(cls: Callable[..., LatentAlgorithm], shape: Sequence[int] = (3,), **op
 
 
 def sequences(batch: int = 3, steps: int = 5, shape: Sequence[int] = (3,), ended: bool = True) -> TensorDict:
-    """Random sequences `[batch, steps]` with the keys of `data.Sequences`, the first of which ends in a termination."""
+    """Random sequences `[batch, steps]` as those of `data.SequenceReplay`, the first of which ends in a termination."""
     pixels = len(shape) == 3
     observation = (
         torch.randint(0, 256, (batch, steps, *shape), dtype=torch.uint8)

@@ -11,13 +11,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_mbrl.algorithms import Dreamer, PlaNet
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.models import Order
+from lit_mbrl.models import TimeOrder
 from lit_mbrl.models.rssm import RSSM
 from lit_mbrl.planners import CEM
-from lit_mbrl.training.latent_agent import LatentAlgorithm
+from lit_mbrl.training.latent_agent import LatentAgent
 from tests.algorithms.latents import DREAMERS, SMALL, A, build
 from tests.data.test_worker_death import kill_before
 from tests.runs import SaveAndStop, Stop, everything, fit
@@ -34,7 +34,7 @@ RUN: dict[str, Any] = {
     "sequence_length": 4,
     "eval_episodes": 1,
     "storage": "memory",
-    "pretrain_rounds": 5,
+    "pretrain_steps": 5,
 }
 
 
@@ -44,7 +44,7 @@ def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RSSM, "noise", lambda self, *shape: torch.zeros(*shape, self.stoch))
 
 
-def filtered(algorithm: LatentAlgorithm, observation: Tensor, action: Tensor) -> Tensor:
+def filtered(algorithm: LatentAgent, observation: Tensor, action: Tensor) -> Tensor:
     """State after an episode `[T, O]`, by the pass that the model is trained with; entry t of the actions led to t."""
     model = algorithm.world_model
     latent = model.observe(model.encode(observation.unsqueeze(0)), action.unsqueeze(0)).latent
@@ -64,12 +64,13 @@ def steps(num: int, count: int, ends: dict[int, int]) -> TensorDict:
 
 
 @pytest.mark.usefixtures("no_noise")
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("time_order", get_args(TimeOrder))
 @pytest.mark.parametrize("name", AGENTS)
-def test_state_is_that_of_an_agent_which_has_filtered_the_episode(name: str, order: Order) -> None:
+def test_state_is_that_of_an_agent_which_has_filtered_the_episode(name: str, time_order: TimeOrder) -> None:
     """Of four environments three are at step 9, 6 and 1 of an episode, and one is about to begin."""
     torch.manual_seed(0)
-    algorithm = build(AGENTS[name], order=order) if name != "planet" else build(PlaNet, planner=PLANNER, order=order)
+    cls, options = (PlaNet, {"planner": PLANNER}) if name == "planet" else (AGENTS[name], {})
+    algorithm = build(cls, time_order=time_order, **options)
     replay = EpisodeReplay(algorithm.spec, 100, 4)
     taken = steps(4, 9, {1: 2, 2: 7, 3: 8})
     replay.extend(taken)
@@ -82,7 +83,7 @@ def test_state_is_that_of_an_agent_which_has_filtered_the_episode(name: str, ord
         observation = torch.cat([taken["observation"][env, start:], newest[env : env + 1]])
         action = torch.cat([torch.zeros(1, A), taken["action"][env, start:]])
         torch.testing.assert_close(found[env], filtered(algorithm, observation, action))
-    if order != "blind_start":
+    if time_order != "blind_start":
         torch.testing.assert_close(found[3], filtered(algorithm, newest[3:], torch.zeros(1, A)))
     else:
         assert not found[3].any()
@@ -93,10 +94,10 @@ def test_state_is_that_of_an_agent_which_has_filtered_the_episode(name: str, ord
 
 def make_run(
     env: str = "Pendulum-v1", num_envs: int = 1, limit: int = 40, workers: bool = False, **options: Any
-) -> Sequences:
+) -> SequenceReplay:
     """A run whose warm-up of 24 steps ends inside an episode."""
     config = EnvConfig(env, max_episode_steps=limit, num_envs=num_envs, workers=workers)
-    return Sequences(config, **(RUN | options))
+    return SequenceReplay(config, **(RUN | options))
 
 
 class Watched(Dreamer):
@@ -137,8 +138,8 @@ def test_a_warm_up_may_end_inside_an_episode() -> None:
 def test_a_warm_up_of_whole_episodes_leaves_nothing_to_catch_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes no random numbers."""
     states = []
-    for catch_up in (LatentAlgorithm.catch_up, lambda self, replay: None):
-        monkeypatch.setattr(LatentAlgorithm, "catch_up", catch_up)
+    for catch_up in (LatentAgent.catch_up, lambda self, replay: None):
+        monkeypatch.setattr(LatentAgent, "catch_up", catch_up)
         algorithm, data = Dreamer(horizon=3, **SMALL), make_run(limit=12)
         fit(algorithm, data)
         states.append(everything(algorithm, data))
@@ -182,6 +183,8 @@ def test_overlapping_begins_with_the_policy_right_after_the_warm_up() -> None:
             acted.append(self.trainer.datamodule.replay.written)
             return super().explore(observation, is_init)
 
-    data = make_run(num_envs=2, workers=True, frames_per_batch=2, overlap=True, total_frames=30, epoch_frames=30)
+    data = make_run(
+        num_envs=2, workers=True, frames_per_batch=2, async_env_steps=True, total_frames=30, epoch_frames=30
+    )
     fit(Counted(horizon=3, **SMALL), data)
     assert acted[:2] == [24 + 2, 26 + 2]  # frames in the replay, two of which begin episodes

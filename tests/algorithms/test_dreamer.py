@@ -12,10 +12,10 @@ from torch.distributions.transforms import TanhTransform
 
 from lit_mbrl.algorithms import Dreamer, MaxEntDreamer, RevisedDreamer
 from lit_mbrl.losses import standard_normal_kl
-from lit_mbrl.models import Latent, Order
-from lit_mbrl.networks import DreamerActor, DreamerGreedyActor
+from lit_mbrl.models import Latent, TimeOrder
+from lit_mbrl.networks import DeterministicLatentActor, DreamerActor
 from lit_mbrl.training.optim import Adam
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.latents import DREAMERS, A, build, sequences
 
 MODEL = {"encoder", "decoder", "rssm", "reward_head"}
@@ -29,7 +29,7 @@ GREEDY = {
 }
 ENTROPY = {"density_target"}
 
-# What each loss depends on differentiably. `Algorithm.descend` then trains the update's own parameters only.
+# What each loss depends on differentiably. `Algorithm.gradient_step` then trains the update's own parameters only.
 REACHES = {
     "dreamer": {"model": MODEL, **AGENT},
     "revised": {"model": MODEL | ENDS, **{k: v | ENDS if k == "actor" else v for k, v in AGENT.items()}},
@@ -62,12 +62,12 @@ def test_losses_reach_what_the_papers_say(name: str) -> None:
 @pytest.mark.parametrize("name", DREAMERS)
 def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, batch = build(DREAMERS[name]), sequences()
-    monkeypatch.setattr(type(algorithm), "grad_steps", 1)
+    monkeypatch.setattr(type(algorithm), "train_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
     given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, algorithm.configure_optimizers(), strict=True):
         before = {key: p.clone() for key, p in algorithm.named_parameters()}
-        algorithm.descend(update, optimizer, batch, given)
+        algorithm.gradient_step(update, optimizer, batch, given)
         own = {id(p) for p in update.parameters()}
         moved = {key for key, p in algorithm.named_parameters() if not torch.equal(p, before[key])}
         assert moved and moved <= {key for key, p in algorithm.named_parameters() if id(p) in own}, update.name
@@ -92,10 +92,10 @@ def counting(batch: int, steps: int) -> TensorDict:
     return frames
 
 
-@pytest.mark.parametrize("order", get_args(Order))
-def test_state_t_predicts_the_reward_of_observation_t_and_imagination_goes_on_from_there(order: Order) -> None:
+@pytest.mark.parametrize("time_order", get_args(TimeOrder))
+def test_state_t_predicts_the_reward_of_observation_t_and_imagination_goes_on_from_there(time_order: TimeOrder) -> None:
     """Errors a step early or late would be at least 1/9, the square of the counter's step."""
-    options = {"order": order, "deter": 16, "hidden": 16, "units": 16, "free_nats": 0.0, "kl_scale": 0.1}
+    options = {"time_order": time_order, "deter": 16, "hidden": 16, "units": 16, "free_nats": 0.0, "kl_scale": 0.1}
     algorithm = build(Dreamer, (1,), **options, model_lr=5e-3)
     optimizer = torch.optim.Adam(algorithm.world_model.parameters(), lr=5e-3)
     for step in range(250):
@@ -109,7 +109,7 @@ def test_state_t_predicts_the_reward_of_observation_t_and_imagination_goes_on_fr
     assert (model.reward(latent.feature) - frames["reward"][:, first:]).square().mean() < 0.03
     state = Latent(latent.deter[:, 2 - first], latent.stoch[:, 2 - first])
     for t in (3, 4, 5):  # the action at t leads to observation t
-        state = model.imagine(state, frames["action"][:, t])
+        state = model.img_step(state, frames["action"][:, t])
         assert (model.reward(state.feature) - frames["reward"][:, t]).square().mean() < 0.06, t
 
 
@@ -134,11 +134,11 @@ def test_frames_that_fill_up_a_sequence_do_not_count(name: str) -> None:
 
 def test_nothing_is_imagined_from_a_state_in_which_the_episode_has_ended() -> None:
     algorithm, batch = build(RevisedDreamer), sequences(2, 4)
-    _, starts = algorithm.model_loss(batch)
-    assert starts.counts.flatten().tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
+    _, start_states = algorithm.model_loss(batch)
+    assert start_states.counts.flatten().tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
     algorithm = build(Dreamer)  # without a termination model it does not know such states
-    _, starts = algorithm.model_loss(batch)
-    assert starts.counts.flatten().tolist() == [1] * 8
+    _, start_states = algorithm.model_loss(batch)
+    assert start_states.counts.flatten().tolist() == [1] * 8
 
 
 def test_revised_divergence_is_that_of_section_4_2() -> None:
@@ -149,27 +149,27 @@ def test_revised_divergence_is_that_of_section_4_2() -> None:
     kl = torch.distributions.kl_divergence
     both = (kl(p, q) + kl(q, p)).sum(-1).mean()
     expected = 0.1 * standard_normal_kl(observed.mean, observed.std).mean() + 0.1 * both
-    torch.testing.assert_close(algorithm.divergence(observed, torch.mean), expected)
-    assert algorithm.world_model.decode_from_stoch and algorithm.order == "observe_first"
+    torch.testing.assert_close(algorithm.kl_loss(observed, torch.mean), expected)
+    assert algorithm.world_model.decode_from_stoch and algorithm.time_order == "observe_first"
 
 
 def test_dreamer_learns_from_the_returns_of_all_states_and_revised_from_the_first() -> None:
     batch = sequences()
     for cls, inputs in ((Dreamer, (15, 2, 10)), (RevisedDreamer, (15, 1, 10 + A))):
         algorithm = build(cls)
-        _, starts = algorithm.model_loss(batch)
-        imagined = algorithm.imagine(algorithm.actor, starts)
-        lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
-        assert lesson.inputs.shape == inputs and lesson.returns.shape == (15, inputs[1], 1)
+        _, start_states = algorithm.model_loss(batch)
+        imagined = algorithm.imagine(algorithm.actor, start_states)
+        imagined_returns = algorithm.compute_returns(imagined, algorithm.actor, algorithm.critic, start_states.counts)
+        assert imagined_returns.inputs.shape == inputs and imagined_returns.returns.shape == (15, inputs[1], 1)
 
 
 def test_revised_return_by_hand() -> None:
     """`Q(s_t, a_t)` holds `r(s_{t+1})`, and the end in `s_{t+1}` cuts what follows it."""
     algorithm = build(RevisedDreamer)
-    _, starts = algorithm.model_loss(sequences())
-    imagined = algorithm.imagine(algorithm.actor, starts)
+    _, start_states = algorithm.model_loss(sequences())
+    imagined = algorithm.imagine(algorithm.actor, start_states)
     seed = torch.random.get_rng_state()
-    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
+    imagined_returns = algorithm.compute_returns(imagined, algorithm.actor, algorithm.critic, start_states.counts)
     torch.random.set_rng_state(seed)
     last = algorithm.actor.action(imagined.feature[:, 3], torch.randn(15, A))
     model, states = algorithm.world_model, imagined.feature
@@ -179,30 +179,30 @@ def test_revised_return_by_hand() -> None:
     for t in (2, 1, 0):
         ends = model.termination(states[:, t + 1]).sigmoid()
         expected = model.reward(states[:, t + 1]) + 0.99 * (1 - ends) * (0.05 * values[t] + 0.95 * expected)
-    torch.testing.assert_close(lesson.returns[:, 0], expected)
-    torch.testing.assert_close(lesson.inputs[:, 0], torch.cat([states[:, 0], imagined.action[:, 0]], -1))
+    torch.testing.assert_close(imagined_returns.returns[:, 0], expected)
+    torch.testing.assert_close(imagined_returns.inputs[:, 0], torch.cat([states[:, 0], imagined.action[:, 0]], -1))
 
 
 def test_dreamer_s_weights_are_the_discounts_before_each_state() -> None:
     algorithm = build(Dreamer, termination=True)
-    _, starts = algorithm.model_loss(sequences(ended=False))
-    imagined = algorithm.imagine(algorithm.actor, starts)
-    lesson = algorithm.lesson(imagined, algorithm.actor, algorithm.critic, starts.counts)
+    _, start_states = algorithm.model_loss(sequences(ended=False))
+    imagined = algorithm.imagine(algorithm.actor, start_states)
+    imagined_returns = algorithm.compute_returns(imagined, algorithm.actor, algorithm.critic, start_states.counts)
     ends = algorithm.world_model.termination_prob(imagined.feature[:, 1])
     expected = torch.stack([torch.ones_like(ends), 0.99 * (1 - ends)], 1)
-    torch.testing.assert_close(lesson.weight, expected)
-    assert not lesson.weight.requires_grad
+    torch.testing.assert_close(imagined_returns.weight, expected)
+    assert not imagined_returns.weight.requires_grad
 
 
 def test_entropy_s_gradient_is_that_of_finite_differences() -> None:
     algorithm = build(MaxEntDreamer).double()
     batch = sequences().apply(lambda x: x.double() if x.is_floating_point() else x)
-    _, starts = algorithm.model_loss(batch)
+    _, start_states = algorithm.model_loss(batch)
     bias = algorithm.actor.net[-1].bias
 
     def entropy() -> torch.Tensor:
         torch.manual_seed(1)
-        imagined = algorithm.imagine(algorithm.actor, starts)
+        imagined = algorithm.imagine(algorithm.actor, start_states)
         return algorithm.entropy(
             imagined.feature, algorithm.world_model.termination_prob(imagined.feature[:, 1:])
         ).sum()
@@ -228,8 +228,8 @@ def test_entropy_weighs_the_objective_by_beta() -> None:
     for beta in (0.0, 1.0, 2.0):
         algorithm.entropy_coeff.fill_(beta)
         torch.manual_seed(0)
-        _, starts = algorithm.model_loss(batch)
-        values.append(algorithm.actor_loss(batch, starts)[0])
+        _, start_states = algorithm.model_loss(batch)
+        values.append(algorithm.actor_loss(batch, start_states)[0])
     torch.testing.assert_close(values[0] - values[1], values[1] - values[2])
     assert values[0] != values[1]
 
@@ -246,7 +246,7 @@ def test_untrained_policy_is_wide_and_its_mean_is_bounded() -> None:
 
 
 def test_a_greedy_policy_gets_out_of_its_corners() -> None:
-    actor, feature = DreamerGreedyActor(4, 2, [8]), torch.randn(3, 4)
+    actor, feature = DeterministicLatentActor(4, 2, [8]), torch.randn(3, 4)
     torch.nn.init.constant_(actor.net[-1].bias, 12.0)
     assert torch.tanh(actor.net(feature)).min() == 1.0  # in float32
     action = actor.mode(feature)
@@ -276,10 +276,10 @@ def test_acting_carries_what_has_been_seen_and_done(name: str) -> None:
     assert torch.equal(action, algorithm.memory.get_extra_state()[:, -A:])
     assert action.abs().max() <= 1.0
     # an evaluation neither reads nor writes it
-    kept, play = algorithm.memory.get_extra_state().clone(), algorithm.player()
+    kept, play = algorithm.memory.get_extra_state().clone(), algorithm.eval_policy()
     first, second = play(observation[2], new), play(observation[3], old)
     assert torch.equal(algorithm.memory.get_extra_state(), kept)
-    again = algorithm.player()
+    again = algorithm.eval_policy()
     assert torch.equal(again(observation[2], new), first) and torch.equal(again(observation[3], old), second)
     torch.testing.assert_close(algorithm.act(observation[2]), first)
     # a run that goes on from a checkpoint takes the same step
@@ -309,15 +309,15 @@ def test_revised_exploration_takes_random_actions_at_its_rate() -> None:
     latent = algorithm.world_model.rssm.initial(20_000)
     torch.nn.init.constant_(algorithm.actor.net[-1].bias, 50.0)  # the policy itself always does the same
     torch.nn.init.constant_(algorithm.actor.net[-1].bias[A:], -50.0)
-    action = algorithm.exploring_action(latent)
+    action = algorithm.exploration_action(latent)
     rate = (action < 0.99).any(-1).float().mean()  # the policy's is tanh(5); 1 in 40 000 random ones is as high
     assert abs(rate - 0.3) < 5 * (0.21 / 20_000) ** 0.5
 
 
-@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("time_order", get_args(TimeOrder))
 @pytest.mark.parametrize("context", [2, 4])
-def test_pictures_of_reconstruction_and_imagination(order: Order, context: int) -> None:
-    algorithm = build(Dreamer, (3, 64, 64), order=order)
+def test_pictures_of_reconstruction_and_imagination(time_order: TimeOrder, context: int) -> None:
+    algorithm = build(Dreamer, (3, 64, 64), time_order=time_order)
     rows = algorithm.reconstruct(sequences(1, 5, (3, 64, 64)), context)
     assert {name: (row.shape, row.dtype) for name, row in rows.items()} == {
         name: ((1, 5, 3, 64, 64), torch.uint8) for name in ("reconstruction", "imagined")
@@ -342,5 +342,5 @@ def test_pictures_of_reconstruction_and_imagination(order: Order, context: int) 
     ],
 )
 def test_wrong_options_are_named(cls: Any, option: str, value: float) -> None:
-    with pytest.raises(UserError, match=f"model.{option}"):
+    with pytest.raises(OptionError, match=f"model.{option}"):
         cls(**{option: value})

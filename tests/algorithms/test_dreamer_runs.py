@@ -32,14 +32,14 @@ def test_a_resumed_run_is_the_whole_run_and_acting_remembers_the_episode(work: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*SAC, "--data=lit_mbrl.data.Sequences", "--data.env.name=Pendulum-v1"], "which learns from transitions"),
+        ([*SAC, "--data=lit_mbrl.data.SequenceReplay", "--data.env.name=Pendulum-v1"], "which learns from transitions"),
         (
             ["fit", "--config", "conf/dreamer.yaml", "--data.env.pixels.size=32"],
             "--data.env.pixels.size=32: expected 64",
         ),
         (["fit", "--config", "conf/dreamer.yaml", "--model.horizon=1"], "--model.horizon=1: expected an integer >= 2"),
         (
-            ["fit", "--config", "conf/dreamer.yaml", "--model.order=blind_start", "--data.sequence_length=2"],
+            ["fit", "--config", "conf/dreamer.yaml", "--model.time_order=blind_start", "--data.sequence_length=2"],
             "--data.sequence_length=2: expected at least 3",
         ),
         (["fit", "--config", "conf/planet.yaml", "--model.horizon=3"], "--model.horizon=3: PlaNet has no such option"),

@@ -22,7 +22,7 @@ from lit_mbrl.app.defaults import read_config
 from lit_mbrl.envs import Spec
 from lit_mbrl.losses import clip_objective
 from lit_mbrl.networks import ImpalaEncoder
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 O, A, T, N = 3, 4, 6, 3  # noqa: E741
 BETA, BONUS, ALPHA = 0.25, 0.0625, 0.75  # beta and bonus are float32 buffers: numbers that have no rounding there
@@ -288,5 +288,5 @@ def test_every_config_has_a_gradient_through_the_advantage(name: str) -> None:
 
 
 def test_an_unknown_standardisation_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--model.standardization=.*: expected one of before, after_constant"):
+    with pytest.raises(OptionError, match=r"--model.standardization=.*: expected one of before, after_constant"):
         MaxEntPPO(standardization="after")  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
 from lit_mbrl.losses import q_loss, soft_q_target
-from lit_mbrl.models import Recurrent, factories
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.models import RecurrentConfig, factories
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import make_frames, make_given
 from tests.algorithms.test_routing import MODEL_FREE, TEMPERATURE, part
 from tests.dyna import DYNA, EVENTS, IMAGINED, Known, make, make_dyna
@@ -129,7 +129,7 @@ def test_memr_s_critic_loss_is_the_weighted_one_row_by_row() -> None:
     expected = sum(batch["weight"][i, 0] * rows[e, i, 0] for e in range(2) for i in range(6)) / 6
     torch.testing.assert_close(loss, expected)
     torch.set_rng_state(seed)
-    unweighted = SAC.weigh(algorithm, rows, batch)
+    unweighted = SAC.apply_importance_weights(algorithm, rows, batch)
     assert torch.equal(unweighted, rows)
 
 
@@ -138,7 +138,7 @@ def test_a_model_that_is_not_finite_stops_the_run() -> None:
     fit(algorithm, data)
     with torch.no_grad():
         algorithm.world_model.bias.fill_(float("nan"))
-    with pytest.raises(RunFailed, match="'dynamics' is not finite"):
+    with pytest.raises(TrainingError, match="'dynamics' is not finite"):
         algorithm.fit_model(data.replay)
     algorithm.finite.action = "skip"
     algorithm.fit_model(data.replay)
@@ -159,7 +159,7 @@ def test_nothing_that_a_recurrent_model_s_fit_holds_out_is_learnt_from(
     dynamics = factories._dynamics_loss
     monkeypatch.setattr(factories, "_dynamics_loss", watched)
     options = {"rollout_freq": 2, "segments": 3} if kind is MEMR else {"rollout_schedule": (1, 2, 2, 2)}
-    model = Recurrent(8, 1, 1, 1)
+    model = RecurrentConfig(8, 1, 1, 1)
     algorithm = kind(world_model=model, hidden_sizes=[8], model_max_epochs=1, **(EVENTS | options))
     data = make_dyna()
     fit(algorithm, data)
@@ -193,15 +193,15 @@ def test_behaviour_learns_the_actions_it_is_shown() -> None:
 
 
 def test_priorities_are_positive_and_the_code_s_are_clipped() -> None:
-    for objective, low, high in (("paper", 1e-6, float("inf")), ("code", 1e-4, 50.0)):
-        algorithm = built(MEMR(objective=objective, hidden_sizes=[8], world_model=Known()))
+    for variant, low, high in (("paper", 1e-6, float("inf")), ("reference", 1e-4, 50.0)):
+        algorithm = built(MEMR(variant=variant, hidden_sizes=[8], world_model=Known()))
         with torch.no_grad():
             algorithm.behaviour.net[-1].weight.zero_()
             algorithm.behaviour.net[-1].bias.copy_(torch.tensor([0.0, 0.0, -4.0, -4.0]))
         actions = torch.tensor([[0.0, 0.0], [0.01, 0.0], [0.9, -0.9]])
         priority = algorithm.priority(torch.randn(3, 3), actions)
-        raw = torch.atanh(actions) if objective == "code" else actions
-        expected = 0.5 * (raw / torch.tensor(-4.0).exp()).square().sum(-1) / (2 if objective == "code" else 1)
+        raw = torch.atanh(actions) if variant == "reference" else actions
+        expected = 0.5 * (raw / torch.tensor(-4.0).exp()).square().sum(-1) / (2 if variant == "reference" else 1)
         torch.testing.assert_close(priority, expected.clamp(low, high), rtol=1e-3, atol=1e-5)
         mass = algorithm.priority_mass(torch.randn(3, 3), actions)
         torch.testing.assert_close(mass, priority**0.6)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from lit_mbrl.algorithms import MBPO, PPO, SAC
 from lit_mbrl.data import OffPolicy
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.dyna import DYNA, EVENTS, IMAGINED, make, make_dyna
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
@@ -66,7 +66,7 @@ class Events(MBPO):
         return super().rollout(observation, length)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self.events.append(("round", self.env_steps, self.grad_steps))
+        self.events.append(("round", self.env_steps, self.train_steps))
 
 
 def events(**options: Any) -> list[tuple[str, int, int]]:
@@ -163,7 +163,7 @@ def test_resume_gives_the_same_bits(name: str, rounds: int, tmp_path: Path) -> N
     expected, found = state_of(whole, whole_data), state_of(second, second_data)
     assert expected.keys() == found.keys()
     assert [key for key in expected if not torch.equal(expected[key].float(), found[key].float())] == []
-    assert whole.clocks()["time/model_rollouts"] == second.clocks()["time/model_rollouts"]
+    assert whole.progress_metrics()["time/model_rollouts"] == second.progress_metrics()["time/model_rollouts"]
 
 
 def test_resume_with_a_full_replay_and_environments_side_by_side(tmp_path: Path) -> None:
@@ -207,17 +207,17 @@ def test_what_is_not_logged_yet_is_in_the_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         algorithm, data = make(**({"name": "mbpo"} | options))
         data.check_algorithm(algorithm)
 
 
 def test_algorithms_and_data_that_do_not_fit_are_refused() -> None:
     for name in ("mbpo", "memr"):
-        with pytest.raises(UserError, match="lit_mbrl.data.OffPolicy for M.*, which learns from transitions"):
+        with pytest.raises(OptionError, match="lit_mbrl.data.OffPolicy for M.*, which learns from transitions"):
             make_rollouts().check_algorithm(DYNA[name]())
         make_data().check_algorithm(DYNA[name]())
-    with pytest.raises(UserError, match="lit_mbrl.data.OnPolicy for PPO, which learns from rollouts"):
+    with pytest.raises(OptionError, match="lit_mbrl.data.OnPolicy for PPO, which learns from rollouts"):
         make_data().check_algorithm(PPO())
 
 
@@ -230,12 +230,12 @@ def test_an_algorithm_that_imagines_no_data_has_no_buffer() -> None:
 
 
 def test_several_devices_are_refused() -> None:
-    with pytest.raises(UserError, match="trainer.devices"):
+    with pytest.raises(OptionError, match="trainer.devices"):
         DYNA["mbpo"]().check_devices(2)
 
 
 def test_a_buffer_that_does_not_fit_is_refused() -> None:
     algorithm, data = make("mbpo", rollout_batch_size=10**12)
     data.check_algorithm(algorithm)
-    with pytest.raises(UserError, match="GB"):
+    with pytest.raises(OptionError, match="GB"):
         data.check()

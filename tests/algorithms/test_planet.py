@@ -20,7 +20,7 @@ def test_free_nats_are_taken_off_every_step() -> None:
     observed = model.observe(model.encode(batch["observation"]), batch["action"])
     kl = gaussian_kl(observed.mean, observed.std, observed.prior_mean, observed.prior_std)
     expected = sum(max(value - 0.1, 0.0) for value in kl.flatten().tolist()) / kl.numel()
-    found = algorithm.divergence(observed, torch.mean).item()
+    found = algorithm.kl_loss(observed, torch.mean).item()
     assert abs(found - expected) < 1e-6
     assert abs(found - max(kl.mean().item() - 0.1, 0.0)) > 1e-6  # Dreamer's
 
@@ -39,10 +39,10 @@ def test_plans_find_the_rewarded_action(monkeypatch: Any) -> None:
     algorithm = build(PlaNet, planner=SMALL_PLANNER)
     model, latent = algorithm.world_model, algorithm.world_model.rssm.initial(2)
 
-    def imagine(state: Any, action: torch.Tensor) -> Any:
+    def img_step(state: Any, action: torch.Tensor) -> Any:
         return type(state)(state.deter, torch.nn.functional.pad(action, (0, 2)))
 
-    monkeypatch.setattr(model, "imagine", imagine)
+    monkeypatch.setattr(model, "img_step", img_step)
     monkeypatch.setattr(model, "reward", lambda feature: -(feature[..., :1] - 0.7).square())
     action = algorithm.plan(latent)
     assert action.shape == (2, 2) and (action[:, 0] - 0.7).abs().max() < 0.1

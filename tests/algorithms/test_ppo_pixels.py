@@ -11,7 +11,7 @@ from lit_mbrl.algorithms import PPO, EntropyBonusPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.data import OnPolicy
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv
 from lit_mbrl.networks import Impala, ImpalaEncoder
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE, TOY
 from tests.runs import fit
 
@@ -30,7 +30,7 @@ def test_all_agents_learn_from_pictures(agent: type[PPO]) -> None:
     data = make_data()
     trainer = fit(algorithm, data, precision="bf16-mixed")
     assert isinstance(algorithm.encoder, Impala)
-    assert data.env_steps == 32 and data.rounds == 8
+    assert data.env_steps == 32 and data.train_steps == 8
     assert float(trainer.callback_metrics["eval/episode_length"]) == 5
     assert data.rollout["observation"].dtype == torch.uint8
     assert all(torch.isfinite(parameter).all() for parameter in algorithm.parameters())
@@ -74,7 +74,7 @@ def test_the_paper_s_network_is_the_default() -> None:
 
 
 def test_an_encoder_is_for_pictures() -> None:
-    with pytest.raises(UserError, match=r"--model.encoder=.*: expected null: .* Toy are no images"):
+    with pytest.raises(OptionError, match=r"--model.encoder=.*: expected null: .* Toy are no images"):
         PPO(encoder=SMALL).check(Spec("Toy", 3, 1))
     PPO().check(Spec("Toy", 3, 1))
     PPO(encoder=SMALL).check(Spec("game", 192, 3, discrete=True, observation_shape=(3, 8, 8)))
@@ -86,7 +86,7 @@ def played(algorithm: PPO, data: OnPolicy) -> torch.Tensor:
     env = VectorEnv(data.env, seed=5, num_envs=64)
     try:
         env.set_seed(5)
-        return data.play(env)["action"]
+        return data.run_eval_episodes(env)["action"]
     finally:
         env.close()
 

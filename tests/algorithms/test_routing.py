@@ -19,7 +19,7 @@ ENSEMBLE = {"world_model.dynamics", "world_model.termination_model"}
 TEMPERATURE = {"alpha": {"log_alpha"}}
 MODEL_FREE = {"critic": {"critic"}, "actor": {"actor", "critic"}}
 
-# What each loss depends on differentiably. `Algorithm.descend` then trains the update's own parameters only.
+# What each loss depends on differentiably. `Algorithm.gradient_step` then trains the update's own parameters only.
 REACHES = {
     "sac": {**MODEL_FREE, **TEMPERATURE},
     "td3": MODEL_FREE,
@@ -63,14 +63,14 @@ def test_losses_reach_what_the_papers_say(name: str) -> None:
 def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = ALGORITHMS[name]()
     algorithm.setup_networks(3, 2)
-    monkeypatch.setattr(type(algorithm), "grad_steps", 1)
+    monkeypatch.setattr(type(algorithm), "train_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
     for update in algorithm.update_list:
         before = {
             key: value.clone() for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)
         }
         optimizer = torch.optim.Adam(update.parameters(), lr=update.lr)
-        algorithm.descend(update, optimizer, make_batch(algorithm, update.batch), make_given())
+        algorithm.gradient_step(update, optimizer, make_batch(algorithm, update.batch), make_given())
         own = {id(p) for p in update.parameters()}
         trained = {key for key, p in algorithm.named_parameters() if id(p) in own}
         after = algorithm.state_dict()

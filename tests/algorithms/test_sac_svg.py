@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MVE, SAC, SACSVG
-from lit_mbrl.models import Ensemble, Recurrent
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.models import EnsembleConfig, RecurrentConfig
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import SMALL, make_frames
 
 
@@ -23,9 +23,9 @@ def twins(other: SACSVG) -> tuple[SAC, SACSVG]:
     return sac, other
 
 
-@pytest.mark.parametrize("objective", ["paper", "code"])
-def test_horizon_zero_is_exactly_sac(objective: str) -> None:
-    sac, svg = twins(SACSVG(horizon=0, objective=objective, hidden_sizes=[8, 8], init_alpha=0.3))
+@pytest.mark.parametrize("variant", ["paper", "reference"])
+def test_horizon_zero_is_exactly_sac(variant: str) -> None:
+    sac, svg = twins(SACSVG(horizon=0, variant=variant, hidden_sizes=[8, 8], init_alpha=0.3))
     frames = make_frames(16)
     assert {update.name for update in svg.update_list} == {"actor", "alpha", "critic"}
     given: tuple[dict[str, Any], dict[str, Any]] = {}, {}
@@ -103,7 +103,7 @@ def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None:
     """Value and gradient, step by step; without a terminal value nobody asks for the last termination."""
-    svg = SACSVG(horizon=2, objective="code", terminal_value=terminal, gamma=0.9, init_alpha=0.5, **SMALL)
+    svg = SACSVG(horizon=2, variant="reference", terminal_value=terminal, gamma=0.9, init_alpha=0.5, **SMALL)
     svg.setup_networks(3, 2)
     svg.double()
     frames = make_frames(5).double()
@@ -142,13 +142,13 @@ def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None
         ({"init_alpha": 0.0}, "model.init_alpha"),
         ({"model_updates": 0}, "model.model_updates"),
         ({"hidden_sizes": [8, 0]}, "model.hidden_sizes"),
-        ({"world_model": Ensemble(2, 2), "model_hidden_size": 64}, "model.model_hidden_size"),
-        ({"world_model": Recurrent(), "detach_model_state": True}, "model.detach_model_state"),
-        ({"world_model": Ensemble(7, 5)}, "model.world_model.num_elites"),
+        ({"world_model": EnsembleConfig(2, 2), "model_hidden_size": 64}, "model.model_hidden_size"),
+        ({"world_model": RecurrentConfig(), "detach_model_state": True}, "model.detach_model_state"),
+        ({"world_model": EnsembleConfig(7, 5)}, "model.world_model.num_elites"),
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
-    with pytest.raises(UserError, match=f"--{named}="):
+    with pytest.raises(OptionError, match=f"--{named}="):
         SACSVG(**options)
 
 
@@ -183,7 +183,7 @@ def test_orthogonal_init_is_an_option() -> None:
 
 
 def test_a_round_on_an_ensemble_takes_fresh_transitions_for_each_model_update() -> None:
-    svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=Ensemble(2, 2, [8]))
+    svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=EnsembleConfig(2, 2, [8]))
     svg.setup_networks(3, 2)
     assert [(u.name, u.repeat, u.batch) for u in svg.update_list][3:] == [
         ("termination", 1, "transitions"),
@@ -201,7 +201,10 @@ def test_a_known_termination_is_asked_about_raw_observations() -> None:
         return following[:, :1] > 10.0
 
     svg = SACSVG(
-        horizon=1, hidden_sizes=[8], normalize_observations=True, world_model=Ensemble(1, 1, [8], propagation="mean")
+        horizon=1,
+        hidden_sizes=[8],
+        normalize_observations=True,
+        world_model=EnsembleConfig(1, 1, [8], propagation="mean"),
     )
     svg.setup_networks(3, 2, rule)
     svg.normalizer.update(10.0 + 2.0 * torch.randn(1000, 3))
@@ -217,7 +220,7 @@ def test_a_known_termination_is_asked_about_raw_observations() -> None:
 
 def test_recurrent_by_name_is_the_model_of_the_options() -> None:
     options = SACSVG(horizon=2, hidden_sizes=[8], model_hidden_size=8, model_layers=1, decoder_layers=0)
-    named = SACSVG(horizon=2, hidden_sizes=[8], world_model=Recurrent(hidden_size=8, layers=1, decoder_layers=0))
+    named = SACSVG(horizon=2, hidden_sizes=[8], world_model=RecurrentConfig(hidden_size=8, layers=1, decoder_layers=0))
     losses = []
     frames = make_frames(6), make_frames(6, 2)
     for svg in (options, named):

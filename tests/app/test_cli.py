@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lit_mbrl.app.cli import CONF, algorithms, main
-from lit_mbrl.app.run_folder import new_folder, run_family
+from lit_mbrl.app.run_folder import new_folder, run_name
 from tests.command_line import NO_WANDB, SAC, rows, run_folders, tiny
 
 CONFIGS = sorted(path for path in CONF.glob("*.yaml") if path.stem not in ("base", "qualification"))
@@ -102,7 +102,7 @@ def test_trials_of_agents_side_by_side_have_a_folder_each(monkeypatch: pytest.Mo
 
 def test_two_runs_in_one_second_have_two_folders(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda _: "20200101-000000")
-    family = run_family(["conf/sac.yaml"], "SAC", "dmc/walker-walk", 3)
+    family = run_name(["conf/sac.yaml"], "SAC", "dmc/walker-walk", 3)
     names = []
     for _ in range(3):
         names.append(new_folder(family))
@@ -112,7 +112,7 @@ def test_two_runs_in_one_second_have_two_folders(work: Path, monkeypatch: pytest
 
 
 def test_launched_processes_share_the_folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = run_family([], "SACSVG", "Pendulum-v1", 0)
+    family = run_name([], "SACSVG", "Pendulum-v1", 0)
     assert family == Path("runs/sacsvg/Pendulum-v1/seed0")
     folder = new_folder(family)
     folder.mkdir(parents=True)

@@ -10,7 +10,7 @@ import yaml
 
 from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.app.defaults import read_config
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 COMMON = """\
 model: {class_path: SAC, init_args: {gamma: 0.9, hidden_sizes: [8, 8], actor_lr: 1.0e-3}}
@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(folder: Path, text: str, line: str, capfd: pytest
 def test_circles_are_found(folder: Path) -> None:
     (folder / "a.yaml").write_text("defaults: [b.yaml]\n")
     (folder / "b.yaml").write_text("defaults: [a.yaml]\n")
-    with pytest.raises(UserError, match="takes over itself"):
+    with pytest.raises(OptionError, match="takes over itself"):
         read_config(folder / "a.yaml")
 
 

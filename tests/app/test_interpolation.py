@@ -11,7 +11,7 @@ import yaml
 
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.interpolation import resolve
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import SAC, run_folders
 
 
@@ -85,5 +85,5 @@ def test_values(value: str, result: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_circles(tree: Callable[[], dict[str, Any]]) -> None:
-    with pytest.raises(UserError, match="^--model.a"):
+    with pytest.raises(OptionError, match="^--model.a"):
         resolve(tree())

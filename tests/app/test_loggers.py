@@ -11,7 +11,7 @@ import pytest
 
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.loggers import WandbLogger, has_login
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_run_whose_folder_is_gone_stops(tmp_path: Path) -> None:
     with closing(tmp_path / "run") as gone:
         gone.log_metrics({"a": 1.0}, step=1)
         (tmp_path / "run").rename(tmp_path / "moved")
-        with pytest.raises(RunFailed, match="run has been removed or moved"):
+        with pytest.raises(TrainingError, match="run has been removed or moved"):
             gone.log_metrics({"a": 2.0}, step=2)
         gone.finalize("failed")
     assert not (tmp_path / "run").exists()
@@ -151,13 +151,13 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 def test_resumed_run_drops_what_it_takes_again(logger: CsvLogger, tmp_path: Path) -> None:
     # With two rounds per environment step the step alone does not say what came after the checkpoint.
     for step, rounds in [(1, 1), (1, 2), (2, 3), (2, 4), (3, 5)]:
-        logger.log_metrics({"time/rounds": rounds, "a": 0.5}, step=step)
+        logger.log_metrics({"time/train_steps": rounds, "a": 0.5}, step=step)
     logger.finalize("failed")
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("2,3")  # half a line, as a kill leaves it
     with closing(tmp_path, resume_at=(2, 3)) as resumed:
-        resumed.log_metrics({"time/rounds": 4, "a": 0.25}, step=2)
-    assert lines(tmp_path) == ["step,time/rounds,a", "1,1.0,0.5", "1,2.0,0.5", "2,3.0,0.5", "2,4.0,0.25"]
+        resumed.log_metrics({"time/train_steps": 4, "a": 0.25}, step=2)
+    assert lines(tmp_path) == ["step,time/train_steps,a", "1,1.0,0.5", "1,2.0,0.5", "2,3.0,0.5", "2,4.0,0.25"]
 
 
 def test_resume_without_a_table_starts_one(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
-from lit_mbrl.app.resume import changes
+from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import locked
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import ALGORITHMS
 from tests.command_line import SAC, load, rows
 from tests.runs import SaveAndStop, Stop, fit, make_data
@@ -75,7 +75,7 @@ def test_what_changes_is_said_and_takes_effect(resume: Resume, capfd: pytest.Cap
     assert saved["state_dict"]["target_entropy"] == -7
     assert [optimizer["param_groups"][0]["lr"] for optimizer in saved["optimizer_states"]] == [1e-3, 0.5, 1e-3]
     # 20 rounds for the 20 steps after the warm-up, then two for each of the last 20.
-    assert saved["lit_mbrl"]["rounds"] == 60
+    assert saved["lit_mbrl"]["train_steps"] == 60
     assert saved["OffPolicy"]["ratios"] == [[20, 0, "1"], [40, 20, "2"]]
     assert float(rows(Path("run"))[-1]["policy/target_entropy"] or -7) == -7
 
@@ -112,7 +112,7 @@ def test_a_changed_ratio_owes_no_rounds_for_the_past(tmp_path: Path) -> None:
     data = make_data(utd_ratio=0.5)
     fit(ALGORITHMS["sac"](), data, ckpt_path=tmp_path / "run.ckpt")
     # Round 21 belongs to step 24 + 11; its 22nd is still owed. Then one for every two of the 25 steps left.
-    assert (data.env_steps, data.rounds) == (59, 22 + 12)
+    assert (data.env_steps, data.train_steps) == (59, 22 + 12)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
@@ -125,9 +125,9 @@ def test_the_best_of_another_mode_is_forgotten(mode: str) -> None:
 
 
 def test_an_option_of_a_newer_version_is_no_change() -> None:
-    assert changes({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == []
-    with pytest.raises(UserError, match="--model.gamma=2: expected 1"):
-        changes({"model": {"gamma": 1}}, {"model": {"gamma": 2}}, ["model.gamma"])
+    assert config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == []
+    with pytest.raises(OptionError, match="--model.gamma=2: expected 1"):
+        config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 2}}, ["model.gamma"])
 
 
 # ---------------------------------------------------------------------- one run per folder
@@ -152,7 +152,7 @@ def test_a_second_run_in_the_folder_is_refused(resume: Resume, tmp_path: Path, c
 
 
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(UserError, match="no other run"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(OptionError, match="no other run"), locked(tmp_path):
         raise AssertionError
     with locked(tmp_path):
         pass

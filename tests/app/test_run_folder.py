@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
-from lit_mbrl.app.run_folder import claim, find_checkpoint, folder_of, locked, require_no_run, run_family
+from lit_mbrl.app.run_folder import claim, find_checkpoint, folder_of, locked, require_no_run, run_name
 from lit_mbrl.data.buffers.files import ReplayFiles
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import SAC, load, rows
 
 HALF = [*SAC, "--trainer.max_epochs=1"]
@@ -34,7 +34,7 @@ class Meddle(Callback):
         self.what, self.round = what, round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round:
+        if pl_module.train_steps == self.round:
             folder = Path(trainer.default_root_dir)
             if self.what == "remove":
                 shutil.rmtree(folder)
@@ -51,7 +51,7 @@ class Meddle(Callback):
     "name", [".", "..", "", "../mine", "a/b", "/tmp/mine", "replay", "wandb", "metrics.csv", "x" * 300, "a\nb"]
 )
 def test_the_folder_for_checkpoints_is_a_name_of_its_own(name: str) -> None:
-    with pytest.raises(UserError, match="a name of its own inside the run folder"):
+    with pytest.raises(OptionError, match="a name of its own inside the run folder"):
         Checkpoint(folder=name)
 
 
@@ -60,7 +60,7 @@ def test_only_files_of_our_own_making_are_removed(tmp_path: Path) -> None:
     (replay / "1-2.pt").mkdir(parents=True)
     for name in ("thesis.tex", "0-40", "notes.pt", "a-b.pt", ".hidden", "0-40.pt", "0-40-2.pt"):
         (replay / name).touch()
-    ReplayFiles(replay).tidy()
+    ReplayFiles(replay).prune()
     assert sorted(os.listdir(replay)) == [".hidden", "0-40", "1-2.pt", "a-b.pt", "notes.pt", "thesis.tex"]
 
 
@@ -101,7 +101,7 @@ def test_files_of_others_in_the_folder_are_left_alone(name: str, tmp_path: Path)
     require_no_run(tmp_path)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match=f"has a {name.partition('/')[0]} that no run has left there"):
+    with pytest.raises(OptionError, match=f"has a {name.partition('/')[0]} that no run has left there"):
         require_no_run(tmp_path)
     (tmp_path / ".lock").touch()  # a run that was killed before its first checkpoint
     require_no_run(tmp_path)
@@ -151,7 +151,7 @@ def test_the_newest_run_is_not_told_by_dates_alone(work: Path) -> None:
     a_run(family.with_name("seed0-3"), None, 150.0)  # an earlier version's
     assert find_checkpoint("last", family, None) == second
     shutil.copytree(second.parent.parent, family.with_name("seed0-copy"))
-    with pytest.raises(UserError, match="a path, since these are copies of one checkpoint: .*seed0-2.*seed0-copy"):
+    with pytest.raises(OptionError, match="a path, since these are copies of one checkpoint: .*seed0-2.*seed0-copy"):
         find_checkpoint("last", family, None)
 
 
@@ -159,7 +159,7 @@ def test_a_run_that_was_killed_between_best_and_last_goes_on(work: Path) -> None
     path = a_run(work / "run", 1.0, 1.0)
     path.rename(path.with_name("best.ckpt"))
     assert find_checkpoint("last", Path("runs/x/y/seed0"), "run") == Path("run/checkpoints/best.ckpt")
-    with pytest.raises(UserError, match="a new folder, or --ckpt_path=last"):
+    with pytest.raises(OptionError, match="a new folder, or --ckpt_path=last"):
         require_no_run(Path("run"))
     (work / "run" / ".lock").touch()
     path.with_name("last.ckpt.tmp").touch()  # which a kill at that moment leaves: it can begin anew, too
@@ -221,15 +221,15 @@ def taking(folder: Path) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("name", ["x" * 300, "ä" * 200, "..", "a\x1b[31mb\n", "x" * 99 + "ä"])
 def test_any_environment_gives_a_name_for_a_folder(name: str, work: Path) -> None:
-    family = run_family([f"{name}.yaml"], "SAC", name, 0)
+    family = run_name([f"{name}.yaml"], "SAC", name, 0)
     family.mkdir(parents=True)
     assert len(family.parts) == 4 and str(family).isprintable() and ".." not in family.parts
-    assert run_family([], "SAC", "x" * 300, 0) != run_family([], "SAC", "x" * 301, 0)
+    assert run_name([], "SAC", "x" * 300, 0) != run_name([], "SAC", "x" * 301, 0)
 
 
 def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keys")
     (tmp_path / ".lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match="a folder that can be written to"), locked(tmp_path):
+    with pytest.raises(OptionError, match="a folder that can be written to"), locked(tmp_path):
         raise AssertionError
     assert (tmp_path / "mine").read_text() == "keys"

@@ -52,7 +52,7 @@ def test_a_signal_is_a_graceful_stop(number: int, job: Path, capfd: pytest.Captu
     (folder,) = run_folders(Path())
     assert folder.name.endswith("-job123")
     assert [path.name for path in folder.rglob("*.ckpt")] == ["last.ckpt"]
-    assert load(folder / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 7
+    assert load(folder / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 7
     out = capfd.readouterr().out
     assert "Stopped at 27 env steps. Resume: " in out
     # SIGUSR1 is the one at which Lightning's users expect to be queued again; Slurm itself does it after the others.

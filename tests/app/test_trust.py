@@ -15,7 +15,7 @@ import torch
 
 from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.app.trust import Untrusted, only_installed
-from lit_mbrl.utils.errors import OneLine, printable
+from lit_mbrl.utils.errors import UsageError, printable
 from tests.command_line import SAC, run_folders
 
 EVIL = "from pathlib import Path\nPath('was-run').touch()\nfrom lit_mbrl.algorithms import SAC as Evil\n"
@@ -116,7 +116,7 @@ def test_what_is_tried_in_vain_does_no_harm(work: Path, monkeypatch: pytest.Monk
         with contextlib.suppress(ImportError):
             importlib.import_module("optional_module")
         raise ValueError("another")
-    with pytest.raises(OneLine, match="--trust"), only_installed(Path("run")):
+    with pytest.raises(UsageError, match="--trust"), only_installed(Path("run")):
         importlib.import_module("optional_module")
     with only_installed(None):
         importlib.import_module("optional_module")

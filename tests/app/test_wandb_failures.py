@@ -134,7 +134,7 @@ class KillService(Callback):
     """Kills W&B's service process in the middle of a run."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == 15:
+        if pl_module.train_steps == 15:
             services = [child for child in psutil.Process().children(True) if "wandb" in child.name()]
             assert services
             for service in services:

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import OptionError, TrainingError
 from tests.command_line import load
 from tests.runs import fit, make_data
 
@@ -28,7 +28,7 @@ class Counting(Checkpoint):
         self.saves: list[int] = []
 
     def save(self, trainer: Trainer, best: bool = False) -> None:
-        self.saves.append(trainer.lightning_module.grad_steps)
+        self.saves.append(trainer.lightning_module.train_steps)
         super().save(trainer, best)
 
 
@@ -60,7 +60,7 @@ def test_saves_when_due_or_better_and_at_the_end(
     checkpoint = Counting(every_epochs=every)
     run(tmp_path, checkpoint)
     assert checkpoint.saves == saves
-    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 36
+    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 36
 
 
 def test_end_of_the_run_is_saved_even_if_not_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_best_is_the_best(
     improving(monkeypatch, *values)
     run(tmp_path, Checkpoint(mode=mode))
     saved = load(tmp_path / "checkpoints" / "best.ckpt")
-    assert saved["lit_mbrl"]["rounds"] == best
+    assert saved["lit_mbrl"]["train_steps"] == best
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["best.ckpt", "last.ckpt", "replay"]
 
 
@@ -90,8 +90,8 @@ def test_best_survives_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     resumed = Checkpoint()
     run(tmp_path, resumed, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert resumed.best == 10.0
-    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["rounds"] == 16
-    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 36
+    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["train_steps"] == 16
+    assert load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 36
 
 
 def test_checkpoint_names_its_run(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_checkpoint_names_its_run(tmp_path: Path) -> None:
         "algorithm": "SAC",
         "environment": "Pendulum-v1",
         "env_steps": 60,
-        "rounds": 36,
+        "train_steps": 36,
     }
 
 
@@ -118,7 +118,7 @@ def test_a_failure_leaves_the_previous_checkpoint(stage: str, tmp_path: Path, mo
         monkeypatch.setattr(trainer, "save_checkpoint", fail)
     else:
         monkeypatch.setattr(os, {"flush": "fsync", "rename": "replace"}[stage], fail)
-    with pytest.raises(RunFailed, match="cannot be written to .*checkpoints \\(disk full\\)"):
+    with pytest.raises(TrainingError, match="cannot be written to .*checkpoints \\(disk full\\)"):
         trainer.checkpoint_callback.save(trainer)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
@@ -130,7 +130,7 @@ def test_without_hard_links_the_best_is_copied(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "link", no_links)
     improving(monkeypatch, 1.0, 0.0)
     run(tmp_path, Checkpoint())
-    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["rounds"] == 16
+    assert load(tmp_path / "checkpoints" / "best.ckpt")["lit_mbrl"]["train_steps"] == 16
 
 
 def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
@@ -140,12 +140,12 @@ def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("every_epochs", 0), ("mode", "best")])
 def test_wrong_options(option: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"--checkpoint.{option}={value}"):
+    with pytest.raises(OptionError, match=f"--checkpoint.{option}={value}"):
         Checkpoint(**{option: value})
 
 
 def test_an_unknown_metric_is_told_at_the_first_evaluation(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="--checkpoint.monitor=eval/retrun: expected a metric of the evaluation: eval/ep"
+        OptionError, match="--checkpoint.monitor=eval/retrun: expected a metric of the evaluation: eval/ep"
     ):
         run(tmp_path, Checkpoint(monitor="eval/retrun"))

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 from callbacks import EntropyAnnealing
 from lit_mbrl.algorithms import SAC, TD3
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 
@@ -66,12 +66,12 @@ def test_a_run_follows_the_curve_and_so_does_a_resumed_and_a_shorter_one(tmp_pat
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
-    with pytest.raises(UserError, match=f"callbacks.{named}="):
+    with pytest.raises(OptionError, match=f"callbacks.{named}="):
         EntropyAnnealing(**({"initial": 1.0, "final": 0.5, "schedule_steps": 10} | options))
 
 
 def test_an_algorithm_without_the_attribute_is_refused() -> None:
-    with pytest.raises(UserError, match=r"attribute=target_entropy: expected a scalar of TD3"):
+    with pytest.raises(OptionError, match=r"attribute=target_entropy: expected a scalar of TD3"):
         fit(TD3(hidden_sizes=[8, 8]), make_data(), EntropyAnnealing(1.0, 0.0, 10))
 
 

@@ -17,7 +17,7 @@ import pytest
 from callbacks import GracefulStop, SoftTargetUpdate
 from lit_mbrl.app.application import Application
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.output import quiet
+from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.data import OffPolicy
 from tests.command_line import SAC, load, rows, run_folders, same
 
@@ -50,10 +50,10 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
     assert main([*SAC, SENDER, *options]) == 0
     out, err = capfd.readouterr()
     assert signal.getsignal(number) is before
-    assert "Stopping after this round" in err
+    assert "Stopping after this training step" in err
     folder = run_folders(Path())[0]
     saved = load(folder / "checkpoints" / "last.ckpt")
-    assert saved["lit_mbrl"]["rounds"] == stops_at
+    assert saved["lit_mbrl"]["train_steps"] == stops_at
     stopped = re.search(r"^Stopped at (\d+) env steps. Resume: (.*)$", out, re.MULTILINE)
     assert stopped and int(stopped[1]) == saved["lit_mbrl"]["env_steps"]
     command = shlex.split(stopped[2])
@@ -71,7 +71,7 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
 def test_at_the_end_of_an_epoch_the_evaluation_comes_first() -> None:
     assert main([*SAC, SENDER, "--trainer.callbacks.round=20"]) == 0
     folder = run_folders(Path())[0]
-    assert [row["time/rounds"] for row in rows(folder) if row["eval/return"]] == ["20.0"]
+    assert [row["time/train_steps"] for row in rows(folder) if row["eval/return"]] == ["20.0"]
     assert (folder / "checkpoints" / "best.ckpt").exists()
 
 
@@ -92,9 +92,9 @@ def test_programs_may_repeat_themselves(numbers: tuple[int, ...], capfd: pytest.
     """An agent or a scheduler sends SIGTERM to a run that is stopping already."""
     several = ["--trainer.callbacks.round=7", f"--trainer.callbacks.number={[int(number) for number in numbers]}"]
     assert main([*SAC, SENDER, *several]) == 0
-    assert load(run_folders(Path())[0] / "checkpoints" / "last.ckpt")["lit_mbrl"]["rounds"] == 7
+    assert load(run_folders(Path())[0] / "checkpoints" / "last.ckpt")["lit_mbrl"]["train_steps"] == 7
     out, err = capfd.readouterr()
-    assert err.count("Stopping after this round") == 1 and out.count("Stopped at 27 env steps") == 1
+    assert err.count("Stopping after this training step") == 1 and out.count("Stopped at 27 env steps") == 1
 
 
 def test_a_run_that_has_stopped_closes_its_loggers_undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_second_sigint_stops_at_once(capfd: pytest.CaptureFixture) -> None:
 
 
 def test_targets_follow_before_the_checkpoint_is_written() -> None:
-    with quiet(), ExitStack() as until_the_end:
+    with silence_libraries(), ExitStack() as until_the_end:
         application = Application([*SAC, "--trainer.max_epochs=1"], until_the_end)
     names = [type(callback).__name__ for callback in application.trainer.callbacks]
     assert names.index(SoftTargetUpdate.__name__) < names.index(GracefulStop.__name__) < names.index("Checkpoint")

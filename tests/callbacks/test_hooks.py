@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from callbacks import Checkpoint, GracefulStop, Progress
+from callbacks import Checkpoint, GracefulStop, ProgressBar
 from lit_mbrl.algorithms import SAC
 from tests.runs import fit, make_data
 
@@ -29,7 +29,7 @@ class Names(PassThroughProfiler):
 def test_lightning_calls_them_at_both_ends_of_a_round_only(tmp_path: Path) -> None:
     profiler = Names()
     options = {"default_root_dir": tmp_path, "enable_checkpointing": None, "profiler": profiler}
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress(), GracefulStop(), Checkpoint(), **options)
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar(), GracefulStop(), Checkpoint(), **options)
     # The profiler has Lightning's own loop run, and not the leaner one of `data.round_loop`.
     hooks = [name.rpartition(".")[2] for name in profiler.seen if name.startswith("[Callback]")]
     assert hooks.count("on_train_batch_end") == 4 * 36  # with SoftTargetUpdate, in every round

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import callbacks.progress
-from callbacks import Progress, duration
+from callbacks import ProgressBar, duration
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import CONF
 from tests.dyna import make
@@ -51,7 +51,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
 
 
 def test_bar_counts_environment_steps_from_the_warm_up_on(bars: list[Bar], capsys: pytest.CaptureFixture) -> None:
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress(refresh_seconds=0))
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar(refresh_seconds=0))
     (bar,) = bars
     assert (bar.options["initial"], bar.options["total"]) == (0, 60)
     assert bar.shown[0] == 1 and bar.shown[-1] == 60 and bar.shown == sorted(bar.shown)
@@ -61,15 +61,15 @@ def test_bar_counts_environment_steps_from_the_warm_up_on(bars: list[Bar], capsy
 
 
 def test_bar_is_updated_a_few_times_a_second_only(bars: list[Bar]) -> None:
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress(refresh_seconds=1e12))
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar(refresh_seconds=1e12))
     assert bars[0].shown == [40, 60, 60]  # two evaluations, the end
 
 
 def test_bar_of_a_resumed_run_starts_where_it_was(bars: list[Bar], tmp_path: Any) -> None:
     with pytest.raises(Stop):
-        fit(SAC(hidden_sizes=[8]), make_data(), SaveAndStop(tmp_path / "stop.ckpt", 10), Progress())
+        fit(SAC(hidden_sizes=[8]), make_data(), SaveAndStop(tmp_path / "stop.ckpt", 10), ProgressBar())
     assert bars[0].closed
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress(), ckpt_path=tmp_path / "stop.ckpt")
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar(), ckpt_path=tmp_path / "stop.ckpt")
     assert bars[1].options["initial"] == 34  # 24 frames of warm-up and 10 rounds
 
 
@@ -94,7 +94,7 @@ assert not copied
 
 
 def test_log_file_gets_a_line_per_evaluation(capsys: pytest.CaptureFixture) -> None:
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress())
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar())
     lines = [line for line in capsys.readouterr().out.splitlines() if "env steps" in line]
     assert [line.split(" env steps ")[0] for line in lines] == ["40/60", "60/60"]
     pattern = r"\d+/60 env steps \(\d+%\), [\d,]+ steps/s, \ds elapsed, \ds left, eval return -?[\d.]+ \+- [\d.]+"
@@ -102,7 +102,7 @@ def test_log_file_gets_a_line_per_evaluation(capsys: pytest.CaptureFixture) -> N
 
 
 def test_can_be_switched_off(bars: list[Bar], capsys: pytest.CaptureFixture) -> None:
-    fit(SAC(hidden_sizes=[8]), make_data(), Progress(enabled=False))
+    fit(SAC(hidden_sizes=[8]), make_data(), ProgressBar(enabled=False))
     assert bars == [] and "eval return" not in capsys.readouterr().out
 
 
@@ -119,7 +119,7 @@ def test_bar_tells_of_a_model_s_fit_and_shows_the_evaluation_again(
 ) -> None:
     shown: list[str] = []
     monkeypatch.setattr(Bar, "refresh", lambda self: shown.append(self.postfix))
-    fit(*make("mbpo"), Progress(refresh_seconds=0))
+    fit(*make("mbpo"), ProgressBar(refresh_seconds=0))
     news = [text for text in shown if "fitting" in text]
     assert re.fullmatch(r"fitting the model's dynamics: epoch 1, hold-out error \d\S*", news[0])
     assert re.fullmatch(r"eval return -?\d+\.\d \+- \d+\.\d, fitting the model's dynamics: epoch 3, .*", news[-1])
@@ -133,7 +133,7 @@ def test_log_has_a_line_every_half_a_minute_of_a_long_fit(
     monkeypatch.setattr(callbacks.progress.time, "monotonic", lambda: float(next(clock)))
     algorithm, data = make("mbpo", model_train_freq=100)
     algorithm.fitter.options |= {"max_epochs": 9, "patience": 9}
-    fit(algorithm, data, Progress())
+    fit(algorithm, data, ProgressBar())
     lines = [line for line in capsys.readouterr().out.splitlines() if "fitting" in line]
     # The nine epochs of the only fit: the first starts the clock, a line at 36 seconds after it, and so on.
     assert [line.split("epoch ")[1].split(",")[0] for line in lines] == ["4", "7"]
@@ -141,5 +141,5 @@ def test_log_has_a_line_every_half_a_minute_of_a_long_fit(
 
 
 def test_nothing_is_told_where_progress_is_off(capsys: pytest.CaptureFixture) -> None:
-    fit(*make("mbpo"), Progress(enabled=False))
+    fit(*make("mbpo"), ProgressBar(enabled=False))
     assert "fitting" not in capsys.readouterr().out

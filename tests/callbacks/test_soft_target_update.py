@@ -11,14 +11,14 @@ from lightning.pytorch import Callback, Trainer
 
 from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3, Algorithm
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SHORT, fit, make_data, make_rollouts
 
 
-def module(grad_steps: int) -> SimpleNamespace:
+def module(train_steps: int) -> SimpleNamespace:
     online, target = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     return SimpleNamespace(
-        targets=lambda: iter([(online, target)]), grad_steps=grad_steps, online=online, target=target
+        targets=lambda: iter([(online, target)]), train_steps=train_steps, online=online, target=target
     )
 
 
@@ -35,13 +35,13 @@ def test_target_moves_by_tau(tau: float) -> None:
 def test_period_counts_the_module_s_rounds() -> None:
     net = module(0)
     moved = []
-    for net.grad_steps in range(1, 8):
+    for net.train_steps in range(1, 8):
         callback = SoftTargetUpdate(1.0, period=3)  # a new one each round: the rhythm is the module's, not its own
         with torch.no_grad():
-            net.online.bias.fill_(net.grad_steps)
+            net.online.bias.fill_(net.train_steps)
         callback.on_fit_start(None, net)
         callback.on_train_batch_end(None, net)
-        moved.append(bool((net.target.bias == net.grad_steps).all()))
+        moved.append(bool((net.target.bias == net.train_steps).all()))
     assert moved == [False, False, True, False, False, True, False]
 
 
@@ -56,7 +56,7 @@ class Trace(Callback):
         self.updates = 0
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        if pl_module.grad_steps % self.period == 0:
+        if pl_module.train_steps % self.period == 0:
             self.updates += 1
             online = pl_module.critic.parameters()
             self.expected = [torch.lerp(e, p.detach(), self.tau) for e, p in zip(self.expected, online, strict=True)]
@@ -84,7 +84,7 @@ def train(algorithm: Algorithm, data: Any, callbacks: list[Callback]) -> None:
 def test_a_script_without_it_is_refused_before_a_step_is_taken() -> None:
     data = make_data()
     line = r"--trainer.callbacks=\[\]: expected a list with callbacks.SoftTargetUpdate, since SAC has target networks"
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         train(SAC(hidden_sizes=[8]), data, [])
     assert data.env_steps == 0
     rollouts = make_rollouts(total_frames=20)
@@ -103,5 +103,5 @@ def test_another_callback_may_move_the_targets() -> None:
 
 @pytest.mark.parametrize("options", [{"tau": 1.5}, {"tau": -0.1}, {"period": 0}])
 def test_wrong_options_are_named(options: dict) -> None:
-    with pytest.raises(UserError, match=f"callbacks.{next(iter(options))}="):
+    with pytest.raises(OptionError, match=f"callbacks.{next(iter(options))}="):
         SoftTargetUpdate(**options)

@@ -15,7 +15,7 @@ from lit_mbrl.app.cli import main
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import SAC as RUN
 from tests.envs.toys import TOY
 from tests.runs import SHORT, fit
@@ -71,7 +71,7 @@ def test_there_is_one_evaluation_without_the_option() -> None:
 
 def test_arguments_are_added_to_those_of_training() -> None:
     config = EnvConfig("x", {"a": 1, "b": 2}, max_episode_steps=7, num_envs=3, eval_kwargs={"b": 3})
-    assert config.in_evaluation() == EnvConfig("x", {"a": 1, "b": 3}, max_episode_steps=7, num_envs=3)
+    assert config.eval_config() == EnvConfig("x", {"a": 1, "b": 3}, max_episode_steps=7, num_envs=3)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_arguments_are_added_to_those_of_training() -> None:
     ],
 )
 def test_wrong_options(value: Any, line: str) -> None:
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         EnvConfig(TOY, eval_kwargs=value)
 
 
 def test_another_task_in_evaluation_is_told_before_the_run() -> None:
     data = OffPolicy(EnvConfig("Ant-v5", eval_kwargs={"include_cfrc_ext_in_observation": False}), **SHORT)
-    with pytest.raises(UserError, match=r"--data.env.eval_kwargs=.*: expected observations \[105\] .*, not \[27\]"):
+    with pytest.raises(OptionError, match=r"--data.env.eval_kwargs=.*: expected observations \[105\] .*, not \[27\]"):
         data.check()
     data = OffPolicy(EnvConfig(TOY, eval_kwargs={"longst": 3}), **SHORT)
-    with pytest.raises(UserError, match=r"--data.env.kwargs=.*longst.*: expected arguments that"):
+    with pytest.raises(OptionError, match=r"--data.env.kwargs=.*longst.*: expected arguments that"):
         data.check()
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SaveAndStop, Stop, fit, make_data
 
 
@@ -30,7 +30,7 @@ class Clock(Callback):
         self.warmups.append(pl_module.env_steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        self.rounds.append((pl_module.env_steps, pl_module.grad_steps))
+        self.rounds.append((pl_module.env_steps, pl_module.train_steps))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.evaluations.append(pl_module.env_steps)
@@ -49,7 +49,7 @@ def test_update_to_data_ratio_is_exact(utd_ratio: float, frames_per_batch: int, 
     for env_steps, rounds in clock.rounds:
         # Enough frames for this round, and not one collection more than it needed.
         assert rounds <= ratio * (env_steps - 24) < rounds + ratio * frames_per_batch
-    assert data.rounds == int(ratio * 36)
+    assert data.train_steps == int(ratio * 36)
     assert clock.warmups == list(range(frames_per_batch, 25, frames_per_batch))
 
 
@@ -162,7 +162,9 @@ def test_an_environment_without_a_state_starts_new_episodes_and_says_so(tmp_path
 
 
 def test_discrete_actions_are_refused() -> None:
-    with pytest.raises(UserError, match="--data.env.name=CartPole-v1: expected an environment with continuous actions"):
+    with pytest.raises(
+        OptionError, match="--data.env.name=CartPole-v1: expected an environment with continuous actions"
+    ):
         SAC().check(make_data("CartPole-v1").spec)
 
 
@@ -182,5 +184,5 @@ def test_discrete_actions_are_refused() -> None:
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
     options = {"total_frames": 100, "learning_starts": 10} | options
-    with pytest.raises(UserError, match=f"--{named}="):
+    with pytest.raises(OptionError, match=f"--{named}="):
         OffPolicy(EnvConfig("Pendulum-v1", num_envs=options.pop("num_envs", 1)), **options)

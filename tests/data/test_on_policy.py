@@ -1,4 +1,4 @@
-"""Rollouts: what is collected, how minibatches are cut, clocks, statistics across borders, exact resume."""
+"""Rollouts: what is collected, how minibatches are cut, progress, statistics across borders, exact resume."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_mbrl.algorithms import PPO, SAC, Algorithm, EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.data import OnPolicy
-from lit_mbrl.data.base import Collecting
+from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data, make_rollouts
 
 SMALL: dict[str, Any] = {"hidden_sizes": [8]}
@@ -22,16 +22,16 @@ ALGORITHMS = [PPO, EntropyBonusPPO, MaxEntPPO, MaxEntBonusPPO, FullMaxEntPPO]
 
 
 class Watch(Callback):
-    """Notes clocks, and of every minibatch the rows that are in it."""
+    """Notes progress, and of every minibatch the rows that are in it."""
 
     def __init__(self) -> None:
-        self.clocks: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int]] = []
         self.evaluations: list[int] = []
         self.batches: list[torch.Tensor] = []
         self.rollouts: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.clocks.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.train_steps))
         self.batches.append(batch["transitions"]["observation"].clone())
         self.rollouts.append(trainer.datamodule.rollout["observation"].flatten(0, 1).clone())
 
@@ -58,16 +58,16 @@ def test_rounds_follow_on_rollouts_and_epochs_end_with_them() -> None:
     watch = Watch()
     data = make_rollouts(total_frames=79, epoch_frames=30)
     fit(PPO(**SMALL), data, watch)
-    assert watch.clocks == [(20 * (n // 10 + 1), n + 1) for n in range(30)]
+    assert watch.progress == [(20 * (n // 10 + 1), n + 1) for n in range(30)]
     assert watch.evaluations == [20, 60]  # at 30 one rollout is over, at 60 three are; a fourth would end beyond 79
-    assert (data.env_steps, data.rounds) == (60, 30)
+    assert (data.env_steps, data.train_steps) == (60, 30)
 
 
 def test_statistics_of_episodes_cross_rollouts() -> None:
     """CartPole pays 1 per step, and 4-step time limits end none of 10-step rollouts' borders."""
     data = make_rollouts(max_episode_steps=4)
     fit(PPO(**SMALL), data, log_every_n_steps=1000)
-    assert [length for _, length in data.meter.ended] == [4] * 14  # 30 steps of each environment
+    assert [length for _, length in data.episode_statistics.ended] == [4] * 14  # 30 steps of each environment
     assert data.pop_metrics() == {"train/return": 4.0, "train/episode_length": 4.0}
 
 
@@ -109,9 +109,9 @@ def test_a_rollout_s_advantages_are_those_of_a_loop_over_its_frames(env: str, mo
 def test_the_environment_gets_actions_within_its_bounds_and_the_rollout_keeps_the_drawn_ones() -> None:
     seen: list[torch.Tensor] = []
     algorithm, data = PPO(init_log_std=1.5, **SMALL), make_rollouts("Pendulum-v1")
-    advance = Collecting.step_environments
+    advance = EnvDataModule.collect_transitions
 
-    def step_environments(self: Collecting) -> Any:
+    def collect_transitions(self: EnvDataModule) -> Any:
         env = self.collector.env
         original = env.advance
         env.advance = lambda action: (seen.append(torch.tensor(action)), original(action))[1]
@@ -120,7 +120,7 @@ def test_the_environment_gets_actions_within_its_bounds_and_the_rollout_keeps_th
         finally:
             env.advance = original
 
-    data.step_environments = step_environments.__get__(data)
+    data.collect_transitions = collect_transitions.__get__(data)
     fit(algorithm, data)
     drawn, executed = data.rollout["action"], torch.stack(seen[-10:])
     assert drawn.abs().max() > 1
@@ -195,21 +195,21 @@ def test_a_checkpoint_at_the_end_of_a_rollout_does_not_hold_it(tmp_path: Path) -
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
     sizes = {"total_frames": 60, "rollout_steps": 10, "batch_size": 4} | options
-    with pytest.raises(UserError, match=f"--{named}="):
-        OnPolicy(EnvConfig("CartPole-v1", num_envs=2), **sizes).share(1)
+    with pytest.raises(OptionError, match=f"--{named}="):
+        OnPolicy(EnvConfig("CartPole-v1", num_envs=2), **sizes).split_across_ranks(1)
 
 
 def test_several_devices_share_a_minibatch() -> None:
     data = make_rollouts()
-    data.share(2)
-    assert data.clock.frames_per_rollout == 40 and data.clock.rounds_per_rollout == 20
-    with pytest.raises(UserError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
-        make_rollouts(batch_size=5).share(2)
-    make_rollouts(batch_size=40).share(2)  # more than one device has
+    data.split_across_ranks(2)
+    assert data.update_schedule.frames_per_rollout == 40 and data.update_schedule.train_steps_per_rollout == 20
+    with pytest.raises(OptionError, match="--data.batch_size=5: expected a divisor of the 40 frames .*a multiple of 2"):
+        make_rollouts(batch_size=5).split_across_ranks(2)
+    make_rollouts(batch_size=40).split_across_ranks(2)  # more than one device has
 
 
 def test_algorithms_and_data_that_do_not_belong_together() -> None:
-    with pytest.raises(UserError, match="--data=OnPolicy: expected lit_mbrl.data.OffPolicy for SAC"):
+    with pytest.raises(OptionError, match="--data=OnPolicy: expected lit_mbrl.data.OffPolicy for SAC"):
         make_rollouts("Pendulum-v1").check_algorithm(SAC())
-    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.OnPolicy for PPO"):
+    with pytest.raises(OptionError, match="--data=OffPolicy: expected lit_mbrl.data.OnPolicy for PPO"):
         make_data().check_algorithm(PPO())

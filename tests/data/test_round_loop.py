@@ -26,7 +26,7 @@ class Witness(Callback):
         counts = tuple(vars(progress.current).items())
         optimizer_steps = trainer.global_step
         self.heard.append(
-            (hook, module.grad_steps, module._current_fx_name, counts, progress.is_last_batch, optimizer_steps)
+            (hook, module.train_steps, module._current_fx_name, counts, progress.is_last_batch, optimizer_steps)
         )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -35,7 +35,7 @@ class Witness(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.note(f"end {batch_idx} {outputs}", trainer, pl_module)
-        if pl_module.grad_steps % 3 == 0:
+        if pl_module.train_steps % 3 == 0:
             pl_module.log("mine", float(batch_idx), on_step=True, on_epoch=True, batch_size=1)
         self.heard.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 

@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, Trainer
 
 from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.data.buffers.episodes import frame_bytes
 from lit_mbrl.envs import EnvConfig, PixelConfig
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.latent import LIGHT, Remembers, make_sequences
 from tests.runs import SaveAndStop, Stop, everything, fit, make_data
 
@@ -28,15 +28,15 @@ class Frozen(Remembers):
 
 
 class Watch(Callback):
-    """Keeps batches and clocks."""
+    """Keeps batches and progress."""
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
-        self.clocks: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.batches.append(batch)
-        self.clocks.append((pl_module.env_steps, pl_module.grad_steps))
+        self.progress.append((pl_module.env_steps, pl_module.train_steps))
 
 
 def test_batches_are_sequences_of_bytes() -> None:
@@ -58,17 +58,17 @@ def test_batches_are_sequences_of_bytes() -> None:
         assert torch.equal(sequences["terminated"][..., 0], step == 5)
 
 
-@pytest.mark.parametrize("pretrain_rounds", [0, 7])
-def test_the_schedule_is_dreamer_s(pretrain_rounds: int) -> None:
+@pytest.mark.parametrize("pretrain_steps", [0, 7])
+def test_the_schedule_is_dreamer_s(pretrain_steps: int) -> None:
     """Rounds after the warm-up, then `utd_ratio * frames_per_batch` after every collection."""
-    watch, data = Watch(), make_sequences(pretrain_rounds=pretrain_rounds, frames_per_batch=12)
+    watch, data = Watch(), make_sequences(pretrain_steps=pretrain_steps, frames_per_batch=12)
     fit(Remembers(), data, watch)
-    steps = [env_steps for env_steps, _ in watch.clocks]
-    assert [steps.count(at) for at in (24, 36, 48, 60)] == [pretrain_rounds, 6, 6, 6]
-    assert [rounds for _, rounds in watch.clocks] == list(range(1, len(steps) + 1))
+    steps = [env_steps for env_steps, _ in watch.progress]
+    assert [steps.count(at) for at in (24, 36, 48, 60)] == [pretrain_steps, 6, 6, 6]
+    assert [rounds for _, rounds in watch.progress] == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_envs": 2, "storage": "memmap", "pretrain_rounds": 5, "capacity": 30}])
+@pytest.mark.parametrize("options", [{}, {"num_envs": 2, "storage": "memmap", "pretrain_steps": 5, "capacity": 30}])
 @pytest.mark.parametrize("rounds", [3, 11])
 def test_resume_is_exact(options: dict[str, Any], rounds: int, tmp_path: Path) -> None:
     whole, whole_data = Remembers(), make_sequences(LIGHT, **options)
@@ -110,7 +110,7 @@ def test_an_evaluation_has_a_memory_of_its_own() -> None:
 def test_the_first_evaluation_episode_can_be_looked_at() -> None:
     data = make_sequences()
     fit(Remembers(), data)
-    sequence = data.pictured
+    sequence = data.eval_episode
     assert sequence is not None
     step = sequence["observation"][0, :, 0, 0, 0].float()
     assert step.tolist() == [0, 1, 2, 3, 4]
@@ -134,18 +134,18 @@ def test_vectors_are_served_too() -> None:
 
 
 def test_frames_are_logged_beside_steps() -> None:
-    data = Sequences(
+    data = SequenceReplay(
         EnvConfig(LIGHT, max_episode_steps=12, action_repeat=2, pixels=PixelConfig(size=8)),
         **{"total_frames": 30, "learning_starts": 20, "batch_size": 2, "sequence_length": 3, "storage": "memory"},
     )
     algorithm = Remembers()
     fit(algorithm, data)
-    assert algorithm.clocks()["time/frames"] == 60.0
+    assert algorithm.progress_metrics()["time/simulator_steps"] == 60.0
     assert data.spec.max_episode_steps == 6
 
 
 def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
-    assert make_sequences(storage=None).storage == Sequences(EnvConfig(LIGHT)).storage == "memmap"
+    assert make_sequences(storage=None).storage == SequenceReplay(EnvConfig(LIGHT)).storage == "memmap"
     assert make_data().storage == "memory"
 
 
@@ -153,21 +153,21 @@ def test_observations_are_on_the_disk_unless_told_otherwise() -> None:
     ("options", "line"),
     [
         ({"sequence_length": 1}, "--data.sequence_length=1: expected an integer > 1"),
-        ({"pretrain_rounds": -1}, "--data.pretrain_rounds=-1: expected an integer >= 0"),
+        ({"pretrain_steps": -1}, "--data.pretrain_steps=-1: expected an integer >= 0"),
         ({"capacity": 7}, "--data.capacity=7: expected at least two frames per step of data.frames_per_batch"),
         ({"sequence_batch_size": 5}, "--data.sequence_batch_size=5: expected null"),
     ],
 )
 def test_mistakes_are_one_line(options: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         make_sequences(**options)
     assert str(error.value).startswith(line)
 
 
 def test_algorithm_and_data_have_to_fit() -> None:
-    with pytest.raises(UserError, match="--data=Sequences: expected lit_mbrl.data.OffPolicy for SAC"):
+    with pytest.raises(OptionError, match="--data=SequenceReplay: expected lit_mbrl.data.OffPolicy for SAC"):
         make_sequences().check_algorithm(SAC())
-    with pytest.raises(UserError, match="--data=OffPolicy: expected lit_mbrl.data.Sequences for Remembers"):
+    with pytest.raises(OptionError, match="--data=OffPolicy: expected lit_mbrl.data.SequenceReplay for Remembers"):
         make_data().check_algorithm(Remembers())
     make_sequences().check_algorithm(Remembers())
 
@@ -179,11 +179,17 @@ def test_the_predicted_size_is_said_and_has_to_fit(caplog: pytest.LogCaptureFixt
         fit(Remembers(), data, default_root_dir=tmp_path)
     assert "replay: 50 frames, 0.0 MB in memmap when full" in caplog.text
     huge = make_sequences(storage="memmap", capacity=10**9, total_frames=10**15)
-    with pytest.raises(UserError, match=r"--data.capacity=.* GB: expected at most the free disk space"):
+    with pytest.raises(OptionError, match=r"--data.capacity=.* GB: expected at most the free disk space"):
         huge.check(str(tmp_path))
 
 
-OVERLAP: dict[str, Any] = {"num_envs": 2, "frames_per_batch": 2, "utd_ratio": 0.5, "overlap": True, "workers": True}
+OVERLAP: dict[str, Any] = {
+    "num_envs": 2,
+    "frames_per_batch": 2,
+    "utd_ratio": 0.5,
+    "async_env_steps": True,
+    "workers": True,
+}
 
 
 def test_overlapping_collects_the_same_frames_in_the_same_rounds() -> None:
@@ -192,10 +198,10 @@ def test_overlapping_collects_the_same_frames_in_the_same_rounds() -> None:
     for overlap in (False, True):
         torch.manual_seed(0)
         algorithm, watch = Frozen(), Watch()
-        data = make_sequences(LIGHT, **(OVERLAP | {"overlap": overlap, "utd_ratio": 1.0}))
+        data = make_sequences(LIGHT, **(OVERLAP | {"async_env_steps": overlap, "utd_ratio": 1.0}))
         fit(algorithm, data, watch)
         state = data.replay.state_dict()
-        found.append((watch.clocks, state["written"], state["frames"]))
+        found.append((watch.progress, state["written"], state["frames"]))
     assert found[0][0] == found[1][0] and found[0][1] == found[1][1]
     assert all(torch.equal(found[0][2][key], found[1][2][key]) for key in found[0][2])
 
@@ -227,5 +233,7 @@ def test_resume_is_exact_with_a_step_begun(tmp_path: Path) -> None:
 
 def test_overlapping_needs_workers_and_single_steps() -> None:
     for options in ({"workers": False}, {"frames_per_batch": 4}):
-        with pytest.raises(UserError, match="--data.overlap=True: expected data.env.workers=true and data.frames_per"):
+        with pytest.raises(
+            OptionError, match="--data.async_env_steps=True: expected data.env.workers=true and data.frames_per"
+        ):
             make_sequences(LIGHT, **(OVERLAP | options))

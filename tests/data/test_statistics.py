@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from lit_mbrl.data.statistics import EpisodeMeter
+from lit_mbrl.data.statistics import EpisodeStatistics
 
 
 def frames(reward: float, ends: bool) -> TensorDictBase:
@@ -16,7 +16,7 @@ def frames(reward: float, ends: bool) -> TensorDictBase:
 
 
 def test_the_same_frames_filled_again_and_other_frames_both_count() -> None:
-    meter, first = EpisodeMeter(1), frames(1.0, ends=False)
+    meter, first = EpisodeStatistics(1), frames(1.0, ends=False)
     meter.add(first)
     first["next", "reward"].fill_(10.0)
     meter.add(first)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbrl.data import Sequences
+from lit_mbrl.data import SequenceReplay
 from lit_mbrl.envs import EnvConfig, PixelConfig, VectorEnv, describe
 from lit_mbrl.envs.make import make_configured
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE
 from tests.latent import LIGHT, SHORT, Remembers
 from tests.runs import SaveAndStop, Stop, everything, fit
@@ -51,8 +51,8 @@ def test_copies_take_turns_and_use_their_part_of_an_action(workers: bool) -> Non
         each.close()
 
 
-def data(**options: Any) -> Sequences:
-    return Sequences(config(num_envs=2, workers=False), **(SHORT | {"eval_episodes": 4} | options))
+def data(**options: Any) -> SequenceReplay:
+    return SequenceReplay(config(num_envs=2, workers=False), **(SHORT | {"eval_episodes": 4} | options))
 
 
 def test_returns_are_logged_per_task() -> None:
@@ -65,13 +65,13 @@ def test_returns_are_logged_per_task() -> None:
         f"eval/return/{LIGHT}": torch.tensor(2.0),
         f"eval/return/{HOPPER}": torch.tensor(15.0),
     }
-    assert algorithm.clocks()["time/frames"] == 180.0
+    assert algorithm.progress_metrics()["time/simulator_steps"] == 180.0
     sequences = source.replay.sample(30, 2)
     assert sequences["action"].shape == (30, 2, 3)
 
 
 def test_a_single_task_has_no_further_metrics() -> None:
-    assert Sequences(EnvConfig(LIGHT), **SHORT).task_metrics(torch.ones(3)) == {}
+    assert SequenceReplay(EnvConfig(LIGHT), **SHORT).task_metrics(torch.ones(3)) == {}
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:
@@ -96,7 +96,10 @@ def test_resume_is_exact(tmp_path: Path) -> None:
             lambda: EnvConfig(LIGHT, other_tasks={HOPPER: 0}),
             f"--data.env.other_tasks={{'{HOPPER}': 0}}: expected other",
         ),
-        (lambda: Sequences(config(num_envs=1), **SHORT), "--data.env.num_envs=1: expected a multiple of the number of"),
+        (
+            lambda: SequenceReplay(config(num_envs=1), **SHORT),
+            "--data.env.num_envs=1: expected a multiple of the number of",
+        ),
         (lambda: data(eval_episodes=3), "--data.eval_episodes=3: expected a multiple of the number of tasks, 2"),
         (
             lambda: describe(config(pixels=None)),
@@ -109,6 +112,6 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(make: Any, line: str) -> None:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         make()
     assert str(error.value).startswith(line)

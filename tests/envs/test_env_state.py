@@ -13,7 +13,7 @@ import torch
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym, registered_variants
 from lit_mbrl.envs.state import get_state, set_state
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import TOY
 
 EXACT = [
@@ -84,7 +84,7 @@ def test_the_state_of_another_kind_of_environment_is_refused(name, limit):
     env, other = make_gym(TOY), make_gym(name, max_episode_steps=limit)
     env.reset(seed=0)
     other.reset(seed=0)
-    with pytest.raises(UserError, match=r"^--data\.env=.*: expected .* of Toy, as in the checkpoint"):
+    with pytest.raises(OptionError, match=r"^--data\.env=.*: expected .* of Toy, as in the checkpoint"):
         set_state(other, get_state(env))
 
 
@@ -139,7 +139,7 @@ def test_a_seed_that_was_not_used_yet_is_kept():
 
 def test_the_number_of_copies_must_agree():
     state = _vector("Pendulum-v1").get_env_state()
-    with pytest.raises(UserError, match=r"^--data\.env\.num_envs=3: expected 2"):
+    with pytest.raises(OptionError, match=r"^--data\.env\.num_envs=3: expected 2"):
         VectorEnv(EnvConfig("Pendulum-v1", num_envs=3), seed=0).set_env_state(state)
 
 

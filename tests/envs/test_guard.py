@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe, make_gym
 from lit_mbrl.envs.guard import EnvFailed, guard_of
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.misbehaving import MISBEHAVING, OUTCOMES
 
 PROBLEMS = {
@@ -62,7 +62,7 @@ def test_no_fault_is_without_a_test() -> None:
 
 @pytest.mark.parametrize(("fault", "problem"), PROBLEMS.items())
 def test_a_fault_is_found_before_the_run_and_during_it(fault: str, problem: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(OptionError) as refused:
         describe(misbehaving(fault=fault))
     line = f"--data.env.name={MISBEHAVING}: expected an environment that works, but (step 1 of an episode) {problem}"
     assert str(refused.value) == line
@@ -85,7 +85,7 @@ def test_a_fault_is_found_before_the_run_and_during_it(fault: str, problem: str)
     ],
 )
 def test_a_fault_of_a_reset(fault: str, problem: str) -> None:
-    with pytest.raises(UserError, match="reset") as refused:
+    with pytest.raises(OptionError, match="reset") as refused:
         describe(misbehaving(fault=fault, where="reset"))
     assert str(refused.value).endswith(f"(reset) {problem}")
     env = VectorEnv(misbehaving(fault=fault, where="reset", at=1), seed=0)
@@ -98,14 +98,14 @@ def test_a_fault_of_a_reset(fault: str, problem: str) -> None:
 
 @pytest.mark.parametrize(("where", "call"), [("init", "constructor"), ("close", "close")])
 def test_a_constructor_and_a_close_that_raise(where: str, call: str) -> None:
-    with pytest.raises(UserError, match=rf"but \({call}\) it called sys.exit\(0\)$"):
+    with pytest.raises(OptionError, match=rf"but \({call}\) it called sys.exit\(0\)$"):
         describe(misbehaving(fault="exit", where=where))
 
 
 def test_the_death_of_a_worker_in_the_check_is_not_that_of_the_program() -> None:
     config = misbehaving(fault="die")
     config.workers = True
-    with pytest.raises(UserError, match=r"that works, but its environment worker 0 .* died with exit code 3$"):
+    with pytest.raises(OptionError, match=r"that works, but its environment worker 0 .* died with exit code 3$"):
         describe(config)
 
 
@@ -119,7 +119,7 @@ def test_a_close_that_raises_is_a_warning_when_the_work_is_done(caplog: pytest.L
 @pytest.mark.parametrize("where", ["init", "reset", "step", "close"])
 def test_what_never_returns_is_refused(where: str) -> None:
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"it did not return within 0\.5 s \(data\.env\.timeout\)$"):
+    with pytest.raises(OptionError, match=r"it did not return within 0\.5 s \(data\.env\.timeout\)$"):
         describe(misbehaving(fault="sleep", where=where, timeout=0.5))
     assert time.monotonic() - start < 20
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lit_mbrl.envs import EnvConfig, Spec, describe, make_gym, registered_variants
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import DICT, TOY
 
 
@@ -99,7 +99,7 @@ def test_images_are_channel_first():
     ],
 )
 def test_wrong_names_are_told_in_one_line(name, hint):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         describe(EnvConfig(name))
     line = str(error.value)
     assert line.startswith(f"--data.env.name={name}: expected ")
@@ -120,7 +120,7 @@ def test_wrong_names_are_told_in_one_line(name, hint):
     ],
 )
 def test_wrong_constructor_arguments_are_told_in_one_line(name, kwargs, hint):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         describe(EnvConfig(name, kwargs))
     line = str(error.value)
     assert line.startswith("--data.env.kwargs=")
@@ -142,7 +142,7 @@ def test_wrong_constructor_arguments_are_told_in_one_line(name, kwargs, hint):
     ],
 )
 def test_values_out_of_range_name_their_option(option, values):
-    with pytest.raises(UserError, match=rf"^--data\.env\.{option}="):
+    with pytest.raises(OptionError, match=rf"^--data\.env\.{option}="):
         EnvConfig(**{"name": "Pendulum-v1", **values})
 
 
@@ -157,7 +157,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch, name, package,
     for module in [module for module in sys.modules if module.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=command):
+    with pytest.raises(OptionError, match=command):
         make_gym(name)
 
 

@@ -14,7 +14,7 @@ from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym
 from lit_mbrl.envs.guard import EnvFailed
-from lit_mbrl.utils.errors import RunFailed, UserError
+from lit_mbrl.utils.errors import OptionError, TrainingError
 from tests.envs.toys import FAULTY, TOY
 
 
@@ -175,7 +175,7 @@ def test_a_worker_that_keeps_dying_is_told():
     td = env.reset()
     start = time.monotonic()
     message = r"environment worker \d \(process \d+\) died with exit code 3"
-    with pytest.warns(RuntimeWarning, match=message) as warned, pytest.raises(RunFailed, match=message):
+    with pytest.warns(RuntimeWarning, match=message) as warned, pytest.raises(TrainingError, match=message):
         env.step(td.set("action", torch.tensor([[0.0], [-1.0]])))
     assert [str(warning.message).split("; ")[1] for warning in warned] == [
         f"restart {count} of at most 3, with new episodes" for count in (1, 2, 3)
@@ -194,10 +194,10 @@ def test_after_a_worker_s_death_its_copies_begin_new_episodes():
         with pytest.warns(RuntimeWarning, match="exit code -9; restart 1") if step == 2 else nullcontext():
             frame, td = env.step_and_maybe_reset(td.set("action", torch.zeros(2, 1)))
         frames.append(frame)
-    cuts = env.pop_cuts()
+    cuts = env.pop_truncations()
     # One worker per copy, or one for both on a single core.
     assert [cut[:2] for cut in cuts] in ([(2, 1)], [(2, 0), (2, 1)])
-    assert env.pop_cuts() == []
+    assert env.pop_truncations() == []
     data = torch.stack(frames, 1)
     tag = data["next", "observation"][1, :, 0]
     assert data["next", "observation"][1, :, 1].tolist() == [1, 2, 1, 2]
@@ -212,14 +212,14 @@ def test_a_copy_that_is_reset_anyway_has_its_own_first_observation():
     with pytest.warns(RuntimeWarning, match="exit code -9; restart 1"):
         td = env.reset()
     frame = env.step(td.set("action", torch.zeros(1, 1)))
-    assert env.pop_cuts() == []
+    assert env.pop_truncations() == []
     assert frame["next", "observation"][0, 0] == td["observation"][0, 0]
     env.close()
 
 
 @pytest.mark.parametrize("workers", [False, True])
 def test_wrong_options_are_told_before_any_process_starts(workers):
-    with pytest.raises(UserError, match=r"^--data\.env\.name=Pendulm-v1"):
+    with pytest.raises(OptionError, match=r"^--data\.env\.name=Pendulm-v1"):
         VectorEnv(EnvConfig("Pendulm-v1", workers=workers), seed=0)
-    with pytest.raises(UserError, match=r"^--data\.env\.num_envs=0"):
+    with pytest.raises(OptionError, match=r"^--data\.env\.num_envs=0"):
         VectorEnv(EnvConfig("Pendulum-v1", workers=workers), seed=0, num_envs=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_mbrl.losses import future_mean, future_weights
+from lit_mbrl.losses import expectation_over_future, future_weights
 from lit_mbrl.models import MixtureDensityNetwork
 
 GAMMA, RHO, SIGMA = 0.8, 0.9, 0.5
@@ -70,8 +70,8 @@ def test_estimate_has_the_moments_of_the_discounted_distribution() -> None:
     spread = SIGMA * ((1 - decay.square()) / (1 - RHO**2)).sqrt()
     tail = (decay * states[:, -1] + spread * torch.randn(runs, 1)).unsqueeze(1)
     weight = future_weights(torch.zeros(runs, n, 1), GAMMA)
-    first = future_mean(weight, states, tail, torch.ones(runs, 1, 1))
-    second = future_mean(weight, states.square(), tail.square(), torch.ones(runs, 1, 1))
+    first = expectation_over_future(weight, states, tail, torch.ones(runs, 1, 1))
+    second = expectation_over_future(weight, states.square(), tail.square(), torch.ones(runs, 1, 1))
     mean, variance = analytic(start)
     for samples, expected in ((first, mean), (second, variance + mean**2)):
         assert abs(samples.mean() - expected) < 5 * samples.std() / runs**0.5

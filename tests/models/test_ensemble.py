@@ -10,17 +10,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from lit_mbrl.envs.tasks.terminations import hopper
 from lit_mbrl.imagination import imagine
 from lit_mbrl.losses import bound_penalty, value_gradient_loss
-from lit_mbrl.models import Ensemble, EnsembleDynamics, EnsembleWorldModel, Recurrent, WorldModel
+from lit_mbrl.models import EnsembleConfig, EnsembleDynamics, EnsembleWorldModel, RecurrentConfig, WorldModel
 from lit_mbrl.networks import TanhGaussianActor
 from lit_mbrl.returns import survival, value_expansion
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.algorithms.frames import make_frames
 
 E, K, B, T, O, A = 4, 3, 6, 5, 3, 2  # noqa: E741
 
 
 def make(**options: object) -> EnsembleWorldModel:
-    model = Ensemble(num_members=E, num_elites=K, hidden_sizes=[8, 8], **options).build(O, A)
+    model = EnsembleConfig(num_members=E, num_elites=K, hidden_sizes=[8, 8], **options).build(O, A)
     for parameter in model.dynamics.networks.biases:
         nn.init.normal_(parameter)
     return model
@@ -31,8 +31,8 @@ def never(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------- the verbs
-@pytest.mark.parametrize("factory", [Ensemble(hidden_sizes=[8]), Recurrent(hidden_size=8)])
-def test_models_speak_the_same_verbs(factory: Ensemble | Recurrent) -> None:
+@pytest.mark.parametrize("factory", [EnsembleConfig(hidden_sizes=[8]), RecurrentConfig(hidden_size=8)])
+def test_models_speak_the_same_verbs(factory: EnsembleConfig | RecurrentConfig) -> None:
     model = factory.build(O, A)
     assert isinstance(model, WorldModel)
     x, u = torch.randn(B, O), torch.randn(B, A)
@@ -184,7 +184,7 @@ class Sampler(nn.Module):
 @pytest.mark.parametrize("over", [True, False])
 def test_a_certain_termination_gives_finite_values_and_gradients(over: bool) -> None:
     rule = lambda x, u, following: (following[:, :1] > -1e9) == over  # noqa: E731
-    model = Ensemble(num_members=E, hidden_sizes=[8], num_elites=K).build(O, A, rule)
+    model = EnsembleConfig(num_members=E, hidden_sizes=[8], num_elites=K).build(O, A, rule)
     assert model.termination_model is None
     actor = TanhGaussianActor(O, A, [8])
     x = torch.randn(B, O, requires_grad=True)
@@ -201,7 +201,7 @@ def test_a_certain_termination_gives_finite_values_and_gradients(over: bool) -> 
 
 
 def test_a_rule_reads_the_next_observation() -> None:
-    model = Ensemble(num_members=E, hidden_sizes=[8], num_elites=K).build(11, A, hopper)
+    model = EnsembleConfig(num_members=E, hidden_sizes=[8], num_elites=K).build(11, A, hopper)
     x = torch.zeros(B, 11)
     x[:, 0] = torch.tensor([1.2, 1.2, 0.2, 1.2, 0.2, 1.2])
     following, _, logit = model.step(x, torch.zeros(B, A))
@@ -279,23 +279,23 @@ def test_the_scaler_standardises_the_inputs_of_its_data() -> None:
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
-    with pytest.raises(UserError, match=f"--model.world_model.{named}="):
-        Ensemble(**options)
+    with pytest.raises(OptionError, match=f"--model.world_model.{named}="):
+        EnsembleConfig(**options)
 
 
 def test_termination_is_known_learned_or_whichever_there_is() -> None:
     sizes = {"hidden_sizes": [8]}
     for mode, rule, learned in (("auto", None, True), ("auto", never, False), ("known", never, False)):
-        assert (Ensemble(termination=mode, **sizes).build(O, A, rule).termination_model is not None) == learned
-    assert Ensemble(termination="learned", **sizes).build(O, A, never).termination_model is not None
-    with pytest.raises(UserError, match="--model.world_model.termination=known"):
-        Ensemble(termination="known", **sizes).build(O, A, None)
+        assert (EnsembleConfig(termination=mode, **sizes).build(O, A, rule).termination_model is not None) == learned
+    assert EnsembleConfig(termination="learned", **sizes).build(O, A, never).termination_model is not None
+    with pytest.raises(OptionError, match="--model.world_model.termination=known"):
+        EnsembleConfig(termination="known", **sizes).build(O, A, None)
 
 
 def test_weight_decay_follows_the_depth() -> None:
-    assert Ensemble().weight_decay == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
-    assert Ensemble(hidden_sizes=[8]).weight_decay == [2.5e-5, 1e-4]
-    assert Ensemble(hidden_sizes=[8] * 5).weight_decay == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 7.5e-5, 1e-4]
+    assert EnsembleConfig().weight_decay == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
+    assert EnsembleConfig(hidden_sizes=[8]).weight_decay == [2.5e-5, 1e-4]
+    assert EnsembleConfig(hidden_sizes=[8] * 5).weight_decay == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 7.5e-5, 1e-4]
 
 
 def test_frames_without_a_batch_are_not_mistaken_for_members() -> None:

@@ -9,10 +9,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_mbrl.models import Descend, Ensemble, Objective, Recurrent, fit
-from lit_mbrl.models.fitting import BestEpochs, bootstrap, shuffled
+from lit_mbrl.models import EnsembleConfig, GradientStep, ModelLoss, RecurrentConfig, fit
+from lit_mbrl.models.fitting import EarlyStopping, bootstrap, shuffled
 from lit_mbrl.training.model_fit import ModelFitter
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.algorithms.frames import make_frames
 
 E, O, A = 4, 3, 2  # noqa: E741
@@ -21,7 +21,7 @@ E, O, A = 4, 3, 2  # noqa: E741
 # ---------------------------------------------------------------------- the rule, on made-up curves
 def stop_and_best(curves: list[list[float]], **options: Any) -> tuple[int, list[int], list[float]]:
     """The epoch after which training ends, each member's best epoch and its error; curves are per member."""
-    best = BestEpochs(len(curves), **options)
+    best = EarlyStopping(len(curves), **options)
     for errors in zip(*curves, strict=True):
         best.update(torch.tensor(errors))
         if best.stop:
@@ -86,7 +86,7 @@ class Recorder:
         self.ranked: list[Tensor] = []
         module = nn.Module()
         module.weight = self.weight
-        self.objective = Objective(
+        self.objective = ModelLoss(
             "made_up",
             module,
             self.loss,
@@ -177,7 +177,7 @@ def smooth_frames(*shape: int) -> TensorDict:
     return frames.reshape(*shape)
 
 
-def stepper(objective: Objective, optimizer: torch.optim.Optimizer) -> Descend:
+def stepper(objective: ModelLoss, optimizer: torch.optim.Optimizer) -> GradientStep:
     """Steps as fits take them, without an algorithm."""
     return ModelFitter().step(objective.name, optimizer, nn.Module(), objective.max_grad_norm)
 
@@ -192,7 +192,7 @@ def train(factory: Any, name: str, frames: TensorDict, seed: int = 0, **options:
 
 @pytest.mark.parametrize("probabilistic", [True, False])
 def test_an_ensemble_learns_and_its_elites_are_the_best(probabilistic: bool) -> None:
-    factory = Ensemble(E, 2, [32, 32], probabilistic=probabilistic, propagation="mean", lr=1e-2)
+    factory = EnsembleConfig(E, 2, [32, 32], probabilistic=probabilistic, propagation="mean", lr=1e-2)
     frames = smooth_frames(600)
     target = torch.cat([frames["next", "observation"] - frames["observation"], frames["next", "reward"]], -1)
     model, result = train(factory, "dynamics", frames, batch_size=64, max_epochs=40)
@@ -205,7 +205,7 @@ def test_an_ensemble_learns_and_its_elites_are_the_best(probabilistic: bool) -> 
 
 
 def test_a_fit_repeats_under_a_seed() -> None:
-    factory, frames = Ensemble(E, 2, [8]), smooth_frames(200)
+    factory, frames = EnsembleConfig(E, 2, [8]), smooth_frames(200)
     fits = [train(factory, "dynamics", frames, seed=seed, max_epochs=3) for seed in (1, 1, 2)]
     states = [model.state_dict() for model, _ in fits]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -216,29 +216,29 @@ def test_a_fit_repeats_under_a_seed() -> None:
 @pytest.mark.parametrize("name", ["reward", "dynamics", "termination"])
 def test_the_recurrent_model_fits_as_a_single_member(name: str) -> None:
     frames = smooth_frames(250, 2) if name == "dynamics" else smooth_frames(500)
-    _, one = train(Recurrent(hidden_size=16, lr=3e-3), name, frames, batch_size=32, max_epochs=1)
-    _, many = train(Recurrent(hidden_size=16, lr=3e-3), name, frames, batch_size=32, max_epochs=30)
+    _, one = train(RecurrentConfig(hidden_size=16, lr=3e-3), name, frames, batch_size=32, max_epochs=1)
+    _, many = train(RecurrentConfig(hidden_size=16, lr=3e-3), name, frames, batch_size=32, max_epochs=30)
     assert many.errors < 0.7 * one.errors
     if name == "termination":  # nothing ever terminates: the fit ends instead of chasing the last 0.01 %
-        _, certain = train(Recurrent(hidden_size=16, lr=3e-2), name, frames)
+        _, certain = train(RecurrentConfig(hidden_size=16, lr=3e-2), name, frames)
         assert certain.errors.item() == pytest.approx(1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     frames = smooth_frames(100)
     frames["next", "reward"][:] = torch.nan
-    factory = Ensemble(E, 2, [8])
+    factory = EnsembleConfig(E, 2, [8])
     model = factory.build(O, A)
     before = [p.clone() for p in model.dynamics.parameters()]
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
-    with pytest.raises(RunFailed, match="'dynamics' is not finite"):
+    with pytest.raises(TrainingError, match="'dynamics' is not finite"):
         fit(objective, frames, stepper(objective, optimizer))
     assert all(torch.equal(p, q) for p, q in zip(model.dynamics.parameters(), before, strict=True))
 
 
 def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
-    factory, frames = Ensemble(E, 2, [8]), smooth_frames(100)
+    factory, frames = EnsembleConfig(E, 2, [8]), smooth_frames(100)
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
@@ -249,7 +249,7 @@ def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
 def test_the_optimiser_s_weight_decay_is_that_of_the_loss() -> None:
     """A step of the fit, whose optimiser decays, beside one of plain descent on the loss that has the decay in it."""
     frames, lr = smooth_frames(20), 0.1
-    factory = Ensemble(E, 2, [8], weight_decay=[0.5, 2.0])
+    factory = EnsembleConfig(E, 2, [8], weight_decay=[0.5, 2.0])
     torch.manual_seed(0)
     fitted, written = factory.build(O, A), factory.build(O, A)
     written.load_state_dict(fitted.state_dict())
@@ -274,7 +274,7 @@ def test_the_optimiser_s_weight_decay_is_that_of_the_loss() -> None:
 
 
 def test_clipping_bounds_the_gradient() -> None:
-    factory = Recurrent(hidden_size=8, max_grad_norm=1e-3)
+    factory = RecurrentConfig(hidden_size=8, max_grad_norm=1e-3)
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     before = [p.clone() for p in objective.parameters()]

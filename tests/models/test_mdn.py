@@ -64,7 +64,7 @@ def test_samples_have_the_moments_of_the_mixture() -> None:
     error = samples.std(0) / num**0.5
     assert ((samples.mean(0) - expected.mean[0]).abs() < 5 * error).all()
     torch.testing.assert_close(samples.var(0), expected.variance[0], rtol=0.05, atol=0.01)
-    each = many.each_sample(torch.randn(num, 3, 2))
+    each = many.component_samples(torch.randn(num, 3, 2))
     weighted = (many.log_weight.exp().unsqueeze(-1) * each).sum(1)
     assert ((weighted.mean(0) - expected.mean[0]).abs() < 5 * weighted.std(0) / num**0.5).all()
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mbrl.models import LatentWorldModel, Observed, Order
+from lit_mbrl.models import LatentWorldModel, Posterior, TimeOrder
 
-ORDERS = get_args(Order)
+ORDERS = get_args(TimeOrder)
 B, T, A, S, D = 3, 5, 2, 4, 6
 
 
-def make(order: Order, shape: tuple[int, ...] = (7,), stoch_only: bool = False) -> LatentWorldModel:
-    return LatentWorldModel(shape, A, D, S, 8, 2, [8, 8], [8], order, stoch_only)
+def make(time_order: TimeOrder, shape: tuple[int, ...] = (7,), stoch_only: bool = False) -> LatentWorldModel:
+    return LatentWorldModel(shape, A, D, S, 8, 2, [8, 8], [8], time_order, stoch_only)
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -24,13 +24,13 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, T, 7), action, torch.randn(B, T, S)
 
 
-def filtered(model: LatentWorldModel, observation: Tensor, action: Tensor, noise: Tensor) -> Observed:
+def filtered(model: LatentWorldModel, observation: Tensor, action: Tensor, noise: Tensor) -> Posterior:
     return model.rssm.observe(model.encode(observation), action, noise)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_observing_a_sequence_is_observing_step_by_step(order: Order) -> None:
-    model = make(order)
+@pytest.mark.parametrize("time_order", ORDERS)
+def test_observing_a_sequence_is_observing_step_by_step(time_order: TimeOrder) -> None:
+    model = make(time_order)
     observation, action, noise = inputs()
     observed = filtered(model, observation, action, noise)
     embed = model.encode(observation)
@@ -40,16 +40,16 @@ def test_observing_a_sequence_is_observing_step_by_step(order: Order) -> None:
     for t in range(T):
         is_first = torch.full((B, 1), t == 0)
         last = action[:, t] + 5.0 * (t == 0)  # so is its last action
-        latent = model.rssm.observe_one(latent, last, embed[:, t], is_first, noise[:, t])
+        latent = model.rssm.obs_step(latent, last, embed[:, t], is_first, noise[:, t])
         features.append(latent.feature)
     torch.testing.assert_close(observed.latent.feature, torch.stack(features, 1)[:, model.rssm.first :])
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("time_order", ORDERS)
 @pytest.mark.parametrize("t", [2, T - 1])
-def test_what_a_state_has_seen(order: Order, t: int) -> None:
+def test_what_a_state_has_seen(time_order: TimeOrder, t: int) -> None:
     """The prior at t knows the action that led there but not the observation; nothing knows the future."""
-    model = make(order)
+    model = make(time_order)
     observation, action, noise = inputs()
     before = filtered(model, observation, action, noise)
     i = t - model.rssm.first
@@ -74,12 +74,12 @@ def test_only_the_rearranged_order_starts_without_the_cell_and_only_the_blind_on
     observation, action, noise = inputs()
     other = observation.clone()
     other[:, 0] += 1.0
-    for order, deter_is_zero, sees in (
+    for time_order, deter_is_zero, sees in (
         ("act_first", False, True),
         ("observe_first", True, True),
         ("blind_start", False, False),
     ):
-        model = make(order)
+        model = make(time_order)
         observed, after = filtered(model, observation, action, noise), filtered(model, other, action, noise)
         assert bool((observed.latent.deter[:, 0] == 0).all()) == deter_is_zero
         assert bool((observed.mean != after.mean).any()) == sees
@@ -91,7 +91,7 @@ def test_imagining_follows_the_prior() -> None:
     observation, action, noise = inputs()
     observed = filtered(model, observation, action, noise)
     latent = type(observed.latent)(*(value[:, 1] for value in observed.latent))
-    imagined = model.rssm.imagine(latent, action[:, 2], torch.zeros(B, S))
+    imagined = model.rssm.img_step(latent, action[:, 2], torch.zeros(B, S))
     torch.testing.assert_close(imagined.deter, observed.latent.deter[:, 2])
     torch.testing.assert_close(imagined.stoch, observed.prior_mean[:, 2])
 
@@ -107,9 +107,9 @@ def test_the_decoder_may_see_the_stochastic_part_alone() -> None:
         assert (to_deter is None) == stoch_only and to_stoch.abs().sum() > 0
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_images_go_through_all_verbs(order: Order) -> None:
-    model = make(order, (3, 64, 64))
+@pytest.mark.parametrize("time_order", ORDERS)
+def test_images_go_through_all_verbs(time_order: TimeOrder) -> None:
+    model = make(time_order, (3, 64, 64))
     image = model.prepare(torch.randint(0, 256, (B, T, 3, 64, 64), dtype=torch.uint8))
     assert image.dtype == torch.float32 and image.min() >= -0.5 and image.max() <= 0.5
     observed = model.observe(model.encode(image), torch.randn(B, T, A))

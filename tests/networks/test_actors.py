@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from lit_mbrl.networks import DeterministicActor, TanhGaussianActor
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 
 def constant_actor(mean: float, raw_log_std: float, squash: str = "clamp", **kwargs: object) -> TanhGaussianActor:
@@ -114,7 +114,7 @@ class _Sampler(nn.Module):
 
 @pytest.mark.parametrize("kwargs", [{"log_std_bounds": (2.0, -5.0)}, {"log_std_squash": "sigmoid"}])
 def test_wrong_options_are_user_errors(kwargs: dict) -> None:
-    with pytest.raises(UserError, match=next(iter(kwargs))):
+    with pytest.raises(OptionError, match=next(iter(kwargs))):
         TanhGaussianActor(1, 1, [], **kwargs)
 
 

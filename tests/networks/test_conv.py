@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lit_mbrl.networks import ConvDecoder, ConvEncoder, glorot_, quantized, to_uint8, to_unit
+from lit_mbrl.networks import ConvDecoder, ConvEncoder, glorot_, normalize_image, quantize_image, to_uint8
 
 
 def test_images_survive_the_way_to_the_network_and_back() -> None:
     image = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    unit = to_unit(image)
+    unit = normalize_image(image)
     assert unit.dtype == torch.float32 and unit.min() == -0.5 and unit.max() == 0.5
     assert torch.equal(to_uint8(unit), image) and image.max() == 255
     assert to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
@@ -56,9 +56,9 @@ def test_many_images_are_the_same_as_few_at_a_time() -> None:
 
 def test_five_bits_of_colour() -> None:
     image = torch.arange(256, dtype=torch.uint8)
-    middle = quantized(image, 5, dither=False)
-    assert len(middle.unique()) == 32 and (middle - to_unit(image)).abs().max() < 1 / 64 + 1 / 255
-    noisy = quantized(image, 5, dither=True)
+    middle = quantize_image(image, 5, dither=False)
+    assert len(middle.unique()) == 32 and (middle - normalize_image(image)).abs().max() < 1 / 64 + 1 / 255
+    noisy = quantize_image(image, 5, dither=True)
     assert ((noisy - middle).abs() <= 1 / 64 + 1e-6).all() and not torch.equal(noisy, middle)
 
 

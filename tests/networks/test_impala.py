@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder, ResidualBlock
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 PROCGEN = (3, 64, 64)
 
@@ -39,7 +39,7 @@ def test_shapes(shape: tuple[int, ...]) -> None:
 
 def test_bytes_are_divided_and_left_alone() -> None:
     network, seen = Impala(PROCGEN), []
-    network.sections[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    network.stages[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     given = pictures(2)
     kept = given.clone()
     network(given)
@@ -113,11 +113,11 @@ def test_half_precision_is_close_and_its_gradients_are_float32() -> None:
     ],
 )
 def test_wrong_sizes(arguments: dict, line: str) -> None:
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         ImpalaEncoder(**arguments)
 
 
 def test_options_reach_the_network() -> None:
     network = ImpalaEncoder(features=5, channels=[2, 3], channels_last=False).build(PROCGEN)
     assert network.features == 5 and network.format == torch.contiguous_format
-    assert [section[0].out_channels for section in network.sections] == [2, 3]
+    assert [section[0].out_channels for section in network.stages] == [2, 3]

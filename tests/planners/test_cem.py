@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_mbrl.planners import CEM
-from lit_mbrl.planners.cem import shifted
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.planners.cem import shift_plan
+from lit_mbrl.utils.errors import OptionError
 
 
 def _noise(cem: CEM, batch_size: int, action_dim: int, seed: int = 0) -> Tensor:
@@ -104,7 +104,7 @@ def test_candidates_that_break_the_model_lose() -> None:
 
 
 def test_the_rest_of_a_plan() -> None:
-    assert shifted(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist() == [2.0, 3.0, 0.0]
+    assert shift_plan(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist() == [2.0, 3.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_the_rest_of_a_plan() -> None:
     [("horizon", 0), ("num_candidates", 1), ("num_elites", 1), ("iterations", 0), ("init_std", 0.0), ("momentum", 1.0)],
 )
 def test_mistakes(option: str, value: float) -> None:
-    with pytest.raises(UserError, match=f"--model.planner.{option}={value}: expected"):
+    with pytest.raises(OptionError, match=f"--model.planner.{option}={value}: expected"):
         CEM(**{option: value})
 
 
 def test_more_elites_than_candidates() -> None:
-    with pytest.raises(UserError, match="--model.planner.num_elites=20: .* at most num_candidates=10"):
+    with pytest.raises(OptionError, match="--model.planner.num_elites=20: .* at most num_candidates=10"):
         CEM(num_candidates=10, num_elites=20)

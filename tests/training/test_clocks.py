@@ -25,10 +25,10 @@ def test_policy_updates_and_model_rollouts(
         fit(first, make_data(), SaveAndStop(path, 9))
     resumed = ALGORITHMS[name]()
     fit(resumed, make_data(), ckpt_path=path)
-    clocks = resumed.clocks()
-    assert clocks["time/rounds"] == 36
-    assert clocks["time/policy_updates"] == policy_updates
-    assert clocks.get("time/model_rollouts") == model_rollouts
+    metrics = resumed.progress_metrics()
+    assert metrics["time/train_steps"] == 36
+    assert metrics["time/policy_updates"] == policy_updates
+    assert metrics.get("time/model_rollouts") == model_rollouts
 
 
 def test_seconds_go_on_from_the_checkpoint(tmp_path: Path) -> None:
@@ -37,9 +37,9 @@ def test_seconds_go_on_from_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         fit(first, make_data(), SaveAndStop(path, 9))
     checkpoint = torch.load(path, weights_only=True)
-    assert 0 < checkpoint["clocks"]["seconds"] < first.seconds
-    checkpoint["clocks"]["seconds"] = 1000.0
+    assert 0 < checkpoint["progress"]["wall_time"] < first.wall_time
+    checkpoint["progress"]["wall_time"] = 1000.0
     torch.save(checkpoint, path)
     second = ALGORITHMS["sac"]()
     fit(second, make_data(), ckpt_path=path)
-    assert 1000.0 < second.clocks()["time/seconds"] < 1100.0
+    assert 1000.0 < second.progress_metrics()["time/seconds"] < 1100.0

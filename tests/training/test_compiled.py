@@ -51,7 +51,7 @@ def run(make: Any, compile: bool, **options: Any) -> dict[str, Tensor]:
     algorithm, data = make(), make_data(total_frames=40)
     algorithm.compile_option = compile
     fit(algorithm, data, **options)
-    assert data.rounds == ROUNDS
+    assert data.train_steps == ROUNDS
     return everything(algorithm, data)
 
 
@@ -83,9 +83,9 @@ def run_latent(name: str, compile: bool) -> tuple[Algorithm, dict[str, Tensor]]:
 @pytest.mark.parametrize("name", LATENT)
 def test_rounds_whose_losses_share_states_are_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[list[str]] = []
-    original = compiled.CompiledRound._compile
+    original = compiled.CompiledTrainStep._compile
     monkeypatch.setattr(
-        compiled.CompiledRound,
+        compiled.CompiledTrainStep,
         "_compile",
         lambda self, group, batch: graphs.append([u.name for _, u in group.updates]) or original(self, group, batch),
     )
@@ -223,9 +223,9 @@ def test_adam_s_options_are_those_of_the_optimiser(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("uncompiled")
 def test_updates_that_wait_have_a_graph_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[compiled._Group] = []
-    original = compiled.CompiledRound._compile
+    original = compiled.CompiledTrainStep._compile
     monkeypatch.setattr(
-        compiled.CompiledRound,
+        compiled.CompiledTrainStep,
         "_compile",
         lambda self, group, batch: graphs.append(group) or original(self, group, batch),
     )
@@ -263,11 +263,11 @@ class Peeping(SAC):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "reason"), [(Clockwork, "reads a clock, which its phase"), (Peeping, "GuardOnDataDependent")]
+    ("algorithm", "reason"), [(Clockwork, "reads a clock, which its compile_key"), (Peeping, "GuardOnDataDependent")]
 )
 def test_what_cannot_be_compiled_runs_eagerly_and_one_line_says_so(algorithm: type[SAC], reason: str) -> None:
     eager = run(lambda: algorithm(hidden_sizes=[8]), False)
-    with pytest.warns(UserWarning, match=f"model.compile: the rounds run eagerly, since .*{reason}") as warned:
+    with pytest.warns(UserWarning, match=f"model.compile: the training steps run eagerly, since .*{reason}") as warned:
         fallen_back = run(lambda: algorithm(hidden_sizes=[8]), True)
     assert len([warning for warning in warned if "model.compile" in str(warning.message)]) == 1
     assert all(torch.equal(eager[name], fallen_back[name]) for name in eager)
@@ -313,7 +313,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path, monke
     original = Algorithm.training_step
 
     def training_step(self: Algorithm, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
-        if self.grad_steps == BAD_ROUND:
+        if self.train_steps == BAD_ROUND:
             batch["transitions"]["next", "reward"].fill_(torch.nan)
         original(self, batch, batch_idx)
 
@@ -325,7 +325,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path: Path, monke
     assert [optimizer["state"][0]["step"].item() for optimizer in saved["optimizer_states"]] == [39, 40, 40]
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
     logged = [row for row in rows(tmp_path / "run") if row.get("loss/actor")]
-    assert [float(row["time/rounds"]) for row in logged] == [10, 20, 30, 40]
+    assert [float(row["time/train_steps"]) for row in logged] == [10, 20, 30, 40]
 
 
 def test_adam_is_torch_s() -> None:

@@ -11,9 +11,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms import MBPO, MEMR
-from lit_mbrl.models import Ensemble, Recurrent
+from lit_mbrl.models import EnsembleConfig, RecurrentConfig
 from lit_mbrl.training import compiled
-from lit_mbrl.training.compiled import CannotCompile
+from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from tests.algorithms.test_mbpo_runs import state_of
 from tests.dyna import EVENTS, make_dyna
@@ -21,10 +21,10 @@ from tests.runs import SaveAndStop, Stop, fit
 from tests.training.test_compiled import assert_same
 
 SMALL: dict[str, Any] = EVENTS | {"hidden_sizes": [8], "model_max_epochs": 2, "model_batch_size": 8}
-ENSEMBLE = Ensemble(num_members=3, num_elites=2, hidden_sizes=[8])
+ENSEMBLE = EnsembleConfig(num_members=3, num_elites=2, hidden_sizes=[8])
 MAKE = {
     "mbpo": lambda compile: MBPO(world_model=ENSEMBLE, compile=compile, **SMALL),
-    "mbpo_recurrent": lambda compile: MBPO(world_model=Recurrent(8, 1, 1, 1), compile=compile, **SMALL),
+    "mbpo_recurrent": lambda compile: MBPO(world_model=RecurrentConfig(8, 1, 1, 1), compile=compile, **SMALL),
     "memr": lambda compile: MEMR(
         world_model=ENSEMBLE, compile=compile, behaviour_batch_size=8, rollout_freq=2, segments=3, **SMALL
     ),
@@ -142,6 +142,6 @@ def test_a_branch_on_a_value_is_no_graph() -> None:
     def loss(frames: TensorDictBase) -> Tensor:
         return module(frames["action"]).sum() if frames["action"].sum() > 0 else module.weight.sum()
 
-    with pytest.raises(CannotCompile):
+    with pytest.raises(CompileError):
         CompiledLoss(module, loss, [module.weight])(TensorDict({"action": torch.ones(5, 3)}, [5]))
     assert module.weight.grad is None

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import main
-from lit_mbrl.training.nonfinite import MAX_SKIPPED, FiniteCheck
+from lit_mbrl.training.nonfinite import MAX_SKIPPED, NonFiniteGuard
 from lit_mbrl.training.optim import Adam
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import RunFailed
+from lit_mbrl.utils.errors import TrainingError
 from tests.command_line import SAC as FIT
 from tests.command_line import load, rows
 
@@ -41,7 +41,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
 
     def actor_loss(self: SAC, batch: TensorDictBase) -> tuple[Tensor, Tensor]:
         loss, log_prob = original(self, batch)
-        if self.grad_steps == BAD_ROUND:
+        if self.train_steps == BAD_ROUND:
             loss = InfiniteGradient.apply(loss) if kind == "gradient" else loss + float(kind)
         return loss, log_prob
 
@@ -57,12 +57,13 @@ def test_a_run_stops_with_one_line(
     assert main([*FIT, "--trainer.default_root_dir=run"]) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if "replay:" not in line]
     assert lines == [
-        f"error: the loss or the gradient of 'actor' is not finite in round {BAD_ROUND}; the step was not taken "
+        f"error: the loss or the gradient of 'actor' is not finite in training step {BAD_ROUND}; the step "
+        "was not taken "
         "(--non_finite=skip goes on without it). At 47 env steps; the last good checkpoint is "
         "run/checkpoints/last.ckpt (40 env steps)"
     ]
     saved = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert saved["lit_mbrl"]["rounds"] == 20
+    assert saved["lit_mbrl"]["train_steps"] == 20
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
 
 
@@ -87,10 +88,10 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "average_", lambda tensors: None)
 
 
-def step(check: FiniteCheck, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
+def step(check: NonFiniteGuard, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
     parameter.grad = torch.full_like(parameter, gradient)
     loss = torch.tensor(0.0)
-    if check.passes("critic", round, optimizer, loss, [parameter.grad], scaled=False):
+    if check.check("critic", round, optimizer, loss, [parameter.grad], scaled=False):
         optimizer.step()
 
 
@@ -98,7 +99,7 @@ def step(check: FiniteCheck, round: int, gradient: float, optimizer: Adam, param
 def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> None:
     weights, twin_weights = torch.ones(3), torch.ones(3)
     optimizer, twin = (Adam([w.requires_grad_()], lr=0.1, fused=True) for w in (weights, twin_weights))
-    check = FiniteCheck("skip")
+    check = NonFiniteGuard("skip")
     for round, gradient in enumerate([1.0, float("nan"), 2.0, float("inf"), 3.0]):
         step(check, round, gradient, optimizer, weights)
         if gradient in (1.0, 2.0, 3.0):
@@ -106,34 +107,36 @@ def test_without_synchronisation_the_fused_optimiser_leaves_the_step_out() -> No
             twin.step()
     assert torch.equal(weights, twin_weights) and not torch.equal(weights, torch.ones(3))
     assert check.metrics() == {}
-    check.settle()
+    check.flush()
     assert check.metrics() == {"faults/skipped_critic": 2.0}
 
 
 @pytest.mark.usefixtures("deferred")
 def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() -> None:
     weights = torch.ones(3, requires_grad=True)
-    check = FiniteCheck("stop")
+    check = NonFiniteGuard("stop")
     for round, gradient in enumerate([1.0, float("nan"), float("nan")]):
         step(check, round, gradient, Adam([weights], lr=0.1, fused=True), weights)
-    with pytest.raises(RunFailed, match="'critic' is not finite in round 1"):
-        check.settle()
+    with pytest.raises(TrainingError, match="'critic' is not finite in training step 1"):
+        check.flush()
     assert weights.isfinite().all()
 
 
 def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
-    check = FiniteCheck()
-    assert check.passes("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
-    with pytest.raises(RunFailed):
-        check.passes("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
+    check = NonFiniteGuard()
+    assert check.check("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
+    with pytest.raises(TrainingError):
+        check.check("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
 
 
 def test_a_run_that_learns_nothing_any_more_stops() -> None:
-    check = FiniteCheck("skip")
-    check.report(["actor", "critic"], 1, torch.tensor([False, True]))
-    check.report(["actor", "critic"], 2, torch.tensor([True, True]))
+    check = NonFiniteGuard("skip")
+    check.record(["actor", "critic"], 1, torch.tensor([False, True]))
+    check.record(["actor", "critic"], 2, torch.tensor([True, True]))
     for round in range(3, 3 + MAX_SKIPPED - 1):
-        check.report(["actor", "critic"], round, torch.tensor([False, True]))
-    with pytest.raises(RunFailed, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to round 102:"):
-        check.report(["actor", "critic"], 102, torch.tensor([False, True]))
+        check.record(["actor", "critic"], round, torch.tensor([False, True]))
+    with pytest.raises(
+        TrainingError, match=f"of 'actor' was not finite in {MAX_SKIPPED} steps in a row, up to training step 102:"
+    ):
+        check.record(["actor", "critic"], 102, torch.tensor([False, True]))
     assert check.skipped == {"actor": MAX_SKIPPED + 1}

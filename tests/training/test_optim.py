@@ -36,7 +36,7 @@ def test_torch_still_has_what_is_overridden() -> None:
 
 
 def pairs_of_steps(found_inf: float | None = None, **options: Any) -> tuple[list[torch.Tensor], Adam, torch.optim.Adam]:
-    """Weights after steps of `take_step` and of torch's `step`, along the same gradients, saved and loaded between."""
+    """Weights after steps of `fused_step` and of torch's `step`, along the same gradients, saved and loaded between."""
     torch.manual_seed(0)
     networks = [torch.nn.Linear(4, 3) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
@@ -50,7 +50,7 @@ def pairs_of_steps(found_inf: float | None = None, **options: Any) -> tuple[list
             if found_inf is not None:
                 optimizer.found_inf = torch.tensor(found_inf if k == 3 else 0.0)
             optimizer.param_groups[0]["lr"] = 0.01 / (k + 1)
-        ours.take_step()
+        ours.fused_step()
         theirs.step()
         if k == 2:
             ours.load_state_dict(copy.deepcopy(ours.state_dict()))
@@ -75,11 +75,11 @@ def test_the_short_way_leaves_to_torch_what_it_does_not_know() -> None:
     called: list[str] = []
     optimizer.register_step_pre_hook(lambda *_: called.append("hook"))
     weights[0].grad = torch.ones(2)  # the other one has none
-    optimizer.take_step()
+    optimizer.fused_step()
     assert called == ["hook"] and weights[0][0] != 1 and weights[1][0] == 1
     weights[1].grad = torch.ones(2)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    optimizer.take_step()
+    optimizer.fused_step()
     schedule.step()  # warns of a scheduler that is ahead of its optimiser
     assert called == ["hook", "hook"]
     assert [state["step"] for state in optimizer.state.values()] == [2, 1]

@@ -16,11 +16,11 @@ from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.application import Application
 from lit_mbrl.app.arguments import option_values
 from lit_mbrl.app.commands.options import OptionParser, positive_integer
-from lit_mbrl.app.guard import guarded
-from lit_mbrl.app.output import say
+from lit_mbrl.app.guard import run_command
+from lit_mbrl.app.output import print_rank_zero
 from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 _DESCRIPTION = """Evaluates a checkpoint with the config of its run: undiscounted returns and lengths of episodes,
 deterministic ones unless data.eval_actions is sample, their mean, standard deviation (over these episodes, divided by
@@ -31,7 +31,7 @@ the same command repeats itself; another --seed_everything has others. Every opt
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
-    return guarded(_evaluate, argv)
+    return run_command(_evaluate, argv)
 
 
 def _evaluate(argv: Sequence[str]) -> None:
@@ -43,22 +43,22 @@ def _evaluate(argv: Sequence[str]) -> None:
     episodes = positive_integer("episodes", options.episodes)
     command = validate_command(options.ckpt_path, episodes, others)
     if not options.json:
-        say(Evaluation(command).as_table())
+        print_rank_zero(Evaluation(command).as_table())
         return
     # What else there is to say must not get between the JSON and its reader.
     with contextlib.redirect_stdout(sys.stderr):
         evaluation = Evaluation(command)
-    say(json.dumps(evaluation.as_dict()))
+    print_rank_zero(json.dumps(evaluation.as_dict()))
 
 
 def validate_command(checkpoint: str, episodes: int, others: Sequence[str]) -> list[str]:
     """The command line of `validate` that runs so many episodes of a checkpoint.
 
     Raises:
-        OneLine: if the number of episodes is given in `others` again.
+        UsageError: if the number of episodes is given in `others` again.
     """
     if option_values(others, "--data.eval_episodes"):
-        raise OneLine("--data.eval_episodes: expected --episodes in its place")
+        raise UsageError("--data.eval_episodes: expected --episodes in its place")
     return ["validate", f"--ckpt_path={checkpoint}", *others, f"--data.eval_episodes={episodes}"]
 
 

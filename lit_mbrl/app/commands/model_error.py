@@ -28,17 +28,17 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.app.application import guarded
-from lit_mbrl.app.checkpoints import SavedRun, read_checkpoint, require_replay
+from lit_mbrl.app.application import run_command
+from lit_mbrl.app.checkpoints import CheckpointInfo, read_checkpoint, require_replay
 from lit_mbrl.app.commands.options import OptionParser, positive_integer, positive_number
-from lit_mbrl.app.output import say
+from lit_mbrl.app.output import print_rank_zero
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import Replay
-from lit_mbrl.models import Ensemble, Recurrent, WorldModelFactory
+from lit_mbrl.models import EnsembleConfig, RecurrentConfig, WorldModelFactory
 from lit_mbrl.reports.model_error import SPLITS, draw_errors
 from lit_mbrl.reports.table import table
 from lit_mbrl.training.model_fit import ModelFitter
-from lit_mbrl.utils.errors import OneLine, UserError, require
+from lit_mbrl.utils.errors import OptionError, UsageError, require
 
 _DESCRIPTION = """Draws figure 3 of the SVG paper: how far an ensemble of one-step networks and a single recurrent
 network are from the truth several steps ahead, on training, hold-out and test episodes of the replay of a finished run
@@ -50,7 +50,7 @@ _TEST, _HOLDOUT = 5, 5  # every fifth episode
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
-    return guarded(_model_error, argv)
+    return run_command(_model_error, argv)
 
 
 def _model_error(argv: Sequence[str]) -> None:
@@ -65,13 +65,13 @@ def _model_error(argv: Sequence[str]) -> None:
     data = Episodes.of(saved, number["horizon"])
     ensemble = [number["hidden_size"]] * number["layers"]
     models = {
-        f"ensemble of {number['members']}": Ensemble(
+        f"ensemble of {number['members']}": EnsembleConfig(
             number["members"], number["members"], ensemble, lr=lr, termination="learned"
         ),
-        "recurrent": Recurrent(number["recurrent_size"], lr=lr),
+        "recurrent": RecurrentConfig(number["recurrent_size"], lr=lr),
     }
     learners = {name: Learner(factory, data, options.fresh) for name, factory in models.items()}
-    say(
+    print_rank_zero(
         f"{saved.algorithm} on {saved.environment}: {len(data.others)} episodes to add, {len(data.test)} to test on; "
         + ", ".join(f"{name} {learner.parameters:,} parameters" for name, learner in learners.items())
     )
@@ -85,13 +85,15 @@ def _model_error(argv: Sequence[str]) -> None:
                 rows.append(
                     Row(count, data.length(training), name, split, epochs, errors.mean().item(), errors.tolist())
                 )
-        say(f"{count} episodes: " + ", ".join(f"{r.model} {r.split} {r.mse:.3g}" for r in rows[-2 * len(SPLITS) :]))
+        print_rank_zero(
+            f"{count} episodes: " + ", ".join(f"{r.model} {r.split} {r.mse:.3g}" for r in rows[-2 * len(SPLITS) :])
+        )
     written = _write(rows, out, saved, vars(options)) + draw_errors(
         rows, f"{saved.environment}, {saved.algorithm}", out
     )
     last = [row for row in rows if row.episodes == rows[-1].episodes]
-    say(table([("model", "split", "mse"), *((r.model, r.split, f"{r.mse:.4g}") for r in last)], right=(2,)))
-    say(f"written: {', '.join(map(str, written))}")
+    print_rank_zero(table([("model", "split", "mse"), *((r.model, r.split, f"{r.mse:.4g}") for r in last)], right=(2,)))
+    print_rank_zero(f"written: {', '.join(map(str, written))}")
 
 
 _INTEGERS = {
@@ -150,16 +152,16 @@ class Episodes:
         self.others = [episode for k, episode in enumerate(whole) if k not in tests]
 
     @classmethod
-    def of(cls, saved: SavedRun, horizon: int) -> Episodes:
+    def of(cls, saved: CheckpointInfo, horizon: int) -> Episodes:
         """The episodes of a checkpoint's replay.
 
         Raises:
-            UserError: if it has no replay, or one of several devices.
-            OneLine: if there are too few episodes.
+            OptionError: if it has no replay, or one of several devices.
+            UsageError: if there are too few episodes.
         """
         found = cls(list(episodes_of(saved)), horizon)
         if len(found.others) < 3 or not found.test:
-            raise OneLine(
+            raise UsageError(
                 f"--ckpt_path={saved.path}: expected a replay with at least 5 episodes of --horizon={horizon} steps or "
                 f"more, this one has {len(found.others) + len(found.test)}"
             )
@@ -189,13 +191,15 @@ class Episodes:
         return torch.cat(cut)
 
 
-def episodes_of(saved: SavedRun) -> Iterator[TensorDictBase]:
+def episodes_of(saved: CheckpointInfo) -> Iterator[TensorDictBase]:
     """The episodes `[T]` of a checkpoint's replay by their starts, observations normalised by the whole of it."""
     content = torch.load(saved.path, map_location="cpu", weights_only=True, mmap=True)
     require(saved.devices == 1, "ckpt_path", saved.path, "a checkpoint of a run on one device")
     states = [part["replay"] for part in content.values() if isinstance(part, dict) and "replay" in part]
     if not states or saved.config is None:
-        raise UserError("ckpt_path", saved.path, "the checkpoint of an off-policy run, with its replay and its config")
+        raise OptionError(
+            "ckpt_path", saved.path, "the checkpoint of an off-policy run, with its replay and its config"
+        )
     (state,) = states
     num_envs = saved.config["data"]["init_args"]["env"].get("num_envs", 1)
     replay = Replay(state["size"], num_envs)
@@ -278,11 +282,11 @@ def _output(name: str) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError("out", name, f"a name in a folder that can be written to ({error.strerror})") from error
+        raise OptionError("out", name, f"a name in a folder that can be written to ({error.strerror})") from error
     return out
 
 
-def _write(rows: list[Row], out: Path, saved: SavedRun, options: dict[str, Any]) -> list[Path]:
+def _write(rows: list[Row], out: Path, saved: CheckpointInfo, options: dict[str, Any]) -> list[Path]:
     as_csv, as_json = (out.with_name(f"{out.name}.{ending}") for ending in ("csv", "json"))
     with as_csv.open("w", newline="") as file:
         writer = csv.writer(file)

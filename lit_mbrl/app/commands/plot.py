@@ -16,7 +16,7 @@ from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import Group, Run, by_panel, find_runs, group_runs, read_run
 from lit_mbrl.reports.statistics import BANDS, ESTIMATES
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine, UserError, did_you_mean, printable, require
+from lit_mbrl.utils.errors import OptionError, UsageError, did_you_mean, printable, require
 
 _DESCRIPTION = """Draws learning curves from the metrics.csv of runs into a PNG and an SVG file and prints a table. One
 panel per task; runs of an algorithm are one curve unless an option other than the seed differs among them. The band is
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
     try:
         plot(argv)
-    except (UserError, OneLine) as error:
+    except (OptionError, UsageError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     return 0
@@ -40,8 +40,8 @@ def plot(argv: Sequence[str]) -> None:
     """Reads the options, then the runs, draws and prints.
 
     Raises:
-        UserError: for a wrong option.
-        OneLine: if there is nothing to draw.
+        OptionError: for a wrong option.
+        UsageError: if there is nothing to draw.
     """
     options = _parser().parse_args(argv)
     require(options.estimate in ESTIMATES, "estimate", options.estimate, " or ".join(ESTIMATES))
@@ -59,7 +59,7 @@ def plot(argv: Sequence[str]) -> None:
     if options.at is not None:
         require(options.band == "seeds", "band", options.band, "seeds with --at")
         if options.each:
-            raise OneLine("--each: expected curves, not bars (--at)")
+            raise UsageError("--each: expected curves, not bars (--at)")
         _plot_bars(runs, options)
         return
     curves = {axis: _curves(runs, options, axis, len(axes) > 1) for axis in axes}
@@ -79,7 +79,7 @@ def _plot_bars(runs: Sequence[Run], options: argparse.Namespace) -> None:
     groups = _groups(runs, options.metric, "step")
     bars = [bar for group in groups for bar in make_bars(group, options.metric, steps, options.estimate, _note)]
     if not bars:
-        raise OneLine(f"--at={options.at}: expected environment steps that a run has reached")
+        raise UsageError(f"--at={options.at}: expected environment steps that a run has reached")
     written = save(draw_bars(bars, options.metric, options.estimate), _output(options.out))
     print(printable(_bar_table(bars, options.metric, options.estimate), keep="\n"))
     print(f"\nwritten: {', '.join(map(str, written))}")
@@ -97,7 +97,7 @@ def _groups(runs: Sequence[Run], metric: str, axis: str) -> list[Group]:
     """The groups of the runs that have the metric on an axis."""
     kept = [each for each in runs if usable(each, metric, axis, _note)]
     if not kept:
-        raise OneLine(f"--metric={metric}: expected a metric that a run has together with {axis}")
+        raise UsageError(f"--metric={metric}: expected a metric that a run has together with {axis}")
     groups, doubles = group_runs(kept)
     drawn = [run for group in groups for run in group.runs]
     for double in doubles:
@@ -141,7 +141,7 @@ def _parser() -> OptionParser:
         "--at", metavar="STEPS", help="bars at these environment steps, with commas in between, in the place of curves"
     )
     parser.add_argument("--each", action="store_true", help="draw every seed, too, as a thin line")
-    parser.add_argument("--out", default="curves", help="name of the pictures, without ending (default: %(default)s)")
+    parser.add_argument("--out", default="curves", help="name of the figures, without ending (default: %(default)s)")
     return parser
 
 
@@ -149,7 +149,7 @@ def _require_column(runs: Sequence[Run], option: str, value: str, column: str) -
     known = sorted({name for each in runs for name in each.columns})
     if column not in known:
         hint = did_you_mean(column, known)
-        raise UserError(option, value, f"a column of metrics.csv, but no run has {column}{hint}")
+        raise OptionError(option, value, f"a column of metrics.csv, but no run has {column}{hint}")
 
 
 def _output(name: str) -> Path:
@@ -162,7 +162,7 @@ def _output(name: str) -> Path:
             out.with_name(f"{out.name}.png").exists()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError("out", name, f"a name in a folder that can be written to ({reason})") from error
+        raise OptionError("out", name, f"a name in a folder that can be written to ({reason})") from error
     return out
 
 

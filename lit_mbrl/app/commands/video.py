@@ -12,12 +12,12 @@ from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.application import Application
 from lit_mbrl.app.commands.evaluate import validate_command
 from lit_mbrl.app.commands.options import OptionParser, positive_integer, positive_number
-from lit_mbrl.app.guard import guarded
-from lit_mbrl.app.output import say, shorten
+from lit_mbrl.app.guard import run_command
+from lit_mbrl.app.output import print_rank_zero, shorten
 from lit_mbrl.app.run_folder import folder_of
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 from lit_mbrl.envs.wrappers.rendering import prepare_rendering
-from lit_mbrl.utils.errors import OneLine, UserError, require
+from lit_mbrl.utils.errors import OptionError, UsageError, require
 
 _DESCRIPTION = """Films deterministic episodes of a checkpoint, one after the other, with the config of its run; they
 are the first episodes that `evaluate` has. Every option of `validate` may be given, too; --trust lets a config that
@@ -27,7 +27,7 @@ comes with the checkpoint name modules that are not installed. Needs the package
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
-    return guarded(_film, argv)
+    return run_command(_film, argv)
 
 
 def _film(argv: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ def _film(argv: Sequence[str]) -> None:
     try:
         import imageio_ffmpeg  # noqa: F401  what imageio writes mp4 with
     except ImportError as error:
-        raise OneLine("video: a package is missing: pip install 'lit-mbrl[video]'") from error
+        raise UsageError("video: a package is missing: pip install 'lit-mbrl[video]'") from error
     command = validate_command(options.ckpt_path, episodes, others)
     Film([*command, "--trainer.limit_val_batches=0"], options.out, fps)
 
@@ -75,7 +75,7 @@ class Film(Application):
             with tempfile.TemporaryFile(dir=self.out.parent):
                 pass
         except OSError as error:
-            raise UserError("out", self.out, f"a file that can be written ({error.strerror})") from error
+            raise OptionError("out", self.out, f"a file that can be written ({error.strerror})") from error
 
     def validate(self, model: Algorithm, datamodule: Any, **_: Any) -> None:
         """Loads the checkpoint and films."""
@@ -87,21 +87,21 @@ class Film(Application):
         unfinished.unlink(missing_ok=True)  # were it a link, another file would be written
         frames, returns, fps, writer = 0, [], self.fps, None
 
-        def show(picture: Any) -> None:
+        def show(image: Any) -> None:
             nonlocal frames, writer
             if writer is None:
                 # The common pixel format has a colour for four pixels, so sides have to be even.
                 writer = imageio.get_writer(unfinished, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
-            writer.append_data(picture)
+            writer.append_data(image)
             frames += 1
 
         try:
-            # One after the other: with several renderers in a process MuJoCo's pictures may be another's, or black.
+            # One after the other: with several renderers in a process MuJoCo's images may be another's, or black.
             for i in range(datamodule.eval_episodes):
-                env = FilmedEnv(datamodule.env.in_evaluation(), datamodule.evaluation_seed + i, show)
+                env = RecordedEnv(datamodule.env.eval_config(), datamodule.evaluation_seed + i, show)
                 fps = fps or env.frames_per_second
                 try:
-                    episodes = datamodule.play(env)
+                    episodes = datamodule.run_eval_episodes(env)
                 finally:
                     env.close()
                 returns.append(float((episodes["next", "reward"].squeeze(-1) * episodes["mask"]).sum()))
@@ -113,4 +113,4 @@ class Film(Application):
             unfinished.unlink(missing_ok=True)
         each = ", ".join(f"{value:.1f}" for value in returns)
         count = "1 episode" if len(returns) == 1 else f"{len(returns)} episodes"
-        say(f"{shorten(self.out)}: {count}, {frames} frames at {fps:g} per second, return {each}")
+        print_rank_zero(f"{shorten(self.out)}: {count}, {frames} frames at {fps:g} per second, return {each}")

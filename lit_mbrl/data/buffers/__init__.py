@@ -1,1 +1,1 @@
-"""Where data modules keep frames: in memory, in files and in checkpoints."""
+"""Buffers of data modules: in memory, in files and in checkpoints."""

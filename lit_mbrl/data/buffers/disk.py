@@ -1,4 +1,4 @@
-"""How much room a run takes on the disk, told before it begins."""
+"""Computes a run's disk space before it begins."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def frames_in_files(capacity: int, frames: int, between: int) -> int:
     return min(frames, 2 * capacity + 3 * between)
 
 
-def require_disk(folder: Path, needed: Mapping[str, int]) -> None:
-    """Raises `UserError` if a run folder has no room for what a run is going to write there.
+def check_disk(folder: Path, needed: Mapping[str, int]) -> None:
+    """Raises `OptionError` if a run folder has no room for what a run is going to write there.
 
     The checkpoints and the replay that are in the folder count as room: a resumed run removes them or writes over them.
 

@@ -24,10 +24,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from lit_mbrl.data.buffers.memmap_array import MemmapArray
 from lit_mbrl.data.buffers.ring import Ring
-from lit_mbrl.data.buffers.stored_rows import StoredRows
 from lit_mbrl.envs import Spec
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 EpisodeChoice = Literal["episodes", "windows"]
 ShortEpisodes = Literal["skip", "pad"]
@@ -66,7 +66,7 @@ class EpisodeReplay(Ring):
         self.num_envs, self.spec = num_envs, spec
         dtype = np.dtype(np.uint8 if spec.pixels else np.float32)
         path = None if storage == "memory" else Path(directory) / "observations.memmap"
-        self._observations = StoredRows(capacity, spec.observation_shape, dtype, path)
+        self._observations = MemmapArray(capacity, spec.observation_shape, dtype, path)
         self._small: dict[str, np.ndarray] = {
             "action": np.zeros((capacity, spec.action_dim), np.float32),
             "reward": np.zeros((capacity, 1), np.float32),
@@ -132,13 +132,13 @@ class EpisodeReplay(Ring):
         assert episode is not None
         episode.extend(numbers[start:stop].tolist())
 
-    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+    def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
         Args:
-            copies: of these environments only.
+            envs: of these environments only.
         """
-        for env in range(self.num_envs) if copies is None else copies:
+        for env in range(self.num_envs) if envs is None else envs:
             episode = self._running[env]
             if episode is not None:
                 self._mark(self.slots(episode[-1]))
@@ -146,7 +146,7 @@ class EpisodeReplay(Ring):
                 self._running[env] = None
 
     def running_episodes(self) -> TensorDictBase | None:
-        """What there is of the running episodes, `[num_envs, T]`; None if none is running.
+        """Returns the running episodes so far, `[num_envs, T]`; None if none is running.
 
         The newest frames are the last ones. Before a shorter episode its first frame is repeated, and `"is_first"` is
         true for all of these; where no episode is running, for all frames, which are then any.
@@ -181,12 +181,12 @@ class EpisodeReplay(Ring):
             short: what becomes of episodes with fewer frames: `"skip"`, as Dreamer, or `"pad"`.
 
         Raises:
-            UserError: if the replay holds no such sequence.
+            OptionError: if the replay holds no such sequence.
         """
         episodes, lengths = self._live_episodes()
         eligible = np.flatnonzero(lengths >= (length if short == "skip" else min(2, length)))
         if not len(eligible):
-            raise UserError(
+            raise OptionError(
                 "data.sequence_length",
                 length,
                 f"episodes of at least {length} frames in the replay, whose longest has {lengths.max(initial=0)} "

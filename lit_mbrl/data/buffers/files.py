@@ -60,7 +60,7 @@ class ReplayFiles:
         return replay.position() | {"files": [list(file) for file in kept]}
 
     def load(self, replay: Replay | EpisodeReplay, state: Mapping[str, Any]) -> None:
-        """Restores an empty replay from what `save` returned, and goes on from there. `damaged` tells if it can."""
+        """Restores an empty replay from what `save` returned, and goes on from there: see `find_corrupt`."""
         files: list[File] = [tuple(file) for file in state["files"]]
         cache: dict[str, dict[str, Tensor]] = {}
 
@@ -78,7 +78,7 @@ class ReplayFiles:
         replay.restore(state, read)
         self._files = files
 
-    def tidy(self) -> None:
+    def prune(self) -> None:
         """Removes files of frames that no checkpoint beside the folder needs; none if one of those cannot be read."""
         if not self.folder.is_dir():
             return
@@ -131,8 +131,8 @@ def files_of(checkpoint: Mapping[str, Any]) -> Iterator[File]:
                 yield from (tuple(file) for file in own["replay"].get("files", ()))
 
 
-def damaged(folder: Path, files: Iterable[File]) -> Path | None:
-    """The first of these files in the folder that is missing, torn or changed since it was written."""
+def find_corrupt(folder: Path, files: Iterable[File]) -> Path | None:
+    """Returns the first of these files in the folder that is missing, torn or changed since it was written."""
     for name, _, _, size, content in files:
         path = folder / name
         if not path.is_file() or path.stat().st_size != size or checksum(path) != content:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _MOST_BLOCKS = 20  # held out: enough to be of all times, and few seams
 
@@ -31,7 +31,7 @@ def split_starts(ends: np.ndarray, length: int, ratio: float, most: int) -> tupl
         most: transitions to hold out at most; at least one block is held out, which has room for a sequence.
 
     Raises:
-        UserError: if there are no two separate sequences.
+        OptionError: if there are no two separate sequences.
     """
     stops = np.flatnonzero(ends) + 1
     lengths = np.diff(stops, prepend=0)  # of each run of successors
@@ -41,7 +41,7 @@ def split_starts(ends: np.ndarray, length: int, ratio: float, most: int) -> tupl
     size = max(length + 2, budget // min(max(budget // (4 * length), 1), _MOST_BLOCKS))
     pieces = np.maximum(lengths // size, 1)
     if pieces.sum() < 2:
-        raise UserError(
+        raise OptionError(
             "model.rollout_schedule",
             length,
             "rollouts for which the replay has a sequence to learn from and another one to hold out; it has "

@@ -10,7 +10,7 @@ import torch
 
 
 class Buffer(Protocol):
-    """What is kept besides the experience, and is in every checkpoint."""
+    """Specification of a buffer besides the experience, which is in every checkpoint."""
 
     def state_dict(self) -> dict[str, Any]: ...
 

@@ -26,8 +26,8 @@ from torchrl.data.replay_buffers.samplers import RandomSampler
 
 from lit_mbrl.data.buffers.holdout import split_starts
 from lit_mbrl.data.buffers.ring import Ring, named, nested
-from lit_mbrl.data.buffers.rows import Rows
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.data.buffers.storage_view import StorageView
+from lit_mbrl.utils.errors import OptionError
 
 Storage = Literal["memory", "memmap"]
 STORED = (
@@ -79,7 +79,7 @@ class Replay(Ring):
         super().__init__(capacity)
         self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
         self._ends = self._episode_end.numpy()
-        self._rows: Rows | None = None
+        self._rows: StorageView | None = None
 
     def frames(self) -> TensorDictBase:
         """All frames that are there, `[len(self)]`, in slot order."""
@@ -98,7 +98,7 @@ class Replay(Ring):
         """Appends frames `[num_envs, T]`."""
         if self._rows is None:
             self._extend_buffer(frames.transpose(0, 1).reshape(-1))
-            self._rows = Rows(self.buffer.storage._storage)
+            self._rows = StorageView(self.buffer.storage._storage)
         else:
             self._write(self._rows, frames)
         self.written += frames.numel()
@@ -109,7 +109,7 @@ class Replay(Ring):
         self._size = len(self.buffer)
         self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
 
-    def _write(self, rows: Rows, frames: TensorDictBase) -> None:
+    def _write(self, rows: StorageView, frames: TensorDictBase) -> None:
         """The same for frames `[num_envs, T]`, straight into the storage."""
         values = rows.read(frames)
         ends = (values[1]["terminated"] | values[1]["truncated"]).reshape(-1)
@@ -138,7 +138,7 @@ class Replay(Ring):
         The last transition of a sequence may end its episode: its `("next", "observation")` still belongs to it.
 
         Raises:
-            UserError: if the replay holds no sequence of that length.
+            OptionError: if the replay holds no sequence of that length.
         """
         slots = self._sequence_slots(count, length)
         assert self._rows is not None  # there is a sequence
@@ -162,7 +162,7 @@ class Replay(Ring):
             missing -= len(slots)
             if missing <= 0:
                 return torch.from_numpy(accepted[0] if len(accepted) == 1 else np.concatenate(accepted))[:count]
-        raise UserError(
+        raise OptionError(
             "model.horizon",
             length,
             f"episodes of at least {length} steps in the replay, which holds {size} transitions and no such sequence "
@@ -177,7 +177,7 @@ class Replay(Ring):
             most: transitions to hold out at most.
 
         Raises:
-            UserError: if there are no two separate sequences of that length.
+            OptionError: if there are no two separate sequences of that length.
         """
         size = len(self)
         oldest = self.cursor if size == self.capacity else 0
@@ -190,14 +190,14 @@ class Replay(Ring):
         training, holdout = (self._rows.gather(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
         return training, holdout
 
-    def truncate_running_episodes(self, copies: Iterable[int] | None = None) -> None:
+    def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
         Args:
-            copies: of these environments only.
+            envs: of these environments only.
         """
-        for copy in range(self.num_envs) if copies is None else copies:
-            back = self.num_envs - copy  # frames of one time step lie in the order of the environments
+        for env in range(self.num_envs) if envs is None else envs:
+            back = self.num_envs - env  # frames of one time step lie in the order of the environments
             slot = (self.cursor - back) % self.capacity
             if back <= len(self) and not self._episode_end[slot]:
                 self._mark(slot)
@@ -217,7 +217,7 @@ class Replay(Ring):
 
     def _restored(self) -> None:
         if len(self):
-            self._rows = Rows(self.buffer.storage._storage)
+            self._rows = StorageView(self.buffer.storage._storage)
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:
@@ -225,10 +225,10 @@ def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int
     return capacity * (4 * (2 * observation_dim + action_dim + 1) + 3)
 
 
-def require_room(
+def check_memory(
     size: int, storage: Literal["memory", "memmap"], directory: str | Path, option: str = "data.capacity"
 ) -> None:
-    """Raises `UserError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
+    """Raises `OptionError` about `option` if so many bytes do not fit into memory, or onto the disk for `"memmap"`."""
     if storage == "memory":
         free, where = psutil.virtual_memory().available, "memory"
     else:
@@ -236,4 +236,4 @@ def require_room(
     if size > free:
         to_disk = " or data.storage=memmap" if storage == "memory" and option == "data.capacity" else ""
         advice = f"a smaller {option}{to_disk}"
-        raise UserError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")
+        raise OptionError(option, f"{size / 1e9:.1f} GB", f"at most the free {where}, {free / 1e9:.1f} GB: {advice}")

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from lit_mbrl.envs.state import fields, mujoco_state, set_fields, set_mujoco_state
-from lit_mbrl.utils.errors import UserError, did_you_mean
+from lit_mbrl.utils.errors import OptionError, did_you_mean
 
 # The bound that stands for none (mujoco.mjMAXVAL).
 _UNLIMITED = 1e10
@@ -27,7 +27,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
         **kwargs: arguments of the task's function in `dm_control.suite` (`time_limit`, `environment_kwargs`, ...).
 
     Raises:
-        UserError: if there is no such task.
+        OptionError: if there is no such task.
     """
     from dm_control import suite
 
@@ -35,7 +35,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
     known = [f"dmc/{d}-{t}" for d, t in suite.ALL_TASKS]
     if f"dmc/{task}" not in known:
         hint = did_you_mean(f"dmc/{task}", known)
-        raise UserError("data.env.name", f"dmc/{task}", f"a task of the DeepMind Control suite{hint}")
+        raise OptionError("data.env.name", f"dmc/{task}", f"a task of the DeepMind Control suite{hint}")
     if max_episode_steps is None:
         return DMC(domain, name, **kwargs)
     return TimeLimit(DMC(domain, name, **{"time_limit": float("inf"), **kwargs}), max_episode_steps)
@@ -49,7 +49,7 @@ class DMC(gym.Env):
     Args:
         domain: such as `walker`.
         task: such as `walk`.
-        render_mode: `"rgb_array"` for pictures of 480 x 480 pixels from the task's first camera; None: no pictures.
+        render_mode: `"rgb_array"` for images of 480 x 480 pixels from the task's first camera; None: no images.
         **task_kwargs: arguments of the task's function.
     """
 
@@ -102,11 +102,11 @@ class DMC(gym.Env):
         return self._env.physics.model.ptr
 
     def render(self) -> np.ndarray | None:
-        """The picture [480, 480, 3] uint8, None without a render mode."""
-        return self.picture(480, 0) if self.render_mode == "rgb_array" else None
+        """The image [480, 480, 3] uint8, None without a render mode."""
+        return self.render_image(480, 0) if self.render_mode == "rgb_array" else None
 
-    def picture(self, size: int, camera: int | str) -> np.ndarray:
-        """The picture [size, size, 3] uint8 from one of the task's cameras."""
+    def render_image(self, size: int, camera: int | str) -> np.ndarray:
+        """The image [size, size, 3] uint8 from one of the task's cameras."""
         return self._env.physics.render(size, size, camera_id=camera)
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 
 _INF = float("inf")
 # Gymnasium id, alive bonus, arguments that define the task.
@@ -72,7 +72,7 @@ def make(
     return AliveBonus(env, bonus) if alive_bonus_on_termination and bonus else env
 
 
-class AliveBonus(Restorable):
+class AliveBonus(StatefulWrapper):
     """Adds `bonus` to the reward of a terminating step."""
 
     def __init__(self, env: gym.Env, bonus: float) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
     return Poplin(gym.make(row.body, max_episode_steps, disable_env_checker=True, **row.kwargs, **kwargs), row)
 
 
-class Poplin(Restorable):
+class Poplin(StatefulWrapper):
     """HalfCheetah, Hopper, Walker2d and Ant: the formula of the module with the constants of one row of its table."""
 
     def __init__(self, env: gym.Env, task: _Task) -> None:
@@ -112,7 +112,7 @@ class Poplin(Restorable):
         return np.concatenate((self._data.qpos[self._task.k :], self._data.qvel))
 
 
-class Swimmer(Restorable):
+class Swimmer(StatefulWrapper):
     """The authors' `gym_fswimmer`: Swimmer's 8 numbers and the x velocity of its tip over the last step, 9 in all.
 
     With the tip at x_t = qpos[0] + 1.5 cos(qpos[2]), which equals the site in the authors' modified XML,
@@ -157,7 +157,7 @@ class Swimmer(Restorable):
         return np.concatenate((self._data.qpos[2:], self._data.qvel, (self._tip_velocity,)))
 
 
-class PETSCheetah(Restorable):
+class PETSCheetah(StatefulWrapper):
     """The cheetah of PETS (Chua et al. 2018, arXiv 1805.12114): velocity first, and rewarded by the next observation,
 
         o_t = [(x_t - x_{t-1}) / dt, qpos_t[1:], qvel_t],    r_t = o_{t+1}[0] - 0.1 |a_t|^2,

@@ -22,7 +22,7 @@ import numpy as np
 
 from lit_mbrl.envs.spec import EnvConfig, Spec
 from lit_mbrl.envs.transition import Transition
-from lit_mbrl.utils.errors import UserError, did_you_mean, require
+from lit_mbrl.utils.errors import OptionError, did_you_mean, require
 
 # Game -> steps after which Procgen truncates an episode.
 GAMES = {
@@ -66,12 +66,12 @@ def names() -> list[str]:
 
 
 def is_game(name: str) -> bool:
-    """Whether a name asks for one of these games."""
+    """Returns whether a name asks for one of these games."""
     return name.startswith("procgen/")
 
 
 def check(config: EnvConfig) -> None:
-    """Raises `UserError` for options of other environments."""
+    """Raises `OptionError` for options of other environments."""
     require(config.action_repeat == 1, "data.env.action_repeat", config.action_repeat, f"1 for {config.name}")
     require(config.pixels is None, "data.env.pixels", config.pixels, f"null for {config.name}, which is seen as it is")
 
@@ -83,7 +83,7 @@ class ProcgenPool:
     A game cannot be saved in the middle of an episode.
 
     Raises:
-        UserError: if there is no such game or option, or a package is missing.
+        OptionError: if there is no such game or option, or a package is missing.
     """
 
     def __init__(self, config: EnvConfig, count: int) -> None:
@@ -171,16 +171,16 @@ class ProcgenPool:
                 **self._options,
             )
         except ImportError as error:
-            raise UserError("data.env.name", self._name, f"Procgen to be installed: {_remedy(error)}") from error
+            raise OptionError("data.env.name", self._name, f"Procgen to be installed: {_remedy(error)}") from error
 
 
 class ProcgenGame(gym.Env):
-    """A single copy, for whoever wants one Gymnasium environment; pictures are the observations, enlarged.
+    """A single copy, for whoever wants one Gymnasium environment; images are the observations, enlarged.
 
     Args:
         name: such as `procgen/fruitbot-easy`.
         max_episode_steps: truncate earlier than Procgen does.
-        render_mode: `"rgb_array"` for pictures of 384 x 384 pixels; None: no pictures.
+        render_mode: `"rgb_array"` for images of 384 x 384 pixels; None: no images.
         **options: see `ProcgenPool`.
     """
 
@@ -210,7 +210,7 @@ class ProcgenGame(gym.Env):
         return self._seen, step.reward.item(), step.terminated.item(), step.truncated.item(), {}
 
     def render(self) -> np.ndarray | None:
-        """The picture [384, 384, 3] uint8, None without a render mode."""
+        """The image [384, 384, 3] uint8, None without a render mode."""
         if self.render_mode is None:
             return None
         return self._seen.transpose(1, 2, 0).repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)

@@ -1,4 +1,4 @@
-"""When a transition ends its episode, as functions of what an agent sees: rules for models that predict observations.
+"""Termination rules of tasks as functions of what an agent sees: rules for models that predict observations.
 
 | task | terminated on the next observation o |
 |---|---|

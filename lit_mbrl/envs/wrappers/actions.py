@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_mbrl.envs.state import Restorable
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.envs.state import StatefulWrapper
+from lit_mbrl.utils.errors import OptionError
 
 
-class ScaledAction(Restorable):
+class ScaledAction(StatefulWrapper):
     """Actions of [-1, 1] where Gymnasium's `RescaleAction` goes wrong: integers, entries that cannot be chosen.
 
     -1 is the lowest and 1 the highest action, linearly between; an integer is the nearest one. An entry whose bounds
@@ -42,7 +42,7 @@ def scale_actions(env: gym.Env, name: str) -> gym.Env:
     """The environment with actions in [-1, 1] float32, whatever its bounds and its type.
 
     Raises:
-        UserError: if there is no such map.
+        OptionError: if there is no such map.
     """
     space = env.action_space
     assert isinstance(space, Box)  # the others have no range
@@ -64,7 +64,7 @@ def scale_actions(env: gym.Env, name: str) -> gym.Env:
         expected = "integer actions up to 2**53"
     if expected is not None:
         env.close()
-        raise UserError("data.env.name", name, f"an environment with {expected} ({space})")
+        raise OptionError("data.env.name", name, f"an environment with {expected} ({space})")
     # Gymnasium's own arithmetic is that of the space's type, in which such bounds leave too few digits, or none.
     if space.dtype.kind in "iu" or (width <= 1e-3 * largest).any() or (largest > 1e30).any():
         return ScaledAction(env)

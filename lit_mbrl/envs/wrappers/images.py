@@ -9,18 +9,18 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 
 _CHANNELS = (1, 3, 4)
 
 
 def is_image(space: gym.Space) -> bool:
-    """Whether observations are uint8 images: `[H, W]`, or with channels at either end."""
+    """Returns whether observations are uint8 images: `[H, W]`, or with channels at either end."""
     return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
 
 
 def is_channel_first(shape: tuple[int, ...]) -> bool:
-    """Whether an image's shape is `[C, H, W]` already; colours or a stack of frames in the last axis make it not so."""
+    """Returns whether an image's shape is `[C, H, W]` already, without colours or stacked frames in the last axis."""
     return len(shape) == 3 and (shape[0] < shape[2] or shape[2] not in _CHANNELS)
 
 
@@ -52,7 +52,7 @@ def _covers(pixels: int, size: int) -> np.ndarray:
     return shares
 
 
-class ChannelFirst(Restorable):
+class ChannelFirst(StatefulWrapper):
     """Images `[H, W, C]` or `[H, W]` as `[C, H, W]`."""
 
     def __init__(self, env: gym.Env) -> None:

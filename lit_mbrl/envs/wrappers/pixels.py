@@ -1,4 +1,4 @@
-"""Pictures as observations, drawn once per step of the agent, without a screen.
+"""Images as observations, drawn once per step of the agent, without a screen.
 
 | environment | drawn by |
 |---|---|
@@ -18,19 +18,19 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from lit_mbrl.envs.spec import EnvConfig, PixelConfig
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 from lit_mbrl.envs.wrappers.images import channel_first, is_image, resize
-from lit_mbrl.envs.wrappers.rendering import draw_fast, is_gymnasium_mujoco, is_mujoco, prepare_once
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.envs.wrappers.rendering import fast_rendering, is_gymnasium_mujoco, is_mujoco, prepare_once
+from lit_mbrl.utils.errors import OptionError, require
 
 _MUJOCO: dict[str, str] = {}  # whose renderer this process has; each takes for granted that there is no other
 
 
 def arguments(config: EnvConfig) -> dict[str, Any]:
-    """The constructor's arguments with those that pictures need; to be called before the environment is made.
+    """The constructor's arguments with those that images need; to be called before the environment is made.
 
     Raises:
-        UserError: if nothing here can draw the environment.
+        OptionError: if nothing here can draw the environment.
     """
     pixels = _section(config)
     prepare_once(config.name)
@@ -44,15 +44,15 @@ def arguments(config: EnvConfig) -> dict[str, Any]:
     return {**config.kwargs, **needed}
 
 
-class PixelObservation(Restorable):
-    """The environment's picture in the place of its observation, uint8 `[3, size, size]`.
+class PixelObservation(StatefulWrapper):
+    """The environment's image in the place of its observation, uint8 `[3, size, size]`.
 
     Args:
         env: made with the arguments that `arguments` returned.
         config: what was asked for.
 
     Raises:
-        UserError: if the environment has no pictures or not that camera.
+        OptionError: if the environment has no images or not that camera.
     """
 
     def __init__(self, env: gym.Env, config: EnvConfig) -> None:
@@ -67,19 +67,19 @@ class PixelObservation(Restorable):
             f"null for {config.name}, which has one view",
         )
         if pixels.fast:
-            draw_fast(env)
+            fast_rendering(env)
         self._draw: Callable[[], Any] = _drawer(env, config.name, pixels)
         self._last: np.ndarray | None = None
         if not self._own:
             env.reset()
             try:
-                picture = self._draw()
+                image = self._draw()
             except NotImplementedError:
-                picture = None
+                image = None
             except ValueError as error:
-                raise UserError("data.env.pixels.camera", pixels.camera, f"a camera ({error})") from error
-            if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-                raise UserError("data.env.name", config.name, "an environment that renders pictures (rgb_array)")
+                raise OptionError("data.env.pixels.camera", pixels.camera, f"a camera ({error})") from error
+            if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+                raise OptionError("data.env.name", config.name, "an environment that renders images (rgb_array)")
         channels = env.observation_space.shape[0] if self._own else 3  # type: ignore[index]
         self.observation_space = Box(0, 255, (channels, self._size, self._size), np.uint8)
 
@@ -94,22 +94,22 @@ class PixelObservation(Restorable):
         return self._observe(observation), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """What the agent sees, `[size, size, C]`."""
+        """Returns the image that the agent sees, `[size, size, C]`."""
         return self._last
 
     def _observe(self, observation: np.ndarray) -> np.ndarray:
-        picture = np.moveaxis(observation, 0, -1) if self._own else self._draw()
-        self._last = resize(picture, self._size)
+        image = np.moveaxis(observation, 0, -1) if self._own else self._draw()
+        self._last = resize(image, self._size)
         return channel_first(self._last)
 
 
 def _section(config: EnvConfig) -> PixelConfig:
-    assert config.pixels is not None  # or nobody asks for pictures
+    assert config.pixels is not None  # or nobody asks for images
     return config.pixels
 
 
 def _drawer(env: gym.Env, name: str, pixels: PixelConfig) -> Callable[[], np.ndarray]:
-    """What draws a picture `[H, W, 3]`, of the right size where the environment can do that itself."""
+    """Returns a function that draws an image `[H, W, 3]`, of the right size where the environment can do so."""
     inner: Any = env.unwrapped
     if is_mujoco(name):
         family = "dmc/" if name.startswith("dmc/") else "Gymnasium"
@@ -120,7 +120,7 @@ def _drawer(env: gym.Env, name: str, pixels: PixelConfig) -> Callable[[], np.nda
             f"environments of {_MUJOCO['renderer']} alone in a process that has drawn with its renderer",
         )
     if name.startswith("dmc/"):
-        return lambda: inner.picture(pixels.size, 0 if pixels.camera is None else pixels.camera)
+        return lambda: inner.render_image(pixels.size, 0 if pixels.camera is None else pixels.camera)
     if is_gymnasium_mujoco(name):
 
         def draw() -> np.ndarray:

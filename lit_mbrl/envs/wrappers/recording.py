@@ -12,22 +12,22 @@ from tensordict import TensorDict, TensorDictBase
 from lit_mbrl.envs.pool import LocalPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.vector import VectorEnv
-from lit_mbrl.envs.wrappers.rendering import draw_fast, is_gymnasium_mujoco
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.envs.wrappers.rendering import fast_rendering, is_gymnasium_mujoco
+from lit_mbrl.utils.errors import OptionError
 
 _FRAMES_PER_SECOND = 30  # of environments that name no rate
 
 
-class FilmedEnv(VectorEnv):
+class RecordedEnv(VectorEnv):
     """One copy of an environment, in this process, that shows every frame of its first episode.
 
     Args:
         config: which environment; made with `render_mode: rgb_array`, whatever the config says.
         seed: of the episode.
-        show: is called with each picture `[h, w, 3]` uint8, from the first observation to the last.
+        show: is called with each image `[h, w, 3]` uint8, from the first observation to the last.
 
     Raises:
-        UserError: if the environment cannot be made or has no pictures.
+        OptionError: if the environment cannot be made or has no images.
     """
 
     def __init__(self, config: EnvConfig, seed: int, show: Callable[[np.ndarray], None]) -> None:
@@ -36,7 +36,7 @@ class FilmedEnv(VectorEnv):
         self._show, self._over = show, False
         assert isinstance(self._pool, LocalPool)
         (self._copy,) = self._pool.envs
-        draw_fast(self._copy)
+        fast_rendering(self._copy)
 
     @property
     def frames_per_second(self) -> float:
@@ -57,10 +57,10 @@ class FilmedEnv(VectorEnv):
     def _film(self) -> None:
         if self._over:  # TorchRL resets what is done, and that is the next episode's first frame
             return
-        picture = self._copy.render()
-        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-            raise UserError("data.env.name", self.config.name, "an environment that renders pictures (rgb_array)")
-        self._show(picture)
+        image = self._copy.render()
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+            raise OptionError("data.env.name", self.config.name, "an environment that renders images (rgb_array)")
+        self._show(image)
 
 
 def _camera(config: EnvConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which graphics library draws, without a screen and without torch."""
+"""Chooses the graphics library that draws, without a screen and without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import gymnasium as gym
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _GL_BACKENDS = ("egl", "osmesa", "glfw")
 _TRIED = "LIT_MBRL_GL"  # in the environment of the process: the value of MUJOCO_GL that was seen to work
@@ -18,7 +18,7 @@ def prepare_rendering(name: str) -> None:
     """Sets what the graphics libraries read from the process's environment; to be called before an environment is made.
 
     Raises:
-        UserError: if MuJoCo is to render the environment and no graphics library can.
+        OptionError: if MuJoCo is to render the environment and no graphics library can.
     """
     # No window and no sound, also where there is a screen.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -29,7 +29,7 @@ def prepare_rendering(name: str) -> None:
     given = os.environ.get("MUJOCO_GL")
     backend = gl_backend((given,) if given else _GL_BACKENDS)
     if backend is None:
-        raise UserError(
+        raise OptionError(
             "data.env.name",
             name,
             f"a graphics library that MuJoCo can draw with ({f'MUJOCO_GL={given}' if given else 'EGL or OSMesa'}; "
@@ -42,7 +42,7 @@ def prepare_once(name: str) -> None:
     """`prepare_rendering`, but for what this process, or the one that started it, has tried already.
 
     Raises:
-        UserError: as `prepare_rendering`.
+        OptionError: as `prepare_rendering`.
     """
     given = os.environ.get("MUJOCO_GL")
     if not is_mujoco(name) or given is None or os.environ.get(_TRIED) != given:
@@ -51,16 +51,16 @@ def prepare_once(name: str) -> None:
             os.environ[_TRIED] = os.environ["MUJOCO_GL"]
 
 
-def require_drawing(name: str) -> None:
+def require_rendering(name: str) -> None:
     """Checks that MuJoCo, which has been imported by now and has chosen, was told how to draw without a screen.
 
     Raises:
-        UserError: if it was not.
+        OptionError: if it was not.
     """
     given = os.environ.get("MUJOCO_GL")
     if is_mujoco(name) and given not in ("egl", "osmesa"):
         expected = f"MUJOCO_GL=egl or osmesa in the environment of the command to film {name} while it trains"
-        raise UserError("data.env.name", name, expected)
+        raise OptionError("data.env.name", name, expected)
 
 
 def gl_backend(candidates: tuple[str, ...]) -> str | None:
@@ -76,8 +76,8 @@ def gl_backend(candidates: tuple[str, ...]) -> str | None:
     return None
 
 
-def draw_fast(env: gym.Env) -> None:
-    """Leaves out shadows, mirrors and smoothed edges of MuJoCo: without a GPU 160 instead of 8 pictures per second."""
+def fast_rendering(env: gym.Env) -> None:
+    """Leaves out shadows, mirrors and smoothed edges of MuJoCo: without a GPU 160 instead of 8 images per second."""
     model = getattr(env.unwrapped, "model", None)
     if hasattr(model, "mat_reflectance"):
         model.mat_reflectance[:] = 0.0
@@ -86,12 +86,12 @@ def draw_fast(env: gym.Env) -> None:
 
 
 def is_mujoco(name: str) -> bool:
-    """Whether MuJoCo simulates, and so draws, an environment."""
+    """Returns whether MuJoCo simulates, and so draws, an environment."""
     return is_gymnasium_mujoco(name) or name.startswith("dmc/")
 
 
 def is_gymnasium_mujoco(name: str) -> bool:
-    """Whether it is one of Gymnasium's MuJoCo environments, or is made from one."""
+    """Returns whether it is one of Gymnasium's MuJoCo environments, or is made from one."""
     registered = gym.registry.get(name)
     point = str(registered.entry_point) if registered is not None else ""
     return name.partition("/")[0] in ("poplin", "mbpo") or point.startswith("gymnasium.envs.mujoco")

@@ -6,10 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from lit_mbrl.envs.state import Restorable
+from lit_mbrl.envs.state import StatefulWrapper
 
 
-class ActionRepeat(Restorable):
+class ActionRepeat(StatefulWrapper):
     """Repeats each action, adds up the rewards and stops where the episode does.
 
     Args:

@@ -18,10 +18,10 @@ from gymnasium.envs.classic_control import PendulumEnv
 from lit_mbrl.app.cli import main
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.envs.wrappers import rendering
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 from lit_mbrl.envs.wrappers.rendering import gl_backend, prepare_rendering
 from lit_mbrl.reports.statistics import estimate, interval
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import SAC, rows
 
 ROOT = Path(__file__).parents[3]
@@ -149,7 +149,7 @@ def test_video_shows_the_episodes_that_evaluate_has(finished: Path, capfd: pytes
 
 def test_frames_of_one_episode_from_its_first_observation_to_its_last() -> None:
     pictures: list[np.ndarray] = []
-    env = FilmedEnv(EnvConfig("Pendulum-v1", max_episode_steps=4, num_envs=3, workers=True), 5, pictures.append)
+    env = RecordedEnv(EnvConfig("Pendulum-v1", max_episode_steps=4, num_envs=3, workers=True), 5, pictures.append)
     assert env.batch_size == (1,) and env.frames_per_second == 30
     root = env.reset()
     reference = PendulumEnv(render_mode="rgb_array")
@@ -168,8 +168,8 @@ def test_frames_of_one_episode_from_its_first_observation_to_its_last() -> None:
 def test_an_environment_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendulumEnv, "render", lambda self: None)
     with (
-        closing(FilmedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
-        pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders pictures"),
+        closing(RecordedEnv(EnvConfig("Pendulum-v1"), 0, lambda picture: None)) as env,
+        pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected an environment that renders images"),
     ):
         env.reset()
 
@@ -178,11 +178,11 @@ def test_no_graphics_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     tried: list[tuple[str, ...]] = []
     monkeypatch.setattr(rendering, "gl_backend", lambda candidates: tried.append(candidates))
     for name in ("poplin/Hopper", "mbpo/Hopper", "dmc/walker-walk", "HalfCheetah-v5"):
-        with pytest.raises(UserError, match=r"EGL or OSMesa; Debian and Ubuntu: apt install libegl1"):
+        with pytest.raises(OptionError, match=r"EGL or OSMesa; Debian and Ubuntu: apt install libegl1"):
             prepare_rendering(name)
     assert tried == [("egl", "osmesa", "glfw")] * 4
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    with pytest.raises(UserError, match="MUJOCO_GL=osmesa"):
+    with pytest.raises(OptionError, match="MUJOCO_GL=osmesa"):
         prepare_rendering("HalfCheetah-v5")
     prepare_rendering("Pendulum-v1")  # needs none
     assert tried[4:] == [("osmesa",)]
@@ -199,9 +199,9 @@ def test_mujoco_draws_what_moves(name: str) -> None:
     code = f"""
 from contextlib import closing
 from lit_mbrl.envs import EnvConfig
-from lit_mbrl.envs.wrappers.recording import FilmedEnv
+from lit_mbrl.envs.wrappers.recording import RecordedEnv
 pictures = []
-with closing(FilmedEnv(EnvConfig({name!r}, max_episode_steps=3), 0, pictures.append)) as env:
+with closing(RecordedEnv(EnvConfig({name!r}, max_episode_steps=3), 0, pictures.append)) as env:
     env.rollout(3)
 assert {{picture.shape for picture in pictures}} == {{(480, 480, 3)}} and len(pictures) == 4
 assert pictures[0].std() > 10 and (pictures[0] != pictures[-1]).any()

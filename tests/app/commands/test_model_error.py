@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from lit_mbrl.app.checkpoints import read_checkpoint
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.commands.model_error import Episodes, Learner, episodes_of
-from lit_mbrl.models import Recurrent
+from lit_mbrl.models import RecurrentConfig
 from lit_mbrl.reports.model_error import SPLITS
 from tests.command_line import SAC, load
 
@@ -90,7 +90,7 @@ def test_errors_are_the_mean_squares_of_each_step() -> None:
         for _ in range(6)
     ]
     data = Episodes(episodes, horizon=2)
-    learner = Learner(Recurrent(hidden_size=4), data, fresh=False)
+    learner = Learner(RecurrentConfig(hidden_size=4), data, fresh=False)
     (episode,) = data.test[:1]
     expected = torch.zeros(2)
     for start in range(4):
@@ -105,7 +105,7 @@ def test_retraining_goes_on_unless_it_is_to_start_anew(fresh: bool) -> None:
     data = Episodes([TensorDict({**e, "action": torch.zeros(6, 1)}, [6]) for e in made_up(6)], horizon=2)
     for episode in data.others:
         episode["next", "observation"] = episode["observation"] + 0.1
-    learner = Learner(Recurrent(hidden_size=4), data, fresh)
+    learner = Learner(RecurrentConfig(hidden_size=4), data, fresh)
     model = learner.model
     learner.train(*data.first(3), 8, 1)
     assert (learner.model is model) is not fresh

@@ -19,7 +19,7 @@ from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import find_runs, group_runs, natural, read_run
 from lit_mbrl.reports.statistics import estimate, interval
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 
 def make_run(
@@ -185,7 +185,7 @@ def test_a_long_run_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
 def test_runs_without_a_common_range(tmp_path: Path) -> None:
     first = make_run(tmp_path / "0", evaluations(1), 0)
     second = make_run(tmp_path / "1", evaluations(1, every=200), 1)
-    with pytest.raises(OneLine, match="SACSVG on Pendulum-v1: its runs have no range of step in common"):
+    with pytest.raises(UsageError, match="SACSVG on Pendulum-v1: its runs have no range of step in common"):
         curves(first, second)
 
 
@@ -378,7 +378,10 @@ def test_plot_needs_no_torch(tmp_path: Path) -> None:
         (["strange"], "strange/config.yaml: expected the config.yaml of a run, with model and data.env.name"),
         (["torn"], "torn/metrics.csv: expected the metrics.csv of a run, with a column step and numbers"),
         (["run", "--metric=eval/retrun"], "--metric=eval/retrun: expected a column of metrics.csv, but no run has"),
-        (["run", "--x=rounds"], "--x=rounds: expected a column of metrics.csv, but no run has time/rounds"),
+        (
+            ["run", "--x=train_steps"],
+            "--x=train_steps: expected a column of metrics.csv, but no run has time/train_steps",
+        ),
         (["run", "--x=eval/return"], "--x=eval/return: expected a column that grows, but in run it does not"),
         (
             ["run", "--metric=loss/critic", "--x=eval/return"],

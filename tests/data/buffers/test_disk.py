@@ -9,10 +9,10 @@ import pytest
 
 from lit_mbrl.app.cli import main
 from lit_mbrl.data import OffPolicy, Replay
-from lit_mbrl.data.buffers.disk import COPIES, frames_in_files, require_disk
+from lit_mbrl.data.buffers.disk import COPIES, check_disk, frames_in_files
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.transitions import predicted_bytes
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.command_line import NO_WANDB, SAC, TINY
 from tests.data.buffers.test_transitions import frames
 
@@ -37,7 +37,7 @@ def test_a_replay_has_as_many_frames_in_files_as_predicted(capacity: int, betwee
         most = max(most, sum(int(last) - int(first) for first, last in lying))
         if t == 100 // between:
             best = {name for name, *_ in state["files"]}
-        for path in (tmp_path / "replay").iterdir():  # as `tidy`, with these two checkpoints
+        for path in (tmp_path / "replay").iterdir():  # as `prune`, with these two checkpoints
             if path.name not in best | {name for name, *_ in state["files"]}:
                 path.unlink()
     predicted = frames_in_files(capacity, 400, between)
@@ -63,7 +63,7 @@ def test_a_disk_that_is_too_small_is_one_line_and_no_folder(
     capfd: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lit_mbrl.data.off_policy.require_room", lambda *args: None)  # which looks at memmap alone
+    monkeypatch.setattr("lit_mbrl.data.off_policy.check_memory", lambda *args: None)  # which looks at memmap alone
     only(1000, monkeypatch)
     code = main([*SAC, *options])
     if reason is None:
@@ -87,11 +87,11 @@ def test_what_a_resumed_run_has_on_the_disk_is_room_for_it(tmp_path: Path, monke
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"x" * 2_000_000)
     (tmp_path / "run" / "checkpoints" / "best.ckpt").hardlink_to(tmp_path / "run" / "checkpoints" / "last.ckpt")
     only(1_000_000, monkeypatch)
-    require_disk(tmp_path / "run", {"checkpoints": 2_900_000})
-    with pytest.raises(UserError, match="but there are 3.0 MB: another folder, or a smaller data.capacity"):
-        require_disk(tmp_path / "run", {"checkpoints": 3_900_000})
-    with pytest.raises(UserError, match="but there are 1.0 MB"):
-        require_disk(tmp_path / "another" / "run", {"checkpoints": 2_900_000})
+    check_disk(tmp_path / "run", {"checkpoints": 2_900_000})
+    with pytest.raises(OptionError, match="but there are 3.0 MB: another folder, or a smaller data.capacity"):
+        check_disk(tmp_path / "run", {"checkpoints": 3_900_000})
+    with pytest.raises(OptionError, match="but there are 1.0 MB"):
+        check_disk(tmp_path / "another" / "run", {"checkpoints": 2_900_000})
 
 
 def test_a_model_buffer_is_part_of_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

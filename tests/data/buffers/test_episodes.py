@@ -14,7 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from lit_mbrl.data.buffers.episodes import EpisodeReplay, frame_bytes
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.envs import Spec
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 SPEC = Spec("counting", observation_dim=12, action_dim=2, observation_shape=(3, 2, 2))
 
@@ -109,7 +109,7 @@ def test_every_window_is_drawn_as_often_as_it_should_be():
 def test_padding_serves_all_episodes():
     world, replay = Counting(1, [2, 3]), EpisodeReplay(SPEC, 100)
     replay.extend(world.steps(20))
-    with pytest.raises(UserError, match=r"--data.sequence_length=6: .* whose longest has 4 "):
+    with pytest.raises(OptionError, match=r"--data.sequence_length=6: .* whose longest has 4 "):
         replay.sample(2, 6)
     sequences = replay.sample(50, 6, short="pad")
     check(sequences, [2, 3])
@@ -227,7 +227,9 @@ def test_a_full_disk_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full, raising=False)
-    with pytest.raises(UserError, match=r"--data.capacity=0.0 GB: expected free disk space for .*observations.memmap"):
+    with pytest.raises(
+        OptionError, match=r"--data.capacity=0.0 GB: expected free disk space for .*observations.memmap"
+    ):
         EpisodeReplay(SPEC, 40, storage="memmap", directory=tmp_path)
 
 
@@ -242,7 +244,7 @@ def test_a_file_system_that_cannot_allocate_still_serves(tmp_path: Path, monkeyp
 
 
 def test_giving_pages_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lit_mbrl.data.buffers.stored_rows._MANY_BYTES", 0)
+    monkeypatch.setattr("lit_mbrl.data.buffers.memmap_array._MANY_BYTES", 0)
     world, replay = Counting(1, [9, 4]), EpisodeReplay(SPEC, 30, storage="memmap", directory=tmp_path)
     for _ in range(9):
         replay.extend(world.steps(7))

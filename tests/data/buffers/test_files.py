@@ -139,11 +139,11 @@ def test_leftovers_of_a_kill_are_removed_unless_a_checkpoint_is_unreadable(tmp_p
     (folder / "replay" / "7-9.pt").write_bytes(b"half")
     (folder / "mine.ckpt").write_bytes(b"what may this be")
     files = ReplayFiles(folder / "replay")
-    files.tidy()
+    files.prune()
     assert (folder / "replay" / "7-9.pt").exists()
     (folder / "mine.ckpt").unlink()
     before = set(os.listdir(folder / "replay"))
-    files.tidy()
+    files.prune()
     assert set(os.listdir(folder / "replay")) == before - {"7-9.pt"}
 
 

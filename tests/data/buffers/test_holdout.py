@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from lit_mbrl.data.buffers.transitions import Replay
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.data.buffers.test_transitions import frames
 
 LONG_AND_SHORT = dict.fromkeys((2, 9, 10, 70, 75, 111, 400, 402, 404, 455), "terminated") | {300: "truncated"}
@@ -99,7 +99,7 @@ def test_two_sequences_are_enough_and_one_is_not() -> None:
     for steps, ends in ((4, {}), (5, {2: "terminated"}), (9, {})):
         replay = Replay(50)
         replay.extend(numbered(steps, 1, ends))
-        with pytest.raises(UserError, match="--model.rollout_schedule=3: .* hold out"):
+        with pytest.raises(OptionError, match="--model.rollout_schedule=3: .* hold out"):
             replay.split_sequences(3, 0.2, 5_000)
-    with pytest.raises(UserError):
+    with pytest.raises(OptionError):
         Replay(50).split_sequences(3, 0.2, 5_000)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.data.buffers.transitions import Replay, predicted_bytes, require_room
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.data.buffers.transitions import Replay, check_memory, predicted_bytes
+from lit_mbrl.utils.errors import OptionError
 
 
 def frames(start: int, steps: int, num_envs: int = 1, ends: dict[int, str] | None = None) -> TensorDict:
@@ -82,12 +82,12 @@ def test_raw_values_are_kept() -> None:
 def test_no_sequence_is_an_error_not_a_hang() -> None:
     replay = Replay(30)
     replay.extend(frames(0, 10, ends={t: "terminated" for t in range(10)}))
-    with pytest.raises(UserError, match="model.horizon"):
+    with pytest.raises(OptionError, match="model.horizon"):
         replay.sample_sequences(4, 2)
     assert len(replay.sample_sequences(4, 1)) == 4
     empty = Replay(30)
     empty.extend(frames(0, 2))
-    with pytest.raises(UserError, match="learning_starts"):
+    with pytest.raises(OptionError, match="learning_starts"):
         empty.sample_sequences(4, 5)
 
 
@@ -148,6 +148,6 @@ def test_predicted_size_is_the_storage_s() -> None:
 
 @pytest.mark.parametrize("storage", ["memory", "memmap"])
 def test_a_replay_that_cannot_fit_is_refused(storage: str, tmp_path: Path) -> None:
-    require_room(1_000, storage, tmp_path)
-    with pytest.raises(UserError, match=r"--data.capacity=1000000000.0 GB: expected at most the free"):
-        require_room(10**18, storage, tmp_path)
+    check_memory(1_000, storage, tmp_path)
+    with pytest.raises(OptionError, match=r"--data.capacity=1000000000.0 GB: expected at most the free"):
+        check_memory(10**18, storage, tmp_path)

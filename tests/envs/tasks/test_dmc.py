@@ -7,7 +7,7 @@ import pytest
 
 from lit_mbrl.envs.make import make_gym
 from lit_mbrl.envs.tasks.dmc import DMC
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 
 def test_steps_equal_those_of_dm_control():
@@ -45,7 +45,7 @@ def test_the_time_limit_truncates_and_the_tasks_own_end_terminates():
 
 
 def test_unlimited_actions_are_refused():
-    with pytest.raises(UserError, match="finite action bounds"):
+    with pytest.raises(OptionError, match="finite action bounds"):
         make_gym("dmc/lqr-lqr_2_1")
 
 

@@ -13,7 +13,7 @@ import torch
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe, make_gym
 from lit_mbrl.envs.spec import PixelConfig
 from lit_mbrl.envs.tasks.procgen_games import GAMES, ProcgenPool, names
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 FRUITBOT = "procgen/fruitbot-easy"
 
@@ -22,7 +22,7 @@ def installed() -> bool:
     """Whether Procgen runs here: the package and its system library."""
     try:
         make_gym(FRUITBOT).close()
-    except UserError:
+    except OptionError:
         return False
     return True
 
@@ -147,7 +147,7 @@ def test_seeds_are_given_to_all_or_to_none() -> None:
 )
 @pytest.mark.usefixtures("engine")
 def test_a_wrong_option_is_one_line(name: str, kwargs: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(OptionError, match=line):
         describe(EnvConfig(name, kwargs))
 
 
@@ -161,13 +161,13 @@ def test_a_wrong_option_is_one_line(name: str, kwargs: dict[str, Any], line: str
 )
 def test_options_of_other_environments_are_refused(options: dict[str, Any], line: str) -> None:
     for make in (describe, lambda config: VectorEnv(config, seed=0)):
-        with pytest.raises(UserError, match=line):
+        with pytest.raises(OptionError, match=line):
             make(EnvConfig(FRUITBOT, **options))
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(UserError, match=r"pip install 'lit-mbrl\[procgen\]'.*apt install libqt5gui5"):
+    with pytest.raises(OptionError, match=r"pip install 'lit-mbrl\[procgen\]'.*apt install libqt5gui5"):
         describe(EnvConfig(FRUITBOT))
 
 
@@ -178,7 +178,7 @@ def test_without_the_system_library(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("envpool")
     module.make = make  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "envpool", module)
-    with pytest.raises(UserError, match="its system library Qt 5 is missing .*apt install libqt5gui5") as error:
+    with pytest.raises(OptionError, match="its system library Qt 5 is missing .*apt install libqt5gui5") as error:
         describe(EnvConfig(FRUITBOT))
     assert "pip" not in str(error.value)
 

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from lit_mbrl.envs import EnvConfig, describe, make_gym
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 WIDEST = np.finfo(np.float32).max
 
@@ -84,6 +84,6 @@ def test_an_entry_without_a_choice_is_its_only_value() -> None:
     ],
 )
 def test_what_has_no_such_map_is_refused_in_one_line(space: Any, expected: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(OptionError) as refused:
         describe(EnvConfig("Echo-v0", {"space": space}))
     assert expected in str(refused.value) and "\n" not in str(refused.value)

@@ -13,10 +13,10 @@ from torchrl.envs.utils import check_env_specs
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.data.collector import FrameCollector
-from lit_mbrl.data.statistics import EpisodeMeter
+from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, VectorEnv, describe
 from lit_mbrl.envs.wrappers.images import channel_first, is_channel_first
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE
 
 
@@ -47,7 +47,7 @@ def test_a_collector_brings_every_image_with_its_action_and_its_end(workers):
         tags = seen[copy, :, 2, 0, 0]
         assert torch.equal(tags, following[copy, :, 2, 0, 0])
         assert len(set(tags.tolist())) == 3
-    meter = EpisodeMeter(2)
+    meter = EpisodeStatistics(2)
     meter.add(frames)
     assert meter.pop() == {"train/return": 15.0, "train/episode_length": 5.0}
 
@@ -87,13 +87,13 @@ def test_wrong_combinations_are_told_in_one_line():
     class FromBoth(SAC):
         pixels = None
 
-    with pytest.raises(UserError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, "):
+    with pytest.raises(OptionError, match=r"--data.env.name=CarRacing-v3: expected .* a vector as its observation, "):
         SAC().check(images)
-    with pytest.raises(UserError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
+    with pytest.raises(OptionError, match=r"--data.env.name=Pendulum-v1: expected .* images .* FromPixels needs"):
         FromPixels().check(vectors)
     FromBoth().check(vectors)
     FromBoth().check(images)
-    with pytest.raises(UserError, match=r"--model.normalize_observations=True: expected false"):
+    with pytest.raises(OptionError, match=r"--model.normalize_observations=True: expected false"):
         FromBoth(normalize_observations=True).check(images)
 
 

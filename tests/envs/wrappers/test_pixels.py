@@ -19,7 +19,7 @@ from lit_mbrl.envs.wrappers.images import resize
 from lit_mbrl.envs.wrappers.pixels import PixelObservation
 from lit_mbrl.envs.wrappers.rendering import gl_backend
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 from tests.envs.toys import PICTURE, TOY
 
 ROOT = Path(__file__).parents[3]
@@ -145,7 +145,7 @@ import numpy as np
 from lit_mbrl.envs import EnvConfig, PixelConfig, describe
 from lit_mbrl.envs.make import make_configured
 from lit_mbrl.envs.state import get_state, set_state
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 config = EnvConfig({name!r}, max_episode_steps=40, action_repeat=2, pixels=PixelConfig())
 assert describe(config).observation_shape == (3, 64, 64)
 assert "torch" not in __import__("sys").modules
@@ -165,7 +165,7 @@ assert first.std() > 10 and image.std() > 10 and (image != first).any()
 other.close()
 try:
     make_configured(EnvConfig({foreign!r}, pixels=PixelConfig()))
-except UserError as error:
+except OptionError as error:
     print(error)
 """
 
@@ -196,12 +196,12 @@ def test_mujoco_in_a_process_of_its_own(name, foreign):
         ),
         (
             lambda: make_configured(EnvConfig(TOY, pixels=PixelConfig())),
-            f"--data.env.name={TOY}: expected an environment that renders pictures (rgb_array)",
+            f"--data.env.name={TOY}: expected an environment that renders images (rgb_array)",
         ),
     ],
 )
 def test_mistakes_are_one_line(config, line):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(OptionError) as error:
         config()
     assert str(error.value) == line
 
@@ -212,17 +212,17 @@ def test_no_graphics_library_is_one_line_and_no_harm_to_state_only_use(monkeypat
     monkeypatch.setattr(rendering, "gl_backend", lambda candidates: None)
     monkeypatch.delenv("LIT_MBRL_GL", raising=False)
     config = EnvConfig("HalfCheetah-v5", pixels=PixelConfig())
-    with pytest.raises(UserError, match="apt install libegl1 libgl1-mesa-dri, or libosmesa6"):
+    with pytest.raises(OptionError, match="apt install libegl1 libgl1-mesa-dri, or libosmesa6"):
         describe(config)
     assert describe(EnvConfig("HalfCheetah-v5")).observation_dim == 17
 
 
 def test_the_film_of_pictures_is_what_the_agent_sees():
-    from lit_mbrl.envs.wrappers.recording import FilmedEnv
+    from lit_mbrl.envs.wrappers.recording import RecordedEnv
 
     pictures: list[np.ndarray] = []
     config = EnvConfig(LIGHT, max_episode_steps=6, action_repeat=2, pixels=PixelConfig(size=16))
-    env = FilmedEnv(config, 0, pictures.append)
+    env = RecordedEnv(config, 0, pictures.append)
     frames = env.rollout(3)
     assert len(pictures) == 4
     assert np.array_equal(pictures[-1], frames["next", "observation"][0, -1].movedim(0, -1).numpy())
@@ -231,5 +231,5 @@ def test_the_film_of_pictures_is_what_the_agent_sees():
 
 def test_the_wrapper_refuses_what_has_no_picture():
     env = make_gym("Pendulum-v1")  # without render_mode
-    with pytest.warns(UserWarning, match="without specifying any render mode"), pytest.raises(UserError):
+    with pytest.warns(UserWarning, match="without specifying any render mode"), pytest.raises(OptionError):
         PixelObservation(env, EnvConfig("Pendulum-v1", pixels=PixelConfig()))

@@ -109,7 +109,7 @@ class Collector:
         from lit_mbrl.app.commands.qualify.random_policy import random_returns
         from lit_mbrl.envs import EnvConfig  # simulators, which --help has no use for
 
-        config = EnvConfig(**(env | {"pixels": None, "num_envs": 1, "workers": False})).in_evaluation()
+        config = EnvConfig(**(env | {"pixels": None, "num_envs": 1, "workers": False})).eval_config()
         key = repr(config)
         if key not in self._known:
             returns = random_returns(config, self._episodes)

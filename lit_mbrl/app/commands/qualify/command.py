@@ -18,7 +18,7 @@ from lit_mbrl.app.commands.qualify.progress import Progress
 from lit_mbrl.app.commands.qualify.report import as_table, markdown, read_results, verdict, write_results
 from lit_mbrl.app.commands.qualify.status import Status, locked
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
-from lit_mbrl.utils.errors import OneLine, UserError
+from lit_mbrl.utils.errors import OptionError, UsageError
 from lit_mbrl.utils.pool import Pool
 
 _DESCRIPTION = """Trains configs over many seeds, and on several floating-point paths, and says whether they dependably
@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command and returns the exit code; a user's mistake is printed as one line and gives 2."""
     try:
         return qualify(argv)
-    except (UserError, OneLine) as error:
+    except (OptionError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -41,8 +41,8 @@ def qualify(argv: Sequence[str]) -> int:
     """Reads the options, runs what is missing, reports, and returns the exit code.
 
     Raises:
-        UserError: for a wrong option.
-        OneLine: for a wrong config, seed or folder.
+        OptionError: for a wrong option.
+        UsageError: for a wrong config, seed or folder.
     """
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)

@@ -44,7 +44,7 @@ _VARIABLES = {name for path in PATHS.values() for name in path.variables}
 
 
 def read_paths(text: str) -> list[FloatPath]:
-    """Reads a list of paths; raises `UserError` for an unknown one."""
+    """Reads a list of paths; raises `OptionError` for an unknown one."""
     for name in text.split(","):
         require(name in PATHS, "paths", text, f"some of {', '.join(PATHS)}{did_you_mean(name, PATHS)}")
     return [PATHS[name] for name in dict.fromkeys(text.split(","))]

@@ -18,7 +18,7 @@ from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.paths import FloatPath
 from lit_mbrl.app.commands.qualify.thresholds import Threshold
 from lit_mbrl.app.defaults import read_config
-from lit_mbrl.utils.errors import OneLine, require
+from lit_mbrl.utils.errors import UsageError, require
 from lit_mbrl.utils.pool import Job
 
 _OURS = ("--config", "-c", "--seed_everything", "--trainer.default_root_dir", "--trainer.logger", "--ckpt_path")
@@ -51,21 +51,21 @@ class PlannedRun:
 
     @property
     def log(self) -> Path:
-        """What the run printed."""
+        """File of what the run printed."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def record(self) -> Path:
-        """What the run was made with."""
+        """File of what the run was made with."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
     def unchanged(self) -> bool:
-        """Whether the config is still that of the fingerprint."""
+        """Returns whether the config is still that of the fingerprint."""
         return fingerprint(self.goal.file, self.path, self.overrides) == self.fingerprint
 
     @property
     def resumable(self) -> bool:
-        """Whether the run has a checkpoint."""
+        """Returns whether the run has a checkpoint."""
         return any((self.folder / "checkpoints").glob("*.ckpt"))
 
     def command(self, resume: bool) -> list[str]:
@@ -101,7 +101,7 @@ class PlannedRun:
         return Job(self.name, (sys.executable, *self.command(resume)), self.log, environment)
 
     def read_record(self) -> dict[str, Any] | None:
-        """What the run that is in the folder was made with, None if there is none."""
+        """Returns what the run in the folder was made with, None if there is none."""
         try:
             record = json.loads(self.record.read_text())
         except FileNotFoundError:
@@ -109,7 +109,7 @@ class PlannedRun:
         except (OSError, ValueError):
             record = None
         if not isinstance(record, dict) or not {"fingerprint", "commits"} <= record.keys():
-            raise OneLine(f"{self.record}: expected the record of a run of qualify")
+            raise UsageError(f"{self.record}: expected the record of a run of qualify")
         return record
 
     def put_aside(self, out: Path) -> None:
@@ -145,17 +145,17 @@ def plan(
     """All runs, seed by seed, so that the first results are about every config.
 
     Raises:
-        OneLine: if an override is an option that `qualify` gives itself, or a seed is no evidence for a config.
+        UsageError: if an override is an option that `qualify` gives itself, or a seed is no evidence for a config.
     """
     for word in overrides:
         if not word.startswith("--") or "=" not in word:
-            raise OneLine(f"{word}: expected an option of fit, as --name=value")
+            raise UsageError(f"{word}: expected an option of fit, as --name=value")
         if word.partition("=")[0] in _OURS:
-            raise OneLine(f"{word}: expected another option, qualify gives this one itself")
+            raise UsageError(f"{word}: expected another option, qualify gives this one itself")
     for goal in goals:
         used = [seed for seed in seeds if seed in goal.seeds_used_for_options]
         if used:
-            raise OneLine(
+            raise UsageError(
                 f"--seeds: expected seeds on which the options of {goal.config} were not chosen; "
                 f"{', '.join(map(str, used))} {'was' if len(used) == 1 else 'were'} (seeds_used_for_options)"
             )
@@ -168,7 +168,7 @@ def plan(
 
 
 def read_seeds(text: str) -> list[int]:
-    """Reads `10-19,25` as the seeds 10 to 19 and 25; raises `UserError` for anything else."""
+    """Reads `10-19,25` as the seeds 10 to 19 and 25; raises `OptionError` for anything else."""
     seeds: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbrl.reports.table import numbers, table
-from lit_mbrl.utils.errors import OneLine, UserError
+from lit_mbrl.utils.errors import OptionError, UsageError
 
 # What two results of a config have in common if they differ in their floating-point paths alone.
 _SAME = ("config", "environment", "total_frames", "eval_episodes", "threshold", "floor", "versions", "processor")
@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def results_file(folder: Path, config: str) -> Path:
-    """Where the results of a config are."""
+    """Returns the path of a config's results."""
     return folder / f"{config.replace('/', '-')}.json"
 
 
@@ -35,14 +35,14 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
     Floating-point paths that the file has already, of the same configuration on the same machine, stay in it.
 
     Raises:
-        UserError: if the folder cannot be written to.
+        OptionError: if the folder cannot be written to.
     """
     path = results_file(folder, results["config"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(_dump(_with_other_paths(path, _plain(results))) + "\n")
     except OSError as error:
-        raise UserError("results", folder, f"a folder that can be written to ({error.strerror})") from error
+        raise OptionError("results", folder, f"a folder that can be written to ({error.strerror})") from error
     return path
 
 
@@ -88,7 +88,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """The results of all configs in a folder, sorted by name.
 
     Raises:
-        OneLine: if there are none, or a file holds something else.
+        UsageError: if there are none, or a file holds something else.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -97,10 +97,10 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             if not {"config", "threshold", "paths"} <= set(content):
                 raise ValueError
         except (OSError, ValueError, TypeError) as error:
-            raise OneLine(f"{path}: expected the results of qualify") from error
+            raise UsageError(f"{path}: expected the results of qualify") from error
         found.append(content)
     if not found:
-        raise OneLine(f"--table={folder}: expected a folder with the results of qualify, but it has no .json")
+        raise UsageError(f"--table={folder}: expected a folder with the results of qualify, but it has no .json")
     return found
 
 

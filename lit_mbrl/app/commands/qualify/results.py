@@ -1,4 +1,4 @@
-"""What runs have reached: the evaluations of one, and the statistics of all seeds of a config on a path."""
+"""Results of runs: the evaluations of one, and the statistics of all seeds of a config on a path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from lit_mbrl.reports.runs import read_run
 from lit_mbrl.reports.statistics import ESTIMATES, estimate, interval
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 _NINE_OF_TEN = (9, 10)  # seeds that have to reach the threshold
 
@@ -38,7 +38,7 @@ class Evaluations:
 
     @property
     def finished(self) -> bool:
-        """Whether the run's last evaluation has been made."""
+        """Returns whether the run's last evaluation has been made."""
         return bool(self.env_steps) and self.env_steps[-1] >= self.total_frames
 
     @property
@@ -48,7 +48,7 @@ class Evaluations:
 
     @property
     def reached(self) -> bool:
-        """Whether the run ends at the threshold or above."""
+        """Returns whether the run ends at the threshold or above."""
         return self.final >= self.threshold
 
     @property
@@ -88,7 +88,9 @@ def read_evaluations(folder: Path, threshold: float) -> Evaluations | None:
     except FileNotFoundError:
         return None
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise OneLine(f"{folder / 'config.yaml'}: expected the config.yaml of a run, with data.total_frames") from error
+        raise UsageError(
+            f"{folder / 'config.yaml'}: expected the config.yaml of a run, with data.total_frames"
+        ) from error
     if not (folder / "metrics.csv").is_file():
         return None
     run = read_run(folder)

@@ -1,4 +1,4 @@
-"""Which sources, on which machine: what a measured return has to be read with."""
+"""Sources and machine of a measured return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import lit_mbrl
 from lit_mbrl.app.commands.qualify.paths import FloatPath
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 ROOT = Path(lit_mbrl.__file__).resolve().parent.parent
 _PACKAGES = ("lit_mbrl", "callbacks")
@@ -96,12 +96,12 @@ def cores() -> int:
 
 
 def probe(path: FloatPath) -> dict[str, Any]:
-    """Which kernels torch chooses on a path (`cpu_capability`), and a checksum of how they round, from a process on it.
+    """Returns a path's kernels in torch (`cpu_capability`), and a checksum of how they round, from a process on it.
 
     Raises:
-        OneLine: if torch cannot be imported there.
+        UsageError: if torch cannot be imported there.
     """
     done = subprocess.run([sys.executable, "-c", _PROBE], env=path.environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        raise OneLine(f"--paths={path.name}: torch cannot be imported there: {done.stderr.strip().splitlines()[-1]}")
+        raise UsageError(f"--paths={path.name}: torch cannot be imported there: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Which runs are there already, and whether they may be used."""
+"""Finds the runs that are there already, and whether they may be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.plan import PlannedRun
 from lit_mbrl.app.commands.qualify.results import read_evaluations
-from lit_mbrl.utils.errors import OneLine, UserError
+from lit_mbrl.utils.errors import OptionError, UsageError
 
 
 @contextmanager
@@ -20,18 +20,18 @@ def locked(folder: Path) -> Iterator[None]:
     """Creates a folder of runs and keeps another `qualify` out of it as long as this process lives.
 
     Raises:
-        UserError: if it cannot be written to, or another one has it.
+        OptionError: if it cannot be written to, or another one has it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a")
     except OSError as error:
-        raise UserError("out", folder, f"a folder that can be written to ({error.strerror})") from error
+        raise OptionError("out", folder, f"a folder that can be written to ({error.strerror})") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError("out", folder, "a folder in which no other qualify is going on") from error
+            raise OptionError("out", folder, "a folder in which no other qualify is going on") from error
         yield
 
 
@@ -58,15 +58,17 @@ class Status:
             reuse: whether runs of other sources are as good as those of the present ones.
 
         Raises:
-            OneLine: if a folder holds a run of other options, or another program's files.
+            UsageError: if a folder holds a run of other options, or another program's files.
         """
         status, commit = cls(), sources.commit()
         for run in runs:
             record = run.read_record()
             if record is None and run.folder.exists():
-                raise OneLine(f"{run.folder}: expected the folder of a run of qualify, or none; choose another --out")
+                raise UsageError(
+                    f"{run.folder}: expected the folder of a run of qualify, or none; choose another --out"
+                )
             if record is not None and record["fingerprint"] != run.fingerprint:
-                raise OneLine(
+                raise UsageError(
                     f"{run.folder}: this run was made with another config or other options; choose another --out"
                 )
             if record is not None and record["commits"] != [commit] and not reuse:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_mbrl.utils.errors import OneLine, did_you_mean
+from lit_mbrl.utils.errors import UsageError, did_you_mean
 
 _KEYS = {"threshold", "floor", "seeds_used_for_options", "note"}
 
@@ -42,32 +42,32 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
     """Reads the thresholds of all configs that have one.
 
     Raises:
-        OneLine: if the file, or an entry, is not what it should be.
+        UsageError: if the file, or an entry, is not what it should be.
     """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise OneLine(f"--thresholds={path}: expected a file with thresholds ({error.strerror})") from error
+        raise UsageError(f"--thresholds={path}: expected a file with thresholds ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OneLine(f"--thresholds={path}: expected YAML, but {' '.join(str(error).split())}") from error
+        raise UsageError(f"--thresholds={path}: expected YAML, but {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
-        raise OneLine(f"--thresholds={path}: expected a mapping of configs to their thresholds")
+        raise UsageError(f"--thresholds={path}: expected a mapping of configs to their thresholds")
     return {str(name): _threshold(path, str(name), entry) for name, entry in content.items()}
 
 
 def _threshold(path: Path, name: str, entry: Any) -> Threshold:
     where, file = f"{path}: {name}", path.parent / f"{name}.yaml"
     if not isinstance(entry, dict) or not _number(entry.get("threshold")):
-        raise OneLine(f"{where}: expected a mapping with threshold, a number")
+        raise UsageError(f"{where}: expected a mapping with threshold, a number")
     if unknown := sorted(map(str, set(entry) - _KEYS)):
-        raise OneLine(f"{where}.{unknown[0]}: no such key{did_you_mean(unknown[0], _KEYS)}")
+        raise UsageError(f"{where}.{unknown[0]}: no such key{did_you_mean(unknown[0], _KEYS)}")
     floor, seeds = entry.get("floor"), entry.get("seeds_used_for_options") or []
     if floor is not None and not _number(floor):
-        raise OneLine(f"{where}.floor={floor}: expected a number or null")
+        raise UsageError(f"{where}.floor={floor}: expected a number or null")
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise OneLine(f"{where}.seeds_used_for_options={seeds}: expected a list of seeds")
+        raise UsageError(f"{where}.seeds_used_for_options={seeds}: expected a list of seeds")
     if not file.is_file():
-        raise OneLine(f"{where}: expected the name of a config, but there is no {file}")
+        raise UsageError(f"{where}: expected the name of a config, but there is no {file}")
     match = re.search(r"^model:\s*\n\s+class_path:\s*([\w.]+)", file.read_text(), re.MULTILINE)
     algorithm = match[1].rpartition(".")[2] if match else "?"
     used = tuple(sorted(set(seeds)))
@@ -84,7 +84,7 @@ def choose(known: dict[str, Threshold], wanted: Sequence[str]) -> list[Threshold
     """The configs that are named (`sac`, `conf/sac.yaml`) and those of algorithms that are named; none: all.
 
     Raises:
-        OneLine: for a name that is neither.
+        UsageError: for a name that is neither.
     """
     chosen: dict[str, Threshold] = {}
     for word in wanted or known:
@@ -92,7 +92,7 @@ def choose(known: dict[str, Threshold], wanted: Sequence[str]) -> list[Threshold
         found = [known[name]] if name in known else [each for each in known.values() if each.algorithm == word]
         if not found:
             names = {*known, *(each.algorithm for each in known.values())}
-            raise OneLine(
+            raise UsageError(
                 f"{word}: expected a config, or an algorithm, that has a threshold{did_you_mean(name, names)}"
             )
         chosen |= {each.config: each for each in found}

@@ -19,7 +19,7 @@ class InterruptParent(Callback):
         self.round = round
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if pl_module.grad_steps == self.round:
+        if pl_module.train_steps == self.round:
             os.kill(os.getppid(), signal.SIGINT)
             (stop,) = (callback for callback in trainer.callbacks if isinstance(callback, GracefulStop))
             deadline = time.monotonic() + 120

@@ -16,7 +16,7 @@ from lit_mbrl.app.commands.qualify.report import write_results
 from lit_mbrl.app.commands.qualify.results import Evaluations, deep_fall_back, read_evaluations, summarize
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.reports.statistics import interval
-from lit_mbrl.utils.errors import OneLine
+from lit_mbrl.utils.errors import UsageError
 
 
 def curve(*returns: float, threshold: float = -250.0, total: int | None = None, seconds: float = 1.0) -> Evaluations:
@@ -108,7 +108,7 @@ def test_evaluations_are_read_from_the_run_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,eval/return,time/seconds,loss/critic\n50,,0.5,1\n" + rows)
     assert read_evaluations(tmp_path, 1.0) == Evaluations((150, 300), (-2.0, 4.0), 1.0, 3.25, 300)
     (tmp_path / "config.yaml").write_text("data: 3\n")
-    with pytest.raises(OneLine, match=r"config.yaml: expected the config.yaml of a run"):
+    with pytest.raises(UsageError, match=r"config.yaml: expected the config.yaml of a run"):
         read_evaluations(tmp_path, 1.0)
 
 
@@ -145,7 +145,7 @@ def test_random_actions_are_uniform_in_the_environment_s_own_space(square: str) 
     assert returns.mean() == pytest.approx(70 / 3, abs=4 * std / 20)  # by chance outside once in 15 000 times
     assert returns.std() == pytest.approx(std, rel=0.15)
     np.testing.assert_array_equal(returns[:5], random_returns(EnvConfig(square), 5))
-    evaluation = EnvConfig(square, eval_kwargs={"scale": 2.0}).in_evaluation()
+    evaluation = EnvConfig(square, eval_kwargs={"scale": 2.0}).eval_config()
     np.testing.assert_array_equal(random_returns(evaluation, 3), 2 * returns[:3])
 
 

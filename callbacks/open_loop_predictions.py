@@ -1,4 +1,4 @@
-"""What a world model sees and imagines, beside what was there."""
+"""Draws what a world model reconstructs and imagines, beside what was there."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import require
 
-_COLUMNS = 18  # pictures side by side at most
+_COLUMNS = 18  # images side by side at most
 
 
-class PictureStrips(NothingInsideARound, Callback):
-    """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of pictures.
+class OpenLoopPredictions(NothingInsideARound, Callback):
+    """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of images.
 
     The strip of an evaluation is `strips/<environment steps>.png` in the run folder, and `eval/strip` in W&B. The
-    imagination sees the first `context` pictures, then only the actions; the last row is where it goes wrong.
+    imagination sees the first `context` images, then only the actions; the last row is where it goes wrong.
 
     Args:
         every: evaluations between strips.
-        context: pictures that the imagination has seen.
+        context: images that the imagination has seen.
         length: frames of the episode that the strip is about, of which up to 18 are shown.
     """
 
@@ -37,17 +37,20 @@ class PictureStrips(NothingInsideARound, Callback):
         self._evaluations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raises `UserError` if there are no pictures, or nobody who imagines any."""
+        """Raises `OptionError` if there are no images, or the algorithm imagines none."""
         data: Any = trainer.datamodule
         name = type(pl_module).__name__
         require(
-            hasattr(pl_module, "reconstruct") and hasattr(data, "pictured"),
+            hasattr(pl_module, "reconstruct") and hasattr(data, "eval_episode"),
             "trainer.callbacks",
-            "PictureStrips",
-            f"an algorithm whose world model draws pictures, which {name} with {type(data).__name__} has not",
+            "OpenLoopPredictions",
+            f"an algorithm whose world model draws images, which {name} with {type(data).__name__} has not",
         )
         require(
-            data.spec.pixels, "trainer.callbacks", "PictureStrips", "data.env.pixels: observations are vectors so far"
+            data.spec.pixels,
+            "trainer.callbacks",
+            "OpenLoopPredictions",
+            "data.env.pixels: observations are vectors so far",
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +58,7 @@ class PictureStrips(NothingInsideARound, Callback):
         if trainer.state.fn != "fit" or trainer.fast_dev_run:
             return
         self._evaluations += 1
-        sequence = trainer.datamodule.pictured  # of the process that plays
+        sequence = trainer.datamodule.eval_episode  # of the process that plays
         if self._evaluations % self.every or sequence is None or sequence.shape[1] <= self.context:
             return
         sequence = sequence[:, : self.length]
@@ -80,31 +83,31 @@ class PictureStrips(NothingInsideARound, Callback):
 
 
 def save_strip(reality: Tensor, rows: dict[str, Tensor], context: int, path: Path) -> None:
-    """Draws the first sequence of pictures, the rows below it and the difference of the last row from reality.
+    """Draws the first sequence of images, the rows below it and the difference of the last row from reality.
 
     Args:
         reality: uint8 `[B, T, C, h, w]`.
-        rows: uint8 pictures of the same shape under their names.
-        context: pictures before the line, from which on the last row is imagined.
+        rows: uint8 images of the same shape under their names.
+        context: images before the line, from which on the last row is imagined.
         path: the PNG file.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     seen = reality[0].cpu().short()
-    pictures = {"reality": seen} | {name: row[0].cpu().short() for name, row in rows.items()}
-    pictures["difference"] = 128 + (list(pictures.values())[-1] - seen) // 2
+    images = {"reality": seen} | {name: row[0].cpu().short() for name, row in rows.items()}
+    images["difference"] = 128 + (list(images.values())[-1] - seen) // 2
     frames = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), _COLUMNS)).round().astype(int))
     height, width = seen.shape[-2:]
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(0.6 * len(frames) + 1.0, 0.6 * len(pictures) + 0.25), layout="constrained")
+        figure = Figure(figsize=(0.6 * len(frames) + 1.0, 0.6 * len(images) + 0.25), layout="constrained")
         panel = figure.subplots()
-        tiles = [torch.cat([row[t] for t in frames.tolist()], -1) for row in pictures.values()]
+        tiles = [torch.cat([row[t] for t in frames.tolist()], -1) for row in images.values()]
         image = torch.cat(tiles, -2).movedim(0, -1).byte().numpy()
         image = image if image.shape[-1] == 3 else image[..., 0]
         panel.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         panel.set_xticks((np.arange(len(frames)) + 0.5) * width, [str(t) for t in frames], fontsize=7)
-        panel.set_yticks((np.arange(len(pictures)) + 0.5) * height, list(pictures), fontsize=7)
+        panel.set_yticks((np.arange(len(images)) + 0.5) * height, list(images), fontsize=7)
         panel.tick_params(length=0)
         panel.axvline(np.searchsorted(frames, context) * width - 0.5, color="#D55E00", linewidth=1.5)
         figure.savefig(path, dpi=160)

@@ -1,4 +1,4 @@
-"""Whether an algorithm fits its environment, its device and its callbacks: one line if not."""
+"""Checks that an algorithm fits its environment, its device and its callbacks: one line if not."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-from lit_mbrl.utils.errors import UserError, require
+from lit_mbrl.utils.errors import OptionError, require
 
 
-def require_environment(algorithm: Any, spec: Any) -> None:
-    """Raises `UserError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
+def check_environment(algorithm: Any, spec: Any) -> None:
+    """Raises `OptionError` if the algorithm cannot act in such an environment (`envs.Spec`)."""
     name = type(algorithm).__name__
     if algorithm.continuous_actions and spec.discrete:
-        raise UserError("data.env.name", spec.name, f"an environment with continuous actions, which {name} needs")
+        raise OptionError("data.env.name", spec.name, f"an environment with continuous actions, which {name} needs")
     if algorithm.pixels is not None and algorithm.pixels != spec.pixels:
         needed = "images as its observations" if algorithm.pixels else "a vector as its observation"
-        raise UserError("data.env.name", spec.name, f"an environment with {needed}, which {name} needs")
+        raise OptionError("data.env.name", spec.name, f"an environment with {needed}, which {name} needs")
     if spec.pixels and algorithm.normalize_observations:
-        raise UserError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
+        raise OptionError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
 
 
-def require_device(algorithm: Any, device: torch.device) -> None:
-    """Raises `UserError` if the algorithm cannot be trained there as it is configured."""
+def check_device(algorithm: Any, device: torch.device) -> None:
+    """Raises `OptionError` if the algorithm cannot be trained there as it is configured."""
     require(
         algorithm.compile_option != "cudagraphs" or device.type == "cuda",
         "model.compile",
@@ -32,8 +32,8 @@ def require_device(algorithm: Any, device: torch.device) -> None:
     )
 
 
-def require_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
-    """Raises `UserError` if the algorithm, built, has target networks that no callback moves.
+def check_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
+    """Raises `OptionError` if the algorithm, built, has target networks that no callback moves.
 
     A default would be no kindness: how fast targets follow is a number of the experiment, and papers differ in it.
 

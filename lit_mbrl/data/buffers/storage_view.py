@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 
-class Rows:
+class StorageView:
     """Rows of the root and of `"next"` of a storage's TensorDict, in main memory; what is written lies in the storage.
 
     Args:
@@ -36,7 +36,7 @@ class Rows:
                 array[first : first + len(value)] = value
 
     def read(self, frames: TensorDictBase) -> list[dict[str, np.ndarray]]:
-        """What `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time.
+        """Returns what `write` takes, from frames `[num_envs, T]`: `[T * num_envs, ...]`, in the order of time.
 
         A collector fills the tensors of one locked TensorDict again and again: arrays that show them are kept.
         """

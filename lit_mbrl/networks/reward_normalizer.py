@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_mbrl.utils import distributed
 
 
-class ReturnScale(nn.Module):
+class RewardNormalizer(nn.Module):
     """`r / std(G)`, cut to `[-clip, clip]`, with `G_t = gamma G_{t-1} + r_t` over the running episode.
 
     The scale of PPO's implementations (`VecNormalize` of OpenAI baselines): no mean is subtracted, since that would
@@ -64,10 +64,10 @@ class ReturnScale(nn.Module):
         self.mean += delta * (num / total)
         self.count.copy_(total)
 
-    def restart(self, copies: Iterable[int]) -> None:
+    def restart(self, envs: Iterable[int]) -> None:
         """New episodes have begun out of turn in these environments."""
         if self.running is not None:
-            self.running[list(copies)] = 0.0
+            self.running[list(envs)] = 0.0
 
     def get_extra_state(self) -> Tensor:
         return torch.empty(0) if self.running is None else self.running
@@ -75,7 +75,7 @@ class ReturnScale(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.running = state.clone() if state.numel() else None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReturnScale:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RewardNormalizer:
         def keep_dtype(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
             return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)

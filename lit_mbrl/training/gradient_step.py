@@ -13,55 +13,55 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.training.nonfinite import FiniteCheck
+from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.optim import Adam, clip_
 from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
-from lit_mbrl.utils.hooks import is_plain
+from lit_mbrl.utils.hooks import can_use_fast_path
 
 
 def may_step(
-    finite: FiniteCheck,
+    finite: NonFiniteGuard,
     name: str,
-    round: int,
+    train_step: int,
     loss: Tensor,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> bool:
-    """Clips the parameters' gradients to a global norm and says whether the optimiser may step: see `FiniteCheck`."""
+    """Clips the parameters' gradients to a global norm and returns whether the optimiser may step: `NonFiniteGuard`."""
     gradients = [parameter.grad for parameter in parameters]
     if max_grad_norm is not None:
         if scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
             scaler.unscale_(optimizer)
         gradients = [clip_(gradients, max_grad_norm)]  # the norm, which is finite if all are
-    return finite.passes(name, round, optimizer, loss, gradients, scaler is not None)
+    return finite.check(name, train_step, optimizer, loss, gradients, scaler is not None)
 
 
-class Descent(Recording):
+class ManualOptimization(Recording):
     """A module that takes the gradient steps of its updates itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self._scaler: torch.amp.GradScaler | None = None
-        self._is_plain = False
+        self._uses_fast_path = False
 
-    def find_the_way(self) -> None:
-        """Looks, at the start of a training, who would notice a step that does not go by way of Lightning."""
+    def select_fast_path(self) -> None:
+        """Decides, at the start of a training, whether steps may bypass Lightning: see `can_use_fast_path`."""
         trainer = self.trainer
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         own = all(isinstance(optimizer, Adam) for optimizer in trainer.optimizers)
-        self._is_plain = own and is_plain(trainer, self)
+        self._uses_fast_path = own and can_use_fast_path(trainer, self)
 
-    def descend(self, update: Update, optimizer: Any, frames: TensorDictBase, given: dict[str, Any]) -> Tensor:
-        """One gradient step. Only the update's own parameters receive gradients, whatever the loss passes through.
+    def gradient_step(self, update: Update, optimizer: Any, frames: TensorDictBase, given: dict[str, Any]) -> Tensor:
+        """Takes one gradient step. Only the update's own parameters receive gradients, whatever the loss reads.
 
         On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
 
         Args:
-            given: what the updates before this one in the round have given; what this one gives is added.
+            given: what the updates before this one in the training step have given; what this one gives is added.
 
         Returns:
             The loss before the step.
@@ -70,30 +70,30 @@ class Descent(Recording):
         parameters = update.parameters()
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None
-        self.pass_back(loss, parameters)
+        self._backward(loss, parameters)
         torch_optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         name, bound, scaler = update.name, update.max_grad_norm, self._scaler
-        if may_step(self.finite, name, self.grad_steps, loss, parameters, torch_optimizer, bound, scaler):
-            self.take_step(optimizer)
+        if may_step(self.finite, name, self.train_steps, loss, parameters, torch_optimizer, bound, scaler):
+            self._optimizer_step(optimizer)
         return loss
 
-    def pass_back(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
-        """Lightning's backward pass, to these parameters; torch's, where nobody could tell the difference."""
-        if self._is_plain:
+    def _backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+        """Computes the gradients of these parameters, through Lightning unless the fast path is selected."""
+        if self._uses_fast_path:
             loss.backward(inputs=parameters)
         else:
             self.manual_backward(loss, inputs=parameters)
 
-    def take_step(self, optimizer: Any) -> None:
-        """Lightning's optimiser step; the optimiser's own, where nobody could tell the difference."""
-        if self._is_plain:
-            optimizer.optimizer.take_step()
+    def _optimizer_step(self, optimizer: Any) -> None:
+        """Steps the optimiser, through Lightning unless the fast path is selected."""
+        if self._uses_fast_path:
+            optimizer.optimizer.fused_step()
             self.count_steps(1)
         else:
             optimizer.step()
 
     def count_steps(self, steps: int) -> None:
-        """For Lightning's `global_step` and `max_steps`, which its own optimiser step counts."""
+        """Counts steps for Lightning's `global_step` and `max_steps`, as its own optimiser step does."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         for counts in (progress.total, progress.current):
             counts.ready += steps

@@ -10,9 +10,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from callbacks import PictureStrips
-from callbacks.picture_strips import save_strip
-from lit_mbrl.utils.errors import UserError
+from callbacks import OpenLoopPredictions
+from callbacks.open_loop_predictions import save_strip
+from lit_mbrl.utils.errors import OptionError
 from tests.latent import LIGHT, Remembers, make_sequences
 from tests.runs import everything, fit
 
@@ -31,7 +31,7 @@ class Imagines(Remembers):
 
 def test_a_strip_per_evaluation_and_no_other_difference(tmp_path: Path) -> None:
     found = []
-    for callbacks in ([], [PictureStrips(context=2)]):
+    for callbacks in ([], [OpenLoopPredictions(context=2)]):
         algorithm, data = Imagines(), make_sequences(LIGHT)
         fit(algorithm, data, *callbacks, default_root_dir=tmp_path)
         found.append(everything(algorithm, data))
@@ -40,12 +40,12 @@ def test_a_strip_per_evaluation_and_no_other_difference(tmp_path: Path) -> None:
 
 
 def test_some_evaluations_only(tmp_path: Path) -> None:
-    fit(Imagines(), make_sequences(LIGHT), PictureStrips(every=2, context=2), default_root_dir=tmp_path)
+    fit(Imagines(), make_sequences(LIGHT), OpenLoopPredictions(every=2, context=2), default_root_dir=tmp_path)
     assert [path.name for path in (tmp_path / "strips").iterdir()] == ["60.png"]
 
 
 def test_an_episode_without_an_imagined_part_has_no_strip(tmp_path: Path) -> None:
-    fit(Imagines(), make_sequences(LIGHT), PictureStrips(context=12, length=20), default_root_dir=tmp_path)
+    fit(Imagines(), make_sequences(LIGHT), OpenLoopPredictions(context=12, length=20), default_root_dir=tmp_path)
     assert not (tmp_path / "strips").exists()
 
 
@@ -70,9 +70,11 @@ def _counts(picture: object) -> list[tuple[tuple[int, ...], int]]:
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--trainer.callbacks.length=3: expected more than context=5"):
-        PictureStrips(length=3)
-    with pytest.raises(UserError, match="--trainer.callbacks=PictureStrips: expected an algorithm whose world model"):
-        fit(Remembers(), make_sequences(), PictureStrips(), default_root_dir=tmp_path)
-    with pytest.raises(UserError, match="--trainer.callbacks=PictureStrips: expected data.env.pixels"):
-        fit(Imagines(), make_sequences("Pendulum-v1"), PictureStrips(), default_root_dir=tmp_path)
+    with pytest.raises(OptionError, match="--trainer.callbacks.length=3: expected more than context=5"):
+        OpenLoopPredictions(length=3)
+    with pytest.raises(
+        OptionError, match="--trainer.callbacks=OpenLoopPredictions: expected an algorithm whose world model"
+    ):
+        fit(Remembers(), make_sequences(), OpenLoopPredictions(), default_root_dir=tmp_path)
+    with pytest.raises(OptionError, match="--trainer.callbacks=OpenLoopPredictions: expected data.env.pixels"):
+        fit(Imagines(), make_sequences("Pendulum-v1"), OpenLoopPredictions(), default_root_dir=tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_mbrl.networks import ReturnScale
+from lit_mbrl.networks import RewardNormalizer
 
 
 def sums_of(rewards: torch.Tensor, done: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -19,7 +19,7 @@ def sums_of(rewards: torch.Tensor, done: torch.Tensor, gamma: float) -> torch.Te
 
 
 def test_scale_is_the_deviation_of_all_sums_so_far_and_sums_cross_rollouts() -> None:
-    scale = ReturnScale(0.9)
+    scale = RewardNormalizer(0.9)
     reward, done = 3 * torch.randn(2, 12, 1) + 1, torch.rand(2, 12, 1) < 0.2
     first = scale(reward[:, :5], done[:, :5])
     second = scale(reward[:, 5:], done[:, 5:])
@@ -33,20 +33,20 @@ def test_gamma_is_the_sum_s() -> None:
     reward, done = torch.ones(1, 2000, 1), torch.zeros(1, 2000, 1, dtype=torch.bool)
     for gamma in (0.5, 0.99):
         sums = (1 - gamma ** torch.arange(1.0, 2001.0)) / (1 - gamma)
-        assert ReturnScale(gamma)(reward, done)[0, 0].item() == pytest.approx(
+        assert RewardNormalizer(gamma)(reward, done)[0, 0].item() == pytest.approx(
             min(10.0, 1 / sums.std(correction=0).item()), rel=1e-3
         )
 
 
 def test_scaled_rewards_are_cut_and_signs_stay() -> None:
     reward = torch.tensor([[[0.0], [0.0], [0.0], [-1e6]] + [[0.0]] * 996])
-    found = ReturnScale(0.0, clip=10.0)(reward, torch.zeros_like(reward, dtype=torch.bool))
+    found = RewardNormalizer(0.0, clip=10.0)(reward, torch.zeros_like(reward, dtype=torch.bool))
     assert found.min().item() == -10.0 and found[0, 0].item() == 0.0
 
 
 def test_state_and_restart() -> None:
     reward, done = torch.randn(2, 6, 1), torch.zeros(2, 6, 1, dtype=torch.bool)
-    whole, first, second = (ReturnScale(0.9) for _ in range(3))
+    whole, first, second = (RewardNormalizer(0.9) for _ in range(3))
     whole(reward, done)
     first(reward, done)
     second.load_state_dict(first.state_dict())
@@ -56,5 +56,5 @@ def test_state_and_restart() -> None:
 
 
 def test_statistics_stay_in_float64() -> None:
-    scale = ReturnScale(0.9).half()
+    scale = RewardNormalizer(0.9).half()
     assert {buffer.dtype for buffer in scale.buffers()} == {torch.float64}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_mbrl.utils.errors import UserError
+from lit_mbrl.utils.errors import OptionError
 
 _MANY_BYTES = 256 * 2**20
 
 
-class StoredRows:
+class MemmapArray:
     """`count` rows of the same shape, with room for all from the start.
 
     A file is mapped into memory. What is mapped counts as memory of the process until it is given back, so that is done
@@ -29,7 +29,7 @@ class StoredRows:
         path: the file; None: in main memory.
 
     Raises:
-        UserError: if the disk has no room for the file.
+        OptionError: if the disk has no room for the file.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> None:
@@ -72,7 +72,7 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
             return
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise UserError("data.capacity", f"{size / 1e9:.1f} GB", f"free disk space for {path}") from error
+            raise OptionError("data.capacity", f"{size / 1e9:.1f} GB", f"free disk space for {path}") from error
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
     os.ftruncate(descriptor, size)
