@@ -40,7 +40,7 @@ def test_stopped_by_one_rank_and_resumed(tmp_path: Path, capfd: pytest.CaptureFi
     stop = ["--trainer.callbacks+=tests.two_ranks.SignalOneRank", "--trainer.callbacks.rank=0"]
     stopped = command_line([*RUN, *TWO, *stop, "--trainer.callbacks.round=30", folder], tmp_path)
     assert stopped.returncode == 0, stopped.stderr
-    assert stopped.stderr.count("Stopping after this round") == 1
+    assert stopped.stderr.count("Stopping after this training step") == 1
     assert re.search(r"^Stopped at 50 env steps. Resume: ", stopped.stdout, re.MULTILINE)
     assert stopped.stdout.count("SAC (Haarnoja et al. 2018") == 1
     assert "Traceback" not in stopped.stderr
@@ -142,7 +142,7 @@ def test_ctrl_c_reaches_all_processes_and_saves_once(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     code, out, err = end_of(process)
     assert code == 0 and "Traceback" not in err
-    assert err.count("Stopping after this round") == 1
+    assert err.count("Stopping after this training step") == 1
     stopped = re.search(r"^Stopped at ([\d,]+) env steps. Resume: ", out, re.MULTILINE)
     saved = load(tmp_path / "checkpoints" / "last.ckpt")["lit_mbrl"]
     assert stopped and int(stopped[1].replace(",", "")) == saved["env_steps"] > 100

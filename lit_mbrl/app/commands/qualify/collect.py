@@ -71,7 +71,7 @@ class Collector:
                 "runs": sum(summary["seeds"] for summary in summaries),
                 "qualified": all(summary["qualified"] for summary in summaries),
             },
-            "command": self._command(goal.config),
+            "commands": dict.fromkeys(paths, self._command(goal.config)),
             "date": time.strftime("%Y-%m-%d"),
             "versions": sources.versions(),
             "processor": sources.processor(),
@@ -95,7 +95,6 @@ class Collector:
             "variables": dict(path.variables),
             "options": list(path.options),
             **self._probes[path.name],
-            "command": self._command(goal.config),
             "commits": commits,
             "summary": summarize(ended, len(runs), goal.threshold, random, goal.floor),
             "runs": [

@@ -54,13 +54,14 @@ def _with_other_paths(path: Path, results: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(before, dict) or any(before.get(key) != results.get(key) for key in _SAME):
         return results
     paths = before["paths"] | results["paths"]
+    commands = before.get("commands", {}) | results.get("commands", {})
     summaries = [each["summary"] for each in paths.values()]
     verdict = {
         "reached": sum(summary["reached"] for summary in summaries),
         "runs": sum(summary["seeds"] for summary in summaries),
         "qualified": all(summary["qualified"] for summary in summaries),
     }
-    return results | {"paths": paths, "verdict": verdict}
+    return results | {"paths": paths, "commands": commands, "verdict": verdict}
 
 
 def _plain(value: Any) -> Any:

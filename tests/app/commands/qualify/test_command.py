@@ -94,8 +94,10 @@ def test_two_seeds_and_what_is_said_of_them(qualified: tuple[Path, str]) -> None
     assert results["random"]["episodes"] == 7 and -400 < results["random"]["return"] < 0  # of twenty steps
     assert (results["environment"], results["total_frames"], results["seeds"]) == ("Pendulum-v1", 60, "10-11")
     assert results["paths"]["native"]["commits"] == [sources.commit()]
-    assert results["command"].startswith("python -m lit_mbrl qualify sac --seeds=10-11 --paths=native --thresholds=")
-    assert results["command"].endswith(" -- " + " ".join(f"'{o}'" if "[" in o else o for o in TINY))
+    assert results["commands"]["native"].startswith(
+        "python -m lit_mbrl qualify sac --seeds=10-11 --paths=native --thresholds="
+    )
+    assert results["commands"]["native"].endswith(" -- " + " ".join(f"'{o}'" if "[" in o else o for o in TINY))
     assert results["processor"]["name"] and {"torch", "lit_mbrl", "python"} <= results["versions"].keys()
 
 

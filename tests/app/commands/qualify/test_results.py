@@ -156,13 +156,14 @@ def test_paths_of_an_earlier_command_stay_in_the_file(tmp_path: Path) -> None:
     def results(path: str, reached: int, **other: object) -> dict:
         summary = {"reached": reached, "seeds": 10, "qualified": reached >= 9}
         verdict = {"reached": reached, "runs": 10, "qualified": reached >= 9}
-        return common | {"paths": {path: {"summary": summary, "runs": []}}, "verdict": verdict} | other
+        commands = {path: f"qualify sac --paths={path}"}
+        return common | {"paths": {path: {"summary": summary}}, "commands": commands, "verdict": verdict} | other
 
     write_results(tmp_path, results("native", 10))
     write_results(tmp_path, results("compiled", 8))
     file = write_results(tmp_path, results("compiled", 9))
     both = json.loads(file.read_text())
-    assert list(both["paths"]) == ["native", "compiled"]
+    assert list(both["paths"]) == list(both["commands"]) == ["native", "compiled"]
     assert both["verdict"] == {"reached": 19, "runs": 20, "qualified": True}
     for other in ({"total_frames": 4000}, {"processor": {"name": "B"}}, {"threshold": -200.0}):
         write_results(tmp_path, results("native", 10))
