@@ -83,7 +83,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "non_finite": ["abc", "1", "null"],
         "ckpt_path": ["nope.ckpt", ".", "last", "best", "''", "x" * 300],
         "init_from": ["nope.ckpt", ".", "''", "x" * 300],
-        "checkpoint.folder": [".", "..", "a/b", "/tmp/x", "replay", "x" * 300],
+        "checkpoint.folder": [".", "..", "a/b", "/x", "replay", "x" * 300],
         "checkpoint.monitor": ["bogus", "eval/retrun", "''"],
     },
     "sac_svg": {

@@ -31,7 +31,6 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
@@ -319,4 +318,7 @@ class MBPO(SAC):
 
 def _rows(state: Any, chosen: Tensor) -> Any:
     """Rows of a model's state: a tensor, or a (named) tuple of states."""
-    return tree_map(lambda part: part[chosen], state)
+    if isinstance(state, Tensor):
+        return state[chosen]
+    parts = (_rows(part, chosen) for part in state)
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)

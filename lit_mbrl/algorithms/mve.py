@@ -17,6 +17,7 @@ divided by its H + 1 terms, so `critic_horizon=0` is SAC's critic.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.losses import q_loss, soft_q_target, soft_value
 from lit_mbrl.returns import survival, td_k_targets
+from lit_mbrl.training.update import SequenceBatchSpec
 from lit_mbrl.utils.errors import require
 
 
@@ -49,9 +51,9 @@ class MVE(SACSVG):
     def model_horizon(self) -> int:
         return max(self.horizon, self.critic_horizon)
 
-    @property
-    def horizon_option(self) -> str:
-        return "model.critic_horizon" if self.critic_horizon > self.horizon else "model.horizon"
+    def sampling(self) -> SequenceBatchSpec:
+        longer = self.critic_horizon > self.horizon
+        return replace(super().sampling(), option="model.critic_horizon") if longer else super().sampling()
 
     def model_rollouts(self, batch_size: int) -> int:
         critic = 0 if self.critic_horizon == 0 or self.actor_warmup else batch_size

@@ -188,11 +188,6 @@ class SACSVG(SAC):
             self._sampling = SequenceBatchSpec(max(lengths), self.model_updates) if lengths else SequenceBatchSpec()
         return self._sampling
 
-    @property
-    def horizon_option(self) -> str:
-        """The option that `model_horizon` comes from."""
-        return "model.horizon"
-
     def model_rollouts(self, batch_size: int) -> int:
         return 0 if self.horizon == 0 or self.actor_warmup else batch_size
 

@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import time
-import typing
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,28 +13,27 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import Checkpoint, GracefulStop, Interrupted, ProgressBar, duration
+from callbacks import GracefulStop, Interrupted, duration
 from lit_mbrl.algorithms import Algorithm
-from lit_mbrl.app import CONF, slurm
+from lit_mbrl.app import slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
 from lit_mbrl.app.bounds import NormalizerBounds
 from lit_mbrl.app.checkpoints import CheckpointInfo, raised_while_loading, read_checkpoint, wrong_entries
-from lit_mbrl.app.components import check_config, class_of
+from lit_mbrl.app.command_line import CommandLine
+from lit_mbrl.app.components import class_of
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.env_errors import say_remarks, with_traceback
 from lit_mbrl.app.guard import run_command, trainer_errors
 from lit_mbrl.app.init_from import initial_weights
 from lit_mbrl.app.location import Location, locate, require_checkpoint
 from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
-from lit_mbrl.app.messages import ParseError, explain, explain_instantiation, explain_trainer
+from lit_mbrl.app.messages import explain_instantiation, explain_trainer
 from lit_mbrl.app.output import evaluation, print_rank_zero, shorten, summary
-from lit_mbrl.app.parser import Parser, SaveConfig
+from lit_mbrl.app.parser import SaveConfig
 from lit_mbrl.app.preflight import (
     check_run_disk,
     networks,
@@ -47,10 +45,10 @@ from lit_mbrl.app.preflight import (
 )
 from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
-from lit_mbrl.app.trainer_options import check_callbacks, check_options
+from lit_mbrl.app.trainer_options import check_callbacks
 from lit_mbrl.app.trust import only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
-from lit_mbrl.training.checks import check_targets
+from lit_mbrl.training.checks import check_device, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
@@ -62,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
         return run_command(lambda words: Application(words, until_the_end), argv)
 
 
-class Application(LightningCLI):
+class Application(CommandLine):
     """`fit` and `validate`; construction runs the command.
 
     Everything that can be wrong with the input is found, and raised as `OptionError` or `UsageError`, before the run
@@ -82,91 +80,8 @@ class Application(LightningCLI):
         self.saved_run: CheckpointInfo | None = None
         self.changed: list[str] = []
         self.graceful_stop = GracefulStop()
-        # omegaconf+: interpolations are resolved after the command line has been applied, by `Parser`.
-        parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
-        command = parser | {"default_config_files": [str(CONF / "base.yaml")]}
         with only_installed(saved_by):
-            super().__init__(
-                Algorithm,
-                LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                parser_class=Parser,
-                parser_kwargs=parser | {name: dict(command) for name in self.subcommands()},
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                args=arguments,
-            )
-
-    # ------------------------------------------------------------------ parsing
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's `fit` and `validate`."""
-        every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate")}
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Names the program."""
-        kwargs.setdefault("prog", "python -m lit_mbrl")
-        kwargs.setdefault("description", "Model-based and maximum-entropy reinforcement learning.")
-        return super().init_parser(**kwargs)
-
-    def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
-        """Mentions the commands that `cli.main` answers."""
-        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        self.parser.epilog = (
-            "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
-            "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
-            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name "
-            "modules that are not installed."
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
-        parser.add_argument(
-            "--num_threads",
-            type=int | None,
-            default=None,
-            help="CPU threads of torch; null: torch's own choice, one per core",
-        )
-        parser.add_argument(
-            "--non_finite",
-            type=typing.Literal["stop", "skip"],
-            default="stop",
-            help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
-        )
-        parser.add_argument(
-            "--init_from", type=str | None, default=None, help="a checkpoint whose weights a new run starts with"
-        )
-        parser.add_argument(
-            "--init_parts",
-            type=list[str] | None,
-            default=None,
-            help="which of its weights, as [actor,critic]; null: those of every part that the algorithm has",
-        )
-        parser.add_lightning_class_args(Checkpoint, "checkpoint")
-        parser.add_lightning_class_args(ProgressBar, "progress")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Turns whatever the parser has to say into one line."""
-        try:
-            self.config = parser.parse_args(args)
-        except (ParseError, OmegaConfBaseException) as error:
-            command = self._subcommand_parsers.get(args[0] if args else "")
-            raise UsageError(explain(error, self.argv, command.options() if command else ())) from error
-        check_config(self.config[self.config.subcommand])
-        if self.config.subcommand == "fit":
-            check_options(self.config.fit.trainer)
-
-    def _parse_ckpt_path(self) -> None:
-        """Leaves the checkpoint alone: Lightning looks for hyper-parameters in it, ours are in `config.yaml`."""
-
-    def _set_seed(self) -> None:
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            seed = self.config[self.subcommand].seed_everything
-            raise OptionError("seed_everything", seed, f"a seed ({error})") from error
+            super().__init__(arguments)
 
     # ------------------------------------------------------------------ checks, then creation
     def before_instantiate_classes(self) -> None:
@@ -222,6 +137,7 @@ class Application(LightningCLI):
             config["enable_checkpointing"] = None
             callbacks.append(self._get(self.config_init, "checkpoint"))  # its state is in the checkpoint
         config["callbacks"] = callbacks
+        config["plugins"] = slurm.without_requeue(config["plugins"]) or None
         register()
         check_names(config["strategy"], config["precision"])
         try:
@@ -229,7 +145,7 @@ class Application(LightningCLI):
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise UsageError(explain_trainer(error, self._get(self.config, "trainer").as_dict())) from error
         check_trainer(trainer, config["precision"])
-        slurm.take_over(trainer)
+        slurm.leave_checkpoints(trainer)
         threads = self._get(self.config, "num_threads")
         if trainer.world_size > 1 and threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # or Lightning would share the cores out when it launches
@@ -261,7 +177,7 @@ class Application(LightningCLI):
         twin = networks(self.model, spec)
         require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         if self.subcommand == "fit":
-            self.model.check_device(self.trainer.strategy.root_device)
+            check_device(self.model, self.trainer.strategy.root_device)
             given = self._get(self.config, "trainer").callbacks
             check_targets(twin, self.trainer.callbacks, given)
             require_episodes(twin, self.datamodule)

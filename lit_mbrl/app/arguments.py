@@ -80,7 +80,7 @@ def with_config_of_checkpoint(argv: Sequence[str]) -> tuple[list[str], Path | No
     trusted = "--trust" in argv
     ordered = in_order_of_precedence([word for word in _joined(argv) if word != "--trust"])
     argv = [_packaged(_with_null(word)) for word in ordered]
-    configs = option_values(argv, *_CONFIG)
+    configs = config_files(argv)
     for name in configs:
         _check_config_file(name)
     for word in argv:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_mbrl.app import slurm
 from lit_mbrl.app.arguments import CHECKPOINT_WORDS, config_files, option_values
 from lit_mbrl.app.checkpoints import CheckpointInfo, followed, read_checkpoint, read_last_good, require_replay
 from lit_mbrl.app.output import shorten
 from lit_mbrl.app.run_folder import (
+    checkpoint_of_job,
     find_checkpoint,
     folder_of,
     folder_of_config,
@@ -62,7 +62,7 @@ def locate(config: Any, argv: Sequence[str], training: bool) -> Location:
     chosen = bool(option_values(argv, "--trainer.default_root_dir"))
     saved, damage = None, None
     new = training and config.ckpt_path is None
-    requeued = slurm.last_checkpoint(family, root_dir, checkpoints) if new else None
+    requeued = checkpoint_of_job(family, root_dir, checkpoints) if new else None
     if config.ckpt_path in CHECKPOINT_WORDS or requeued is not None:
         runs = [str(folder) for file in files if (folder := folder_of_config(Path(file))) is not None]
         found = requeued or find_checkpoint(config.ckpt_path, family, root_dir or next(iter(runs), None), checkpoints)

@@ -102,7 +102,7 @@ def require_episodes(model: Algorithm, data: Any) -> None:
     wanted = model.sampling()
     if not wanted.sequence_batches:
         return
-    length, option = wanted.sequence_length, getattr(model, "horizon_option", "model.horizon")
+    length, option = wanted.sequence_length, wanted.option
     episode = f"at most {limit}, the steps of an episode of {name}"
     require(limit is None or length <= limit, option, length, episode)
     envs, capacity = data.env.num_envs, getattr(data, "capacity", None)

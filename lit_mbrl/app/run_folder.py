@@ -95,12 +95,33 @@ def find_checkpoint(word: str, family: Path, root_dir: str | None, checkpoints: 
     Raises:
         OptionError: if there is none, or if two are copies of each other.
     """
-    folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*"))
+    found = _checkpoints(word, family, root_dir, checkpoints)
+    where = root_dir or f"{family}-*"
+    require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no {checkpoints}/{word}.ckpt")
+    return _newest(found, word)
+
+
+def checkpoint_of_job(family: Path, root_dir: str | None, checkpoints: str = CHECKPOINTS) -> Path | None:
+    """Finds the last checkpoint of a requeued Slurm job; None if it has none, or is a new job or none.
+
+    Raises:
+        OptionError: if two are copies of each other.
+    """
+    if not slurm.is_requeued():
+        return None
+    found = _checkpoints("last", family, root_dir, checkpoints, slurm.suffix())
+    return _newest(found, "last") if found else None
+
+
+def _checkpoints(word: str, family: Path, root_dir: str | None, checkpoints: str, job: str = "") -> list[Path]:
+    folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*{job}*" if job else f"{family.name}-*"))
     found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
     if not found and word == "last":  # a kill between the two at the first checkpoint
         found = [path for folder in folders if is_file(path := folder / checkpoints / "best.ckpt")]
-    where = root_dir or f"{family}-*"
-    require(bool(found), "ckpt_path", word, f"a run to go on with, but {where} has no {checkpoints}/{word}.ckpt")
+    return found
+
+
+def _newest(found: Sequence[Path], word: str) -> Path:
     if len(found) == 1:
         return found[0]
     ages = {path: saved_at(path) for path in found}

@@ -1,7 +1,7 @@
 """A run as a Slurm job: told to stop in time it saves and is queued again, and then goes on where it was.
 
 Slurm sends the signal of `--signal=USR1@90` some time before it ends a job. SIGUSR1 is what Lightning requeues at, too;
-its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a training step, is switched off (`take_over`).
+its own way, a checkpoint `hpc_ckpt_1.ckpt` in the middle of a training step, is switched off (`without_requeue`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Collection
-from pathlib import Path
+from typing import Any
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
 _INTERACTIVE = ("bash", "interactive")
@@ -31,21 +31,6 @@ def is_requeued() -> bool:
     """Returns whether Slurm has started this job before."""
     count = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job_id() is not None and count.isdigit() and int(count) > 0
-
-
-def last_checkpoint(family: Path, root_dir: str | None, checkpoints: str = "checkpoints") -> Path | None:
-    """Finds what a requeued job goes on from: the newest `last.ckpt` of its own; None if it has none, or is a new job.
-
-    Args:
-        family: what the run folders of the same config, environment and seed begin with.
-        root_dir: the run folder, if the command line names it.
-        checkpoints: name of the folder in it.
-    """
-    if not is_requeued():
-        return None
-    folders = [Path(root_dir)] if root_dir else list(family.parent.glob(f"{family.name}-*{suffix()}*"))
-    found = [path for folder in folders if (path := folder / checkpoints / "last.ckpt").is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def suffix() -> str:
@@ -70,10 +55,16 @@ def requeue(received: Collection[int]) -> str | None:
     return f"Slurm does not start job {job} again: `{' '.join(command)}` says: {problem}"
 
 
-def take_over(trainer: Trainer) -> None:
-    """Switches off what Lightning does by itself in a Slurm job: its requeuing, and `hpc_ckpt_*.ckpt` as a start."""
-    environment = trainer._accelerator_connector.cluster_environment
-    if isinstance(environment, SLURMEnvironment):
-        environment.auto_requeue = False
+def without_requeue(plugins: Any) -> list[Any]:
+    """Adds to the trainer's plugins that Lightning does not requeue a Slurm job itself."""
+    given = [] if plugins is None else list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    # The order in which Lightning looks for a cluster: torchrun may run inside of Slurm.
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in given)
+    return [*given, SLURMEnvironment(auto_requeue=False)] if slurm and not chosen else given
+
+
+def leave_checkpoints(trainer: Trainer) -> None:
+    """Keeps Lightning from starting with an `hpc_ckpt_*.ckpt` in the run folder, which it has no option for."""
     connector = trainer._checkpoint_connector
     connector.__class__ = type("OwnCheckpoints", (type(connector),), {"_hpc_resume_path": None})

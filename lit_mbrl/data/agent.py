@@ -36,6 +36,18 @@ class SequenceBatchSizes(Protocol):
     @property
     def sequence_batches(self) -> int: ...
 
+    @property
+    def option(self) -> str: ...
+
+
+class Faults(Protocol):
+    """What a run does about numbers that are not finite: `training.nonfinite.NonFiniteGuard`."""
+
+    action: str
+
+    def count_frames(self, frames: int) -> None:
+        """Counts steps of the environment that were left out."""
+
 
 class Agent(Protocol):
     """An algorithm as data modules see it.
@@ -43,10 +55,12 @@ class Agent(Protocol):
     Attributes:
         learns_from: kind of experience, and so of data module.
         device: of its networks.
+        finite: what is done about steps that are not finite, those of the environment included.
     """
 
     learns_from: ClassVar[Experience]
     device: torch.device
+    finite: Faults
 
     def check_data(self, data: Any) -> None:
         """Raises `OptionError` if the data module's options do not suit the algorithm."""

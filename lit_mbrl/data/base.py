@@ -234,7 +234,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
     def _count_faults(self, env: VectorEnv) -> None:
         """Counts the steps of the environment that were left out since they were not finite."""
         if env.faults > self._faults:
-            self.trainer.lightning_module.finite.count_frames(env.faults - self._faults)
+            self.agent.finite.count_frames(env.faults - self._faults)
             self._faults = env.faults
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -258,7 +258,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
             self.buffers[name].load_state_dict(state)
         distributed.seed_rank()
         env = VectorEnv(self.env, seed=torch.initial_seed() % 2**31)
-        env.non_finite = "restart" if self.trainer.lightning_module.finite.action == "skip" else "stop"
+        env.non_finite = "restart" if self.agent.finite.action == "skip" else "stop"
         self._policy = CollectorPolicy(self.trainer.lightning_module, env)
         clip_actions = self.unbounded_actions and not self.spec.discrete
         self.collector = FrameCollector(env, self._policy, self.frames_per_batch, clip_actions)

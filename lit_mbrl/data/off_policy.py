@@ -243,8 +243,7 @@ class OffPolicy(EnvDataModule):
             try:
                 sequences = self.replay.sample_sequences(wanted.sequence_batches * size, wanted.sequence_length)
             except OptionError as error:
-                option = getattr(self.trainer.lightning_module, "horizon_option", error.option)
-                raise OptionError(option, error.value, error.expected) from error
+                raise OptionError(wanted.option, error.value, error.expected) from error
             batch["sequences"] = sequences.view(wanted.sequence_batches, size, -1)
         return batch
 

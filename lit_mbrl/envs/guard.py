@@ -91,6 +91,7 @@ class Guard(StatefulWrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         """Gymnasium's step."""
         self.steps += 1
+        # `watched`, written out: its functions would cost as much as all the checks that follow.
         process = os.getpid()
         try:
             WATCH.running = call = Call(self._call_name, self.timeout)

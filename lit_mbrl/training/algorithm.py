@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.training.checks import check_device, check_environment, check_targets
+from lit_mbrl.training.checks import check_environment, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
 from lit_mbrl.training.gradient_step import ManualOptimization
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
@@ -56,10 +56,7 @@ class Algorithm(ManualOptimization):
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
     def __init__(
-        self,
-        normalize_observations: Normalize = False,
-        compile: Compile = False,
-        max_grad_norm: float | None = None,
+        self, normalize_observations: Normalize = False, compile: Compile = False, max_grad_norm: float | None = None
     ) -> None:
         super().__init__()
         require(
@@ -161,10 +158,6 @@ class Algorithm(ManualOptimization):
     def check(self, spec: Any) -> None:
         """See `check_environment`."""
         check_environment(self, spec)
-
-    def check_device(self, device: torch.device) -> None:
-        """See `check_device`."""
-        check_device(self, device)
 
     def check_devices(self, count: int) -> None:
         """Raises `OptionError` if the algorithm cannot be trained on so many devices; any number here."""

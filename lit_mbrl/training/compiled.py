@@ -29,7 +29,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lit_mbrl.training.optim import Adam, adam_step
-from lit_mbrl.training.tracing import functional_gradient, lift_random_ops
+from lit_mbrl.training.tracing import lift_random_ops, value_and_gradients
 from lit_mbrl.training.update import Update
 
 # What is left in the graph of random operations, as a draw from computed probabilities, uses eager's generator, too.
@@ -257,11 +257,14 @@ def _steps(
         options = optimizers[index].param_groups[0]
         trained = [names[id(parameter)] for parameter in update.parameters()]
         leaves = {name: state[name] for name in module}
-        with functional_gradient(algorithm, leaves, trained) as gradient_of:
+
+        def loss_of(update: Update = update) -> Tensor:
+            nonlocal frames, frames_are_prepared
             if not frames_are_prepared:
                 frames, frames_are_prepared = algorithm.prepare_batch(frames), True
-            loss = update.compute_loss(frames, given)
-            gradients = gradient_of(loss)
+            return update.compute_loss(frames, given)
+
+        loss, gradients = value_and_gradients(algorithm, leaves, trained, loss_of)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         finite = torch.isfinite(loss.detach() + norm)
         if update.max_grad_norm is not None:

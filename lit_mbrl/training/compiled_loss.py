@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lit_mbrl.training import compiled
 from lit_mbrl.training.compiled import CompileError
-from lit_mbrl.training.tracing import functional_gradient, lift_random_ops
+from lit_mbrl.training.tracing import lift_random_ops, value_and_gradients
 
 Loss = Callable[[TensorDictBase], Tensor]
 
@@ -70,9 +70,7 @@ class CompiledLoss:
             for key, value in zip(keys, inputs, strict=False):
                 batch[key] = value
             tensors = dict(zip(state, inputs[len(keys) :], strict=True))
-            with functional_gradient(self._module, tensors, trained) as gradient_of:
-                loss = self._loss(batch)
-                found = gradient_of(loss)
+            loss, found = value_and_gradients(self._module, tensors, trained, lambda: self._loss(batch))
             return loss.detach(), *found
 
         example = [frames[key] for key in keys] + tensors

@@ -101,10 +101,10 @@ class Recording(LightningModule):
 
     def log_training(self) -> None:
         """Sends this training step's metrics (means over the ranks) to the loggers, with one device synchronisation."""
-        of_round = self.pop_metrics()
-        recorded = torch.stack([value.to(self.device) for value in of_round.values()])
+        of_step = self.pop_metrics()
+        recorded = torch.stack([value.to(self.device) for value in of_step.values()])
         distributed.average_([recorded])
-        metrics = dict(zip(of_round, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
+        metrics = dict(zip(of_step, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
         metrics |= self._notes
         self._notes = {}
         self.finite.flush()

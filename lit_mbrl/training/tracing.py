@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.fx import GraphModule, Node
-from torch.nn.utils.stateless import _reparametrize_module
 
 
-@contextmanager
-def functional_gradient(
-    module: nn.Module, tensors: dict[str, Tensor], trained: Sequence[str]
-) -> Iterator[Callable[[Tensor], tuple[Tensor, ...]]]:
-    """While the module has these tensors for its parameters and buffers; yields what maps a loss to its gradients.
+class _Call(nn.Module):
+    """A function that reads a module's tensors, as the `forward` that `functional_call` needs."""
+
+    def __init__(self, module: nn.Module, function: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self) -> Tensor:
+        return self.function()
+
+
+def value_and_gradients(
+    module: nn.Module, tensors: dict[str, Tensor], trained: Sequence[str], loss_of: Callable[[], Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Computes a loss, and its gradients, with these tensors in the place of the module's parameters and buffers.
 
     Args:
         tensors: by name; they are constants but for the trained ones.
         trained: names of the tensors that the gradients are in.
+        loss_of: computes the scalar from the module and whatever else.
     """
     leaves = {name: value.detach() for name, value in tensors.items()}
     for name in trained:
         leaves[name].requires_grad_(True)
-    wanted = [leaves[name] for name in trained]
-    with _reparametrize_module(module, leaves), torch.enable_grad():
-        yield lambda loss: torch.autograd.grad(loss, wanted, materialize_grads=True)
+    named = {f"module.{name}": leaf for name, leaf in leaves.items()}
+    with torch.enable_grad():
+        # A module that two parts share has one name here, and its one tensor.
+        loss = functional_call(_Call(module, loss_of), named, (), tie_weights=False)
+        return loss, torch.autograd.grad(loss, [leaves[name] for name in trained], materialize_grads=True)
 
 
 def lift_random_ops(graph: GraphModule) -> tuple[list[Callable[[], Tensor]], list[Tensor]]:

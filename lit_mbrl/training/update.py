@@ -92,7 +92,9 @@ class SequenceBatchSpec:
     Attributes:
         sequence_length: transitions per sequence (`T`); 0: the algorithm reads no sequences.
         sequence_batches: batches of sequences per training step, one for each repeated model update.
+        option: the option that their length comes from, for messages.
     """
 
     sequence_length: int = 0
     sequence_batches: int = 0
+    option: str = "model.horizon"

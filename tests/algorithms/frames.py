@@ -53,5 +53,5 @@ def make_batch(algorithm: Algorithm, kind: str, size: int = 6) -> TensorDict:
 
 
 def make_given(size: int = 6) -> dict[str, Any]:
-    """What a model-free update takes of those before it."""
+    """Makes the values that a model-free update takes from those before it."""
     return {"log_prob": torch.randn(size, 1)}

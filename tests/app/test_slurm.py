@@ -34,7 +34,7 @@ def job(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls(job: Path) -> list[str]:
-    """What `scontrol` was told."""
+    """Reads the command lines that `scontrol` was called with."""
     return (job / "calls").read_text().splitlines() if (job / "calls").exists() else []
 
 
@@ -63,12 +63,13 @@ def test_a_signal_is_a_graceful_stop(number: int, job: Path, capfd: pytest.Captu
 def test_a_requeued_job_is_the_uninterrupted_run(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
+    assert main([*SAC, "--trainer.max_epochs=1"]) == 0  # an earlier run of the same job, whose files look newer
+    others = set(run_folders(Path()))
     stopped_by(signal.SIGUSR1, round=27)
-    (folder,) = run_folders(Path())
-    assert main([*SAC, "--trainer.max_epochs=1"]) == 0  # a run of the same job, but not a requeued one
+    (folder,) = set(run_folders(Path())) - others
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    for other in set(run_folders(Path())) - {folder}:
-        os.utime(other / "checkpoints" / "last.ckpt", (0, 0))
+    for other in others:
+        os.utime(other / "checkpoints" / "last.ckpt", (2e9, 2e9))
     capfd.readouterr()
     assert main(SAC) == 0
     out = capfd.readouterr().out

@@ -70,7 +70,7 @@ def nobody_is_logged_in(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def warnings_of(capfd: pytest.CaptureFixture) -> list[str]:
-    """What is said about W&B on standard error; there is no traceback."""
+    """Returns the lines about W&B on standard error, and checks that there is no traceback."""
     err = capfd.readouterr().err
     assert "Traceback" not in err
     return [line for line in err.splitlines() if "W&B" in line]

@@ -1,4 +1,4 @@
-"""What environments do wrong: told before a run begins, and during it with the step, and never waited for."""
+"""Misbehaving environments: one line before a run begins or with the step during it, and no waiting for ever."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.paths import PATHS, FloatPath
 from lit_mbrl.app.commands.qualify.plan import PlannedRun
 from lit_mbrl.app.commands.qualify.report import seed_ranges
-from lit_mbrl.app.commands.qualify.results import Evaluations, read_evaluations, summarize
+from lit_mbrl.app.commands.qualify.results import Evaluations, read_evaluations, summarize, verdict_of
 
 
 class Collector:
@@ -53,7 +53,6 @@ class Collector:
         for path in dict.fromkeys(run.path.name for run in runs):
             own = [run for run in runs if run.path.name == path]
             paths[path] = self._path(own, finished, random["return"])
-        summaries = [path["summary"] for path in paths.values()]
         return {
             "config": goal.config,
             "algorithm": goal.algorithm,
@@ -66,11 +65,7 @@ class Collector:
             "note": goal.note,
             "seeds": seed_ranges([run.seed for run in runs if run.path is runs[0].path]),
             "random": random,
-            "verdict": {
-                "reached": sum(summary["reached"] for summary in summaries),
-                "runs": sum(summary["seeds"] for summary in summaries),
-                "qualified": all(summary["qualified"] for summary in summaries),
-            },
+            "verdict": verdict_of(paths),
             "commands": dict.fromkeys(paths, self._command(goal.config)),
             "date": time.strftime("%Y-%m-%d"),
             "versions": sources.versions(),

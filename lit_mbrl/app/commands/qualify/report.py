@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_mbrl.app.commands.qualify.results import verdict_of
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.utils.errors import OptionError, UsageError
 
@@ -51,17 +52,12 @@ def _with_other_paths(path: Path, results: dict[str, Any]) -> dict[str, Any]:
         before = json.loads(path.read_text())
     except (OSError, ValueError):
         return results
-    if not isinstance(before, dict) or any(before.get(key) != results.get(key) for key in _SAME):
+    if not (isinstance(before, dict) and {"paths", "commands"} <= before.keys()):
         return results
-    paths = before["paths"] | results["paths"]
-    commands = before.get("commands", {}) | results.get("commands", {})
-    summaries = [each["summary"] for each in paths.values()]
-    verdict = {
-        "reached": sum(summary["reached"] for summary in summaries),
-        "runs": sum(summary["seeds"] for summary in summaries),
-        "qualified": all(summary["qualified"] for summary in summaries),
-    }
-    return results | {"paths": paths, "commands": commands, "verdict": verdict}
+    if any(before.get(key) != results.get(key) for key in _SAME):
+        return results
+    paths, commands = (before[key] | results[key] for key in ("paths", "commands"))
+    return results | {"paths": paths, "commands": commands, "verdict": verdict_of(paths)}
 
 
 def _plain(value: Any) -> Any:

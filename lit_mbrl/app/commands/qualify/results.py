@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,16 @@ def read_evaluations(folder: Path, threshold: float) -> Evaluations | None:
 def deep_fall_back(threshold: float, random: float) -> float:
     """The return below which a fall-back is deep: a quarter of the way back from the threshold to random actions."""
     return threshold - (threshold - random) / 4
+
+
+def verdict_of(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """Computes how many runs of all floating-point paths end at the threshold, and whether each path qualifies."""
+    summaries = [path["summary"] for path in paths.values()]
+    return {
+        "reached": sum(summary["reached"] for summary in summaries),
+        "runs": sum(summary["seeds"] for summary in summaries),
+        "qualified": all(summary["qualified"] for summary in summaries),
+    }
 
 
 def summarize(
