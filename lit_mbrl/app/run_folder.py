@@ -114,7 +114,11 @@ def checkpoint_of_job(family: Path, root_dir: str | None, checkpoints: str = CHE
 
 
 def _checkpoints(word: str, family: Path, root_dir: str | None, checkpoints: str, job: str = "") -> list[Path]:
-    folders = [Path(root_dir)] if root_dir else sorted(family.parent.glob(f"{family.name}-*{job}*" if job else f"{family.name}-*"))
+    folders = (
+        [Path(root_dir)]
+        if root_dir
+        else sorted(family.parent.glob(f"{family.name}-*{job}*" if job else f"{family.name}-*"))
+    )
     found = [path for folder in folders if is_file(path := folder / checkpoints / f"{word}.ckpt")]
     if not found and word == "last":  # a kill between the two at the first checkpoint
         found = [path for folder in folders if is_file(path := folder / checkpoints / "best.ckpt")]
