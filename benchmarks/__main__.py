@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import (
+from benchmarks.harness.report import Table, origin, write
+from benchmarks.harness.settings import COMPILED, Settings
+from benchmarks.studies import parts
+from benchmarks.suites import (
     buffers,
     checkpoints,
     collecting,
@@ -19,12 +22,9 @@ from benchmarks import (
     mbpo,
     off_policy,
     on_policy,
-    parts,
     start_up,
     svg,
 )
-from benchmarks.report import Table, origin, write
-from benchmarks.settings import COMPILED, Settings
 
 SECTIONS: dict[str, Callable[[Settings], Iterator[Table]]] = {
     "sac": partial(off_policy.run, algorithm="sac"),

@@ -32,7 +32,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of SAC. Copy it before changing it."""
     from lit_mbrl.app.cli import main
-    from tests.command_line import SAC
+    from tests.helpers.command_line import SAC
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert main([*SAC, f"--trainer.default_root_dir={folder}"]) == 0

@@ -3,7 +3,7 @@
     frames, the module's parameters and buffers  -->  [ loss -> gradient ]  -->  loss, .grad of the parameters
 
 What follows, the check for NaN, clipping and Adam, is the eager step's. A fit of an ensemble gains a fifth
-(`benchmarks/ensemble.py`): its matrix products stay what they are.
+(`benchmarks/studies/ensemble.py`): its matrix products stay what they are.
 """
 
 from __future__ import annotations

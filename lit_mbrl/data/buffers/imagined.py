@@ -10,7 +10,8 @@
 | `"weight"` | `[1]` | float32, importance weight; `SegmentedBuffer` only |
 
 The rows lie on the device that imagines them and are drawn there, in time independent of the capacity
-(`benchmarks/model_buffer.py`). Nothing real is ever written here, and nothing here is ever written to the replay.
+(`benchmarks/studies/model_buffer.py`). Nothing real is ever written here, and nothing here is ever written to the
+replay.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Training loops that are compared: ours, peers, and the bare limit."""

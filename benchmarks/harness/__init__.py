@@ -1,0 +1,1 @@
+"""Interleaved measurements, their settings and tables."""

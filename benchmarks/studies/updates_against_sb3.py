@@ -1,0 +1,133 @@
+"""TD3's and PPO's rounds beside Stable-Baselines3's, on the same networks, batches and noise: the largest difference.
+
+pip install -e '.[peers]'
+python -m benchmarks.studies.updates_against_sb3
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from types import SimpleNamespace
+
+import gymnasium
+import stable_baselines3
+import torch
+from stable_baselines3.common.logger import configure
+from tensordict import TensorDict
+from torch import Tensor
+
+from callbacks import SoftTargetUpdate
+from lit_mbrl.algorithms import PPO, TD3
+from lit_mbrl.envs import EnvConfig, describe
+from lit_mbrl.training.optim import clip_
+
+SIZE, ROUNDS = 256, 40
+
+
+def batch() -> TensorDict:
+    """Made-up transitions of Pendulum's sizes."""
+    return TensorDict(
+        {
+            "observation": torch.randn(SIZE, 3),
+            "action": torch.rand(SIZE, 1) * 2 - 1,
+            "next": {
+                "observation": torch.randn(SIZE, 3),
+                "reward": torch.randn(SIZE, 1) - 5,
+                "terminated": torch.rand(SIZE, 1) < 0.1,
+            },
+        },
+        [SIZE],
+    )
+
+
+def td3() -> None:
+    """Critics, delayed policy and targets, on Pendulum's sizes."""
+    torch.manual_seed(0)
+    peer = stable_baselines3.TD3(
+        "MlpPolicy",
+        gymnasium.make("Pendulum-v1"),
+        learning_rate=1e-3,
+        policy_kwargs={"net_arch": [256, 256]},
+        device="cpu",
+    )
+    peer.set_logger(configure(None, []))
+    ours = TD3(actor_lr=1e-3, critic_lr=1e-3)
+    ours.setup_networks(3, 1)
+    pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for name in ("actor", "actor_target", "critic", "critic_target"):
+        pairs[name] = list(getattr(ours, name).parameters()), list(getattr(peer, name).parameters())
+    with torch.no_grad():
+        torch._foreach_copy_(*(list(chain.from_iterable(side)) for side in zip(*pairs.values(), strict=True)))
+
+    optimizers = [torch.optim.Adam(update.parameters(), lr=update.lr) for update in ours.update_list]
+    follow = SoftTargetUpdate(tau=0.005, period=2)
+    module = SimpleNamespace(targets=ours.targets, train_steps=0)
+    follow.on_fit_start(None, module)
+    for module.train_steps in range(1, ROUNDS + 1):
+        frames = batch()
+        following = frames["next"]
+        sample = SimpleNamespace(
+            observations=frames["observation"],
+            actions=frames["action"],
+            next_observations=following["observation"],
+            dones=following["terminated"].float(),
+            rewards=following["reward"],
+            discounts=None,
+        )
+        peer.replay_buffer.sample = lambda *_, sample=sample, **__: sample
+        noise = torch.get_rng_state()
+        peer.train(gradient_steps=1, batch_size=SIZE)
+        torch.set_rng_state(noise)
+        for update, optimizer in zip(ours.update_list, optimizers, strict=True):
+            if module.train_steps % update.every == 0:
+                optimizer.zero_grad()
+                update.loss(frames).backward(inputs=update.parameters())
+                optimizer.step()
+        follow.on_train_batch_end(None, module)
+    for name, (mine, theirs) in pairs.items():
+        difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
+        print(f"TD3, {name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
+
+
+def ppo() -> None:
+    """Minibatches of 64 made-up frames on HalfCheetah-v5's sizes, with SB3's own `train`."""
+    torch.manual_seed(0)
+    peer = stable_baselines3.PPO("MlpPolicy", gymnasium.make("HalfCheetah-v5"), 3e-4, n_epochs=1, device="cpu")
+    peer.set_logger(configure(None, []))
+    ours = PPO(hidden_sizes=[64, 64], lr=3e-4)
+    ours.build_for(describe(EnvConfig("HalfCheetah-v5")))
+    body, policy = peer.policy.mlp_extractor, peer.policy
+    actor = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
+    critic = [*body.value_net.parameters(), *policy.value_net.parameters()]
+    mine = [*ours.actor.mean.parameters(), ours.actor.log_std, *ours.critic.parameters()]
+    with torch.no_grad():
+        torch._foreach_copy_(mine, [*actor, *critic])
+    (optimizer,), (update,) = ours.configure_optimizers(), ours.update_list
+    for _ in range(ROUNDS):
+        observation = torch.randn(64, 17)
+        with torch.no_grad():
+            action = ours.explore(observation, torch.zeros(64, 1, dtype=torch.bool))
+            log_prob, _, value = ours.evaluate(observation, action)
+        frames = {"observation": observation, "action": action, "value": value}
+        frames |= {"log_prob": log_prob + 0.3 * torch.randn(64, 1), "advantage": 3 * torch.randn(64, 1)}
+        sample = SimpleNamespace(
+            observations=observation,
+            actions=action,
+            old_values=value[:, 0],
+            old_log_prob=frames["log_prob"][:, 0],
+            advantages=frames["advantage"][:, 0],
+            returns=(value + frames["advantage"])[:, 0],
+        )
+        peer.rollout_buffer.get = lambda *_, sample=sample, **__: iter([sample])
+        peer.train()
+        optimizer.zero_grad()
+        update.loss(TensorDict(frames, [64])).backward(inputs=update.parameters())
+        clip_([parameter.grad for parameter in update.parameters()], ours.max_grad_norm)
+        optimizer.step()
+    difference = max(float((a - b).abs().max()) for a, b in zip(mine, [*actor, *critic], strict=True))
+    print(f"PPO: largest difference of a weight after {ROUNDS} minibatches {difference:.1e}")
+
+
+if __name__ == "__main__":
+    td3()
+    ppo()

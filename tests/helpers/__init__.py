@@ -1,0 +1,1 @@
+"""Small runs, environments and algorithms that tests share."""

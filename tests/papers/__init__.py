@@ -1,0 +1,1 @@
+"""Configurations against the tables of their papers."""

@@ -1,0 +1,1 @@
+"""Whole runs: kills, damage, resume, devices, sweeps, mistakes."""
