@@ -12,14 +12,13 @@ from typing import Any
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import TrainingError, require
 from lit_mbrl.utils.files import flush
 
 _TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
 
 
-class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
+class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Writes `checkpoints/last.ckpt` and, when the evaluation improves, `checkpoints/best.ckpt` into the run folder.
 
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any

@@ -10,14 +10,13 @@ from typing import Any, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import require
 
 _SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
-class ProgressBar(NothingInsideARound, Callback):
+class ProgressBar(Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a
