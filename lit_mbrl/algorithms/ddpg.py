@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -73,9 +73,13 @@ class DDPG(Algorithm):
 
     def build(self, observation_dim: int, action_dim: int) -> None:
         self.actor = DeterministicActor(observation_dim, action_dim, self.hidden_sizes)
-        self.critic = QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=self.num_critics)
+        self.critic = self.make_critic(observation_dim, action_dim)
         self.actor_target = copy.deepcopy(self.actor)
         self.critic_target = copy.deepcopy(self.critic)
+
+    def make_critic(self, observation_dim: int, action_dim: int) -> Any:
+        """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        return QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=self.num_critics)
 
     def updates(self) -> Iterator[Update]:
         """Critic, then actor: Algorithm 1 of arXiv 1509.02971."""
