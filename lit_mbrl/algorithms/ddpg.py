@@ -71,15 +71,15 @@ class DDPG(Algorithm):
         else:
             self.exploration_noise = GaussianNoise(exploration_sigma)
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.actor = DeterministicActor(observation_dim, action_dim, self.hidden_sizes)
-        self.critic = self.make_critic(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        self.actor = DeterministicActor(spec.observation_dim, spec.action_dim, self.hidden_sizes)
+        self.critic = self.make_critic(spec)
         self.actor_target = copy.deepcopy(self.actor)
         self.critic_target = copy.deepcopy(self.critic)
 
-    def make_critic(self, observation_dim: int, action_dim: int) -> Any:
+    def make_critic(self, spec: Any) -> Any:
         """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
-        return QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=self.num_critics)
+        return QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=self.num_critics)
 
     def updates(self) -> Iterator[Update]:
         """Critic, then actor: Algorithm 1 of arXiv 1509.02971."""

@@ -148,11 +148,13 @@ class SACSVG(SAC):
         """The longest rollout that anyone asks of the model, and so the length of the sequences it learns from."""
         return self.horizon
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
         if self.model_horizon == 0:
             return
-        self.world_model = self.world_model_factory.build(observation_dim, action_dim, self.termination_rule())
+        self.world_model = self.world_model_factory.build(
+            spec.observation_dim, spec.action_dim, self.termination_rule()
+        )
 
     def updates(self) -> Iterator[Update]:
         """Actor, temperature, critic, reward, termination, then the dynamics: SVG Algorithm 1."""

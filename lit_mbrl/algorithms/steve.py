@@ -112,13 +112,15 @@ class EnsembleExpansion(Algorithm):
                 f"a multiple of {option}={members}{devices}: members share it",
             )
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
         if self.horizon > 0:
-            self.world_model = self.world_model_config.build(observation_dim, action_dim, self.termination_rule())
+            sizes, rule = (spec.observation_dim, spec.action_dim), self.termination_rule()
+            self.world_model = self.world_model_config.build(*sizes, rule)
 
-    def make_critic(self, observation_dim: int, action_dim: int) -> BatchedQEnsemble:
-        return BatchedQEnsemble(observation_dim, action_dim, self.hidden_sizes, self.num_members, self.twins)
+    def make_critic(self, spec: Any) -> BatchedQEnsemble:
+        sizes = spec.observation_dim, spec.action_dim
+        return BatchedQEnsemble(*sizes, self.hidden_sizes, self.num_members, self.twins)
 
     # ------------------------------------------------------------------ updates
     def updates(self) -> Iterator[Update]:

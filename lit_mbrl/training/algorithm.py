@@ -74,14 +74,13 @@ class Algorithm(ManualOptimization):
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
-        self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
-        self._terminated: TerminationRule | None = None
+        self.spec: Any = None  # the environment's (`envs.Spec`), from `configure` on
         self.compile_option: Compile = compile
         self._compiled: CompiledTrainStep | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        """Builds the networks. Called once, when the environment's sizes are known."""
+    def build(self, spec: Any) -> None:
+        """Builds the networks for an environment (`envs.Spec`): called once, when it is known."""
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
@@ -168,24 +167,15 @@ class Algorithm(ManualOptimization):
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
-            self.build_for(self.trainer.datamodule.spec)
+            self.configure(self.trainer.datamodule.spec)
 
-    def build_for(self, spec: Any) -> None:
-        """Builds for an environment, which `build` may read as `self.spec`."""
+    def configure(self, spec: Any) -> None:
+        """Builds networks and the ordered list of updates for an environment (`envs.Spec`), without a trainer, too."""
         self.spec = spec
-        self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
-
-    def setup_networks(self, observation_dim: int, action_dim: int, terminated: TerminationRule | None = None) -> None:
-        """Builds networks and the ordered list of updates; for use without a trainer, too.
-
-        Args:
-            terminated: the task's termination rule on raw observations, where it is known (`envs.Spec.terminated`).
-        """
-        self._terminated = terminated
         if self.normalize_observations:
             bounds = () if self.normalize_observations is True else (tuple(self.normalize_observations),)
-            self.normalizer = RunningNormalizer(observation_dim, *bounds)
-        self.build(observation_dim, action_dim)
+            self.normalizer = RunningNormalizer(spec.observation_dim, *bounds)
+        self.build(spec)
         for _, target in self.targets():
             target.requires_grad_(False)
         self.update_list = [self._clipped(update) for update in self.updates()]
@@ -217,7 +207,7 @@ class Algorithm(ManualOptimization):
 
     def termination_rule(self) -> TerminationRule | None:
         """The task's known termination rule on observations as the networks see them; None: there is none."""
-        rule, normalizer = self._terminated, self.normalizer
+        rule, normalizer = self.spec.terminated, self.normalizer
         if rule is None or normalizer is None:
             return rule
         return lambda x, u, following: rule(normalizer.inverse(x), u, normalizer.inverse(following))

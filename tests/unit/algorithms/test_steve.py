@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_mbrl.algorithms import DDPG, MVEDDPG, SAC, STEVE, STEVESAC
+from lit_mbrl.envs import Spec
 from lit_mbrl.models import SplitEnsembleConfig
 from lit_mbrl.networks import BatchedQEnsemble, QEnsemble
 from lit_mbrl.utils.errors import OptionError
@@ -28,7 +29,7 @@ def make(kind: type, members: tuple[int, int, int] = (3, 2, 4), horizon: int = 2
     algorithm = kind(
         horizon=horizon, num_critics=critics, world_model=model, gamma=GAMMA, hidden_sizes=[8, 8], **options
     )
-    algorithm.setup_networks(OBS, A)
+    algorithm.configure(Spec("made up", OBS, A))
     return algorithm.double()
 
 
@@ -124,7 +125,7 @@ def pair(kind: type, base: type, **options: Any) -> tuple[Any, Any]:
     """STEVE with one member and H = 0, and its model-free base with the same weights."""
     algorithm = make(kind, (1, 1, 1), horizon=0, **options)
     plain = base(hidden_sizes=[8, 8], gamma=GAMMA)
-    plain.setup_networks(OBS, A)
+    plain.configure(Spec("made up", OBS, A))
     plain.double()
     for name in ("critic", "critic_target"):
         copy_critics(getattr(algorithm, name), getattr(plain, name))
@@ -180,7 +181,7 @@ def test_the_target_s_policy_is_the_current_one_unless_asked_for() -> None:
 @pytest.mark.parametrize("td_k", [True, False])
 def test_mve_s_loss_is_the_td_k_sum(td_k: bool) -> None:
     algorithm = MVEDDPG(horizon=3, td_k=td_k, gamma=GAMMA, hidden_sizes=[8, 8], world_model=small_ensembles(1))
-    algorithm.setup_networks(OBS, A)
+    algorithm.configure(Spec("made up", OBS, A))
     algorithm.double()
     frames = frames64()
     model, x = algorithm.world_model, frames["next", "observation"]
@@ -237,7 +238,7 @@ def test_the_cost_of_a_target_is_linear_in_horizon_and_members(monkeypatch: pyte
 @torch.no_grad()
 def test_exploration_of_the_public_code() -> None:
     algorithm = STEVE(exploration_chance=0.25, horizon=0, hidden_sizes=[8])
-    algorithm.setup_networks(OBS, A)
+    algorithm.configure(Spec("made up", OBS, A))
     observation = torch.randn(4000, OBS)
     explored = algorithm.explore(observation, torch.zeros(4000, 1, dtype=torch.bool))
     moved = explored != algorithm.act(observation)
