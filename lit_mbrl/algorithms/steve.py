@@ -32,6 +32,7 @@ Readings and departures (what the paper leaves open is as in its public code, un
 - What the code has and the paper's section 3 has not is off unless set: updates of the models alone before the policy's
   first (`pretrain_updates`), its exploration in place of DDPG's noise (`exploration_chance`), and its penalty of
   saturated actions (`action_penalty`).
+- Networks start from torch's distribution of a linear layer, as all others here; the code has Glorot's.
 - MVE trains the critic at imagined states, too (TD-k trick), each of the H + 1 residuals weighed by the probability
   that its state is reached: as `mve.py` reads it. STEVE does not.
 """
