@@ -51,7 +51,7 @@ from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.imagination import Rollout, imagine
 from lit_mbrl.losses import dpg_loss, q_loss, soft_policy_loss, td_target
-from lit_mbrl.models import SplitEnsembleConfig
+from lit_mbrl.models import SplitEnsembleConfig, open_loop_errors
 from lit_mbrl.networks import BatchedQEnsemble
 from lit_mbrl.returns import candidate_moments, inverse_variance_weights, survival, td_k_targets
 from lit_mbrl.training.algorithm import Algorithm, Update
@@ -217,6 +217,11 @@ class EnsembleExpansion(Algorithm):
         self.record("q/mean", q.mean)
         self.record("q/target", target.mean)
         return q_loss(q, target.unflatten(0, (self.num_members, -1))).mean((2, 3)).sum()
+
+    # ------------------------------------------------------------------ evaluation
+    def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
+        """Errors of the models' mean prediction over fresh evaluation episodes: `models.open_loop_errors`."""
+        return {} if self.horizon == 0 else open_loop_errors(self.world_model, episodes, self.horizon)
 
 
 class STEVE(EnsembleExpansion, DDPG):

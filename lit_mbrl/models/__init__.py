@@ -9,6 +9,7 @@ from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
 from lit_mbrl.models.fitting import FitResult, GradientStep, fit
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
+from lit_mbrl.models.open_loop import open_loop_errors
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
 from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
 from lit_mbrl.models.split_ensemble import SplitEnsemble, SplitEnsembleConfig
@@ -40,4 +41,5 @@ __all__ = [
     "WorldModel",
     "WorldModelFactory",
     "fit",
+    "open_loop_errors",
 ]
