@@ -282,6 +282,22 @@ def test_pretraining_trains_the_models_alone_and_once() -> None:
     ]
 
 
+@torch.no_grad()
+def test_evaluations_measure_the_mean_of_the_models() -> None:
+    algorithm = short()
+    algorithm.configure(Spec("made up", OBS, A))
+    episodes = make_frames(3, 2)
+    episodes["mask"] = torch.ones(3, 2, dtype=torch.bool)
+    model, x = algorithm.world_model, episodes["observation"][:, 0]
+    states = [x, x]
+    metrics = algorithm.episode_metrics(episodes)
+    for t in range(2):
+        u = episodes["action"][:, t]
+        states = [state + single(model.dynamics, m, state, u) for m, state in enumerate(states)]
+        error = (torch.stack(states).mean(0) - episodes["next", "observation"][:, t]).square().mean()
+        torch.testing.assert_close(metrics[f"model/mse_{t + 1}"], error)
+
+
 @pytest.mark.parametrize("rounds", [1, 9])
 def test_a_pretrained_run_resumes_exactly(rounds: int, tmp_path: Path) -> None:
     whole, whole_data = short(pretrain_updates=5), make_data()
