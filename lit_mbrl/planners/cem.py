@@ -9,51 +9,43 @@ of the elites is `sqrt(var + 1e-6)`, which never becomes 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import HalfOpenUnitInterval, PositiveFloat, PositiveInt, Rule
 
 _LEAST_VARIANCE = 1e-6
 
 
-@dataclass(frozen=True)
+SeveralInt = Annotated[int, Rule("an integer > 1", lambda value: value > 1)]
+
+
+@options(frozen=True, eq=True, repr=True)
 class CEM:
-    """A planner for B environments at once, each with candidates of its own.
+    """A planner for B environments at once, each with candidates of its own."""
 
-    Args:
-        horizon: H, steps of a plan.
-        num_candidates: N, sequences tried per iteration.
-        num_elites: K, the best of them, which fit the next distribution.
-        iterations: refits.
-        init_std: standard deviation of the first candidates, in units of the action range [-1, 1].
-        momentum: share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS.
+    section: ClassVar[str] = "model.planner"
 
-    Raises:
-        OptionError: if a value is out of range.
-    """
-
-    horizon: int = 12
-    num_candidates: int = 1000
-    num_elites: int = 100
-    iterations: int = 10
-    init_std: float = 1.0
-    momentum: float = 0.0
+    horizon: PositiveInt = 12
+    """H, steps of a plan."""
+    num_candidates: SeveralInt = 1000
+    """N, sequences tried per iteration."""
+    num_elites: SeveralInt = 100
+    """K, the best of them, which fit the next distribution."""
+    iterations: PositiveInt = 10
+    """Refits."""
+    init_std: PositiveFloat = 1.0
+    """Standard deviation of the first candidates, in units of the action range [-1, 1]."""
+    momentum: HalfOpenUnitInterval = 0.0
+    """Share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS."""
 
     def __post_init__(self) -> None:
-        require(self.horizon > 0, "model.planner.horizon", self.horizon, "an integer > 0")
-        require(self.num_candidates > 1, "model.planner.num_candidates", self.num_candidates, "an integer > 1")
-        require(
-            1 < self.num_elites <= self.num_candidates,
-            "model.planner.num_elites",
-            self.num_elites,
-            f"an integer > 1 and at most num_candidates={self.num_candidates}",
-        )
-        require(self.iterations > 0, "model.planner.iterations", self.iterations, "an integer > 0")
-        positive("model.planner.init_std", self.init_std)
-        require(0.0 <= self.momentum < 1.0, "model.planner.momentum", self.momentum, "a number >= 0 and < 1")
+        at_most = f"an integer > 1 and at most num_candidates={self.num_candidates}"
+        require(self.num_elites <= self.num_candidates, "model.planner.num_elites", self.num_elites, at_most)
 
     def noise(self, batch_size: int, action_dim: int, device: torch.device | None = None) -> Tensor:
         """Standard normal noise of a whole plan, `[iterations, B, N, H, A]`."""
