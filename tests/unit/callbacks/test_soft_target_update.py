@@ -24,7 +24,7 @@ def module(train_steps: int) -> SimpleNamespace:
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
 def test_target_moves_by_tau(tau: float) -> None:
-    callback, net = SoftTargetUpdate(tau), module(1)
+    callback, net = SoftTargetUpdate(tau=tau), module(1)
     before = [p.clone() for p in net.target.parameters()]
     callback.on_fit_start(None, net)
     callback.on_train_batch_end(None, net)
