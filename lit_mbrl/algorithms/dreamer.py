@@ -24,7 +24,7 @@ Readings and departures:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -92,10 +92,10 @@ class Dreamer(LatentAgent):
         super().__post_init__()
         self.exploration_noise = GaussianNoise(self.exploration_sigma)
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
         feature_dim = self.world_model.feature_dim
-        self.actor = DreamerActor(feature_dim, action_dim, self.layers(self.actor_layers), self.init_std)
+        self.actor = DreamerActor(feature_dim, spec.action_dim, self.layers(self.actor_layers), self.init_std)
         self.critic = self.make_critic()
         glorot_(self.actor)
         glorot_(self.critic)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
@@ -19,6 +19,11 @@ Arguments = Annotated[
         "a mapping of constructor arguments; name and max_episode_steps are one level up, in data.env",
         lambda given: not {"name", "max_episode_steps"} & set(given),
     ),
+]
+
+Keys = Annotated[
+    tuple[str, ...],
+    Rule("different keys of a dictionary", lambda keys: 0 < len(keys) == len(set(keys))),
 ]
 
 
@@ -77,6 +82,8 @@ class EnvConfig:
     """Steps of the agent after which evaluation ends an episode, where the environment has no limit."""
     timeout: PositiveFloat | None = TIMEOUT
     """Seconds that a call of the environment (its constructor, a step, a reset) may take; null: for ever."""
+    observation_keys: Keys | None = None
+    """Which entries of an observation that is a dictionary, in this order; null: all, in its own."""
 
     def __post_init__(self) -> None:
         some = "a mapping of constructor arguments, or null"
@@ -117,6 +124,8 @@ class Spec:
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.tasks.terminations`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
+        parts: columns of the observation by entry, `desired_goal`, where the environment's is a dictionary or tuple.
+        states: n, if the environment's observation is one of n, whose one-hot the vector is; None if it is not.
         remarks: what is not as Gymnasium asks, but does no harm.
     """
 
@@ -127,6 +136,8 @@ class Spec:
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
+    parts: Mapping[str, slice] = field(default_factory=dict, hash=False)
+    states: int | None = None
     remarks: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
