@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lit_mbrl.utils.errors import require
 
@@ -150,6 +150,20 @@ class EnvConfig:
         return replace(self, kwargs={**self.kwargs, **(self.eval_kwargs or {})}, eval_kwargs=None)
 
 
+class Features(NamedTuple):
+    """What a model reads of a task's observation and how it predicts the next one, by positions in the observation.
+
+    Attributes:
+        angles: read as sine and cosine.
+        absolute: predicted as they are; of all others the change is predicted.
+        unused: not read.
+    """
+
+    angles: tuple[int, ...] = ()
+    absolute: tuple[int, ...] = ()
+    unused: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Spec:
     """An environment as algorithms see it.
@@ -161,6 +175,8 @@ class Spec:
         discrete: whether an action is an index in 0..A-1 instead of a vector.
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.tasks.terminations`).
+        reward: the reward, where it is known (`envs.tasks.rewards`).
+        features: of the observation, for models that ask (`envs.tasks.rewards`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
         remarks: what is not as Gymnasium asks, but does no harm.
     """
@@ -171,6 +187,8 @@ class Spec:
     discrete: bool = False
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    reward: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    features: Features = field(default=Features(), compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
     remarks: tuple[str, ...] = field(default=(), compare=False, repr=False)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import ModelLoss, TerminationRule, WorldModelFactory, require_rule
-from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation
+from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation, default_decays
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
 from lit_mbrl.networks.ensemble import ACTIVATIONS, Activation
 from lit_mbrl.networks.mlp import orthogonal_
@@ -149,7 +149,7 @@ class EnsembleConfig(WorldModelFactory):
         )
         require(activation in ACTIVATIONS, f"{_OPTION}.activation", activation, "swish, relu or tanh")
         if weight_decay is None:
-            weight_decay = _decays(len(hidden_sizes) + 1)
+            weight_decay = default_decays(len(hidden_sizes) + 1)
         require(
             len(weight_decay) == len(hidden_sizes) + 1 and all(decay >= 0 for decay in weight_decay),
             f"{_OPTION}.weight_decay",
@@ -224,14 +224,6 @@ class EnsembleConfig(WorldModelFactory):
             self.num_elites,
             f"{_OPTION}.num_members={self.num_members} here: a model trained step by step has no hold-out to rank by",
         )
-
-
-def _decays(layers: int) -> list[float]:
-    """MBPO's weight decay of five layers; for other depths the same from both ends, the middle one filling up."""
-    five = [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
-    if layers <= 5:
-        return five[: layers - 1] + five[-1:]
-    return five[:2] + [7.5e-5] * (layers - 3) + five[-1:]
 
 
 def _no_rule(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:

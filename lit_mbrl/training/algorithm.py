@@ -85,8 +85,12 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one training step, in the order in which they happen."""
-        raise NotImplementedError
+        """The updates of one training step, in the order in which they happen.
+
+        None where all that is learned is fitted in `before_collect` or `after_collect`: a training step then reads no
+        batch, and still marks where metrics are logged, callbacks run and epochs end.
+        """
+        yield from ()
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
@@ -151,8 +155,11 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
-        return data.sample()
+        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves.
+
+        None without updates.
+        """
+        return data.sample() if self.update_list else {}
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -250,15 +257,15 @@ class Algorithm(ManualOptimization):
 
         Args:
             batch: `"transitions"` `[B]`, except for `data.SequenceReplay`, and, where the algorithm asks for them,
-                `"sequences"` `[repeat, B, T]`, raw as they are in the replay.
+                `"sequences"` `[repeat, B, T]`, raw as they are in the replay; nothing without updates.
         """
         train_steps, logs = self.train_steps, self.logs_now()
         self._recording = logs or self.needs_metrics
-        starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
-        if rollouts := self.model_rollouts(starts):
-            self._model_rollouts += rollouts * self.trainer.world_size
+        if self.update_list:
+            starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
+            self._model_rollouts += self.model_rollouts(starts) * self.trainer.world_size
         due = [index for index, update in enumerate(self.update_list) if train_steps % update.every == 0]
-        if not (self.compile_option and self._take_compiled_steps(batch, due)):
+        if due and not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
             self.on_train_metrics(self._recorded)

@@ -102,7 +102,7 @@ class Recording(LightningModule):
     def log_training(self) -> None:
         """Sends this training step's metrics (means over the ranks) to the loggers, with one device synchronisation."""
         of_step = self.pop_metrics()
-        recorded = torch.stack([value.to(self.device) for value in of_step.values()])
+        recorded = torch.stack([value.to(self.device) for value in of_step.values()]) if of_step else torch.empty(0)
         distributed.average_([recorded])
         metrics = dict(zip(of_step, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
         metrics |= self._notes
