@@ -18,7 +18,7 @@ from torch import Tensor
 
 from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import PPO, TD3
-from lit_mbrl.envs import EnvConfig, describe
+from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.training.optim import clip_
 
 SIZE, ROUNDS = 256, 40
@@ -52,7 +52,7 @@ def td3() -> None:
     )
     peer.set_logger(configure(None, []))
     ours = TD3(actor_lr=1e-3, critic_lr=1e-3)
-    ours.setup_networks(3, 1)
+    ours.configure(Spec("made up", 3, 1))
     pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for name in ("actor", "actor_target", "critic", "critic_target"):
         pairs[name] = list(getattr(ours, name).parameters()), list(getattr(peer, name).parameters())
@@ -95,7 +95,7 @@ def ppo() -> None:
     peer = stable_baselines3.PPO("MlpPolicy", gymnasium.make("HalfCheetah-v5"), 3e-4, n_epochs=1, device="cpu")
     peer.set_logger(configure(None, []))
     ours = PPO(hidden_sizes=[64, 64], lr=3e-4)
-    ours.build_for(describe(EnvConfig("HalfCheetah-v5")))
+    ours.configure(describe(EnvConfig("HalfCheetah-v5")))
     body, policy = peer.policy.mlp_extractor, peer.policy
     actor = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
     critic = [*body.value_net.parameters(), *policy.value_net.parameters()]

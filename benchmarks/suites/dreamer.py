@@ -30,7 +30,7 @@ def make_update(quick: bool) -> tuple[Any, Any]:
 
     batch, length = (2, 4) if quick else (BATCH, LENGTH)
     algorithm = Dreamer(**(_QUICK if quick else {"horizon": HORIZON}))
-    algorithm.build_for(Spec("noise", 3 * 64 * 64, ACTIONS, observation_shape=(3, 64, 64)))
+    algorithm.configure(Spec("noise", 3 * 64 * 64, ACTIONS, observation_shape=(3, 64, 64)))
     false = torch.zeros(batch, length, 1, dtype=torch.bool)
     frames = {
         "observation": torch.randint(0, 256, (batch, length, 3, 64, 64), dtype=torch.uint8),

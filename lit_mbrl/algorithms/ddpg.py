@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -71,11 +71,15 @@ class DDPG(Algorithm):
         else:
             self.exploration_noise = GaussianNoise(exploration_sigma)
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.actor = DeterministicActor(observation_dim, action_dim, self.hidden_sizes)
-        self.critic = QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=self.num_critics)
+    def build(self, spec: Any) -> None:
+        self.actor = DeterministicActor(spec.observation_dim, spec.action_dim, self.hidden_sizes)
+        self.critic = self.make_critic(spec)
         self.actor_target = copy.deepcopy(self.actor)
         self.critic_target = copy.deepcopy(self.critic)
+
+    def make_critic(self, spec: Any) -> Any:
+        """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        return QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=self.num_critics)
 
     def updates(self) -> Iterator[Update]:
         """Critic, then actor: Algorithm 1 of arXiv 1509.02971."""

@@ -106,10 +106,10 @@ class Dreamer(LatentAgent):
         self.actor_layers, self.critic_layers = actor_layers, critic_layers
         self.exploration_noise = GaussianNoise(exploration_sigma)
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
         feature_dim = self.world_model.feature_dim
-        self.actor = DreamerActor(feature_dim, action_dim, self.layers(self.actor_layers), self.init_std)
+        self.actor = DreamerActor(feature_dim, spec.action_dim, self.layers(self.actor_layers), self.init_std)
         self.critic = self.make_critic()
         glorot_(self.actor)
         glorot_(self.critic)

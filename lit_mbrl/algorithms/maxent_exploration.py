@@ -89,11 +89,11 @@ class MaxEntExploration(Dreamer):
         self.density_heads, self.density_units = density_heads, density_units
         self.register_buffer("entropy_coeff", torch.tensor(float(entropy_coeff)))
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
         feature_dim = self.world_model.feature_dim
         self.density = MixtureDensityNetwork(feature_dim, self.density_heads, (self.density_units,) * 2)
-        self.greedy_actor = DeterministicLatentActor(feature_dim, action_dim, self.layers(self.actor_layers))
+        self.greedy_actor = DeterministicLatentActor(feature_dim, spec.action_dim, self.layers(self.actor_layers))
         self.greedy_critic = self.make_critic()
         for module in (self.density, self.greedy_actor, self.greedy_critic):
             glorot_(module)

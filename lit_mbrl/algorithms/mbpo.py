@@ -149,9 +149,9 @@ class MBPO(FitsModels, SAC):
         """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
         require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
-        self.world_model = self.world_model_factory.build(observation_dim, action_dim, self._terminated)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
+        self.world_model = self.world_model_factory.build(spec.observation_dim, spec.action_dim, spec.terminated)
 
     # ------------------------------------------------------------------ algorithm 2
     def add_buffers(self, data: Any) -> None:

@@ -117,9 +117,9 @@ class MEMR(MBPO):
         self.behaviour_hidden_sizes, self.behaviour_lr = sizes, behaviour_lr
         self.behaviour_epochs, self.behaviour_batch_size = behaviour_epochs, behaviour_batch_size
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        super().build(observation_dim, action_dim)
-        self.behaviour = DiagonalGaussian(observation_dim, action_dim, self.behaviour_hidden_sizes)
+    def build(self, spec: Any) -> None:
+        super().build(spec)
+        self.behaviour = DiagonalGaussian(spec.observation_dim, spec.action_dim, self.behaviour_hidden_sizes)
 
     # ------------------------------------------------------------------ algorithm 1
     def add_buffers(self, data: Any) -> None:

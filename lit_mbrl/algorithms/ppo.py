@@ -111,21 +111,20 @@ class PPO(Algorithm):
         # What was recorded in the training step after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.encoder, features = self.make_encoder(observation_dim)
-        pixels = self.spec is not None and self.spec.pixels
-        hidden = ([] if pixels else [64, 64]) if self.hidden_sizes is None else self.hidden_sizes
-        if self.spec is not None and self.spec.discrete:
-            self.actor: nn.Module = CategoricalActor(features, action_dim, hidden)
+    def build(self, spec: Any) -> None:
+        self.encoder, features = self.make_encoder(spec)
+        hidden = ([] if spec.pixels else [64, 64]) if self.hidden_sizes is None else self.hidden_sizes
+        if spec.discrete:
+            self.actor: nn.Module = CategoricalActor(features, spec.action_dim, hidden)
         else:
-            self.actor = GaussianActor(features, action_dim, hidden, self.init_log_std)
+            self.actor = GaussianActor(features, spec.action_dim, hidden, self.init_log_std)
         self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
-    def make_encoder(self, observation_dim: int) -> tuple[nn.Module, int]:
+    def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
         """Makes the layers that policy and value share, and counts their features; none for vectors."""
-        if self.spec is None or not self.spec.pixels:
-            return nn.Identity(), observation_dim
-        network = (self.encoder_options or ImpalaEncoder()).build(self.spec.observation_shape)
+        if not spec.pixels:
+            return nn.Identity(), spec.observation_dim
+        network = (self.encoder_options or ImpalaEncoder()).build(spec.observation_shape)
         return network, network.features
 
     def check(self, spec: Any) -> None:

@@ -99,18 +99,22 @@ class SAC(Algorithm):
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=learn_alpha)
         self.register_buffer("target_entropy", torch.tensor(math.nan))
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.action_dim = action_dim
+    def build(self, spec: Any) -> None:
+        self.action_dim = spec.action_dim
         self.actor = TanhGaussianActor(
-            observation_dim, action_dim, self.hidden_sizes, self.log_std_bounds, self.log_std_squash
+            spec.observation_dim, spec.action_dim, self.hidden_sizes, self.log_std_bounds, self.log_std_squash
         )
-        self.critic = QEnsemble(observation_dim, action_dim, self.hidden_sizes, num=2)
+        self.critic = self.make_critic(spec)
         if self.orthogonal_init:
             orthogonal_(self.actor)
             orthogonal_(self.critic)
         self.critic_target = copy.deepcopy(self.critic)
         automatic = self.init_target_entropy == "auto"
-        self.target_entropy.fill_(-float(action_dim) if automatic else float(self.init_target_entropy))
+        self.target_entropy.fill_(-float(spec.action_dim) if automatic else float(self.init_target_entropy))
+
+    def make_critic(self, spec: Any) -> Any:
+        """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        return QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=2)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the configured `target_entropy`, which is an option and not a result."""

@@ -48,7 +48,7 @@ from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder,
 from lit_mbrl.app.trainer_options import check_callbacks
 from lit_mbrl.app.trust import only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
-from lit_mbrl.training.checks import check_device, check_targets
+from lit_mbrl.training.checks import check_device, check_precision, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
@@ -178,6 +178,7 @@ class Application(CommandLine):
         require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         if self.subcommand == "fit":
             check_device(self.model, self.trainer.strategy.root_device)
+            check_precision(twin, self.trainer.precision_plugin)
             given = self._get(self.config, "trainer").callbacks
             check_targets(twin, self.trainer.callbacks, given)
             require_episodes(twin, self.datamodule)

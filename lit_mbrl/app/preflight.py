@@ -24,7 +24,7 @@ def networks(model: Algorithm, spec: Any) -> Algorithm:
     """A copy of the algorithm with all its networks, without memory for their weights."""
     twin = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        twin.build_for(spec)
+        twin.configure(spec)
     return twin
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from lit_mbrl.envs.state import StatefulWrapper
+from lit_mbrl.envs.wrappers.flat import what_differs
 from lit_mbrl.utils.errors import OptionError, TrainingError
 from lit_mbrl.utils.overdue import WATCH, Call, Overdue
 
@@ -150,7 +151,9 @@ class Guard(StatefulWrapper):
     # ------------------------------------------------------------------ what it hands over
     def _look_at(self, observation: Any, where: Callable[[], str]) -> None:
         if not self._box:
-            return  # an environment with another space is refused for that
+            if problem := what_differs(self.env.observation_space, observation):
+                raise self._wrong(f"its {problem} as its observation_space says", where())
+            return
         if not isinstance(observation, np.ndarray):
             raise self._wrong(f"its observation is {_kind(observation)}, not a numpy array", where())
         if observation.shape != self._shape:

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,15 +18,16 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
-from lit_mbrl.envs.state import StatefulWrapper
 from lit_mbrl.envs.tasks import mbpo, pets, poplin, rewards, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
+from lit_mbrl.envs.wrappers.flat import FlatObservation
 from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
 from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
+L = TypeVar("L", bound=gym.Wrapper)
 _PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets}
 
 
@@ -38,6 +39,8 @@ def registered_variants() -> list[str]:
 def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
     """Makes one environment with actions in [-1, 1] and flat float32 observations, or images uint8 `[C, H, W]`.
 
+    Dictionaries and one of n become vectors, too (`wrappers.flat`).
+
     Finite action ranges are rescaled linearly, integers rounded; discrete actions stay as they are. What the
     environment raises and hands over passes through a `guard.Guard`.
 
@@ -47,13 +50,15 @@ def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) 
         **kwargs: arguments of the environment's constructor.
 
     Raises:
-        OptionError: if the name or an argument is wrong, a package is missing, or observations are dicts.
+        OptionError: if the name or an argument is wrong, a package is missing, or observations are of another kind.
         EnvFailed: if its constructor raises, or does not return.
     """
-    return _make(name, max_episode_steps, kwargs, TIMEOUT)
+    return _make(name, max_episode_steps, kwargs, TIMEOUT, None)
 
 
-def _make(name: str, max_episode_steps: int | None, kwargs: dict[str, Any], timeout: float | None) -> gym.Env:
+def _make(
+    name: str, max_episode_steps: int | None, kwargs: dict[str, Any], timeout: float | None, keys: list[str] | None
+) -> gym.Env:
     module, colon, _ = name.partition(":")
     if colon and not all(part.isidentifier() for part in module.split(".")):
         raise _unknown(name)
@@ -63,7 +68,7 @@ def _make(name: str, max_episode_steps: int | None, kwargs: dict[str, Any], time
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             env = watched(lambda: _build(name, max_episode_steps, kwargs), name, lambda: "constructor", timeout)
-        return _standardize(env, name, timeout)
+        return _standardize(env, name, timeout, keys)
     except EnvFailed as failed:
         _explain(failed.__cause__, name, kwargs)
         raise
@@ -90,13 +95,14 @@ def make_configured(config: EnvConfig) -> gym.Env:
 
         procgen_games.check(config)
     kwargs = config.kwargs if config.pixels is None else pixels.arguments(config)
+    limit, timeout, keys = config.max_episode_steps, config.timeout, config.observation_keys
     try:
-        env = _make(config.name, config.max_episode_steps, kwargs, config.timeout)
+        env = _make(config.name, limit, kwargs, timeout, keys)
     except OptionError as error:
         if config.pixels is None or "'render_mode'" not in error.expected:
             raise
         # It takes no such argument: it has an image of its own, or none.
-        env = _make(config.name, config.max_episode_steps, config.kwargs, config.timeout)
+        env = _make(config.name, limit, config.kwargs, timeout, keys)
     if config.action_repeat > 1:
         env = ActionRepeat(env, config.action_repeat)
     if config.pixels is None:
@@ -112,15 +118,12 @@ def spec_of(env: gym.Env, name: str) -> Spec:
     """Describes an environment made by `make_gym`, for algorithms.
 
     Raises:
-        OptionError: if the observation is neither a vector nor an image, or the action neither a vector nor one of n.
+        OptionError: if the action is neither a vector nor one of n.
     """
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, Box) or not (len(observation.shape) == 1 or is_image(observation)):
-        raise OptionError(
-            "data.env.name",
-            name,
-            f"an environment whose observation is a vector or an image (this one's: {observation})",
-        )
+    assert isinstance(observation, Box)  # of all others `make_gym` has made vectors
+    flat = _layer(env, FlatObservation)
+    vectors = flat is not None and not is_image(observation)
     discrete = isinstance(action, Discrete)
     if not discrete and (not isinstance(action, Box) or len(action.shape) != 1):
         raise OptionError(
@@ -133,6 +136,8 @@ def spec_of(env: gym.Env, name: str) -> Spec:
         discrete=discrete,
         max_episode_steps=_step_limit(env),
         observation_shape=tuple(map(int, observation.shape)),
+        parts=flat.parts if vectors else {},
+        states=flat.states if vectors else None,
     )
 
 
@@ -205,26 +210,6 @@ def _common(specs: list[Spec]) -> Spec:
     )
 
 
-class FlatObservation(StatefulWrapper):
-    """The observation as a float32 vector."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        low, high = (np.ravel(bound).astype(np.float32) for bound in (space.low, space.high))
-        self.observation_space = Box(low, high, dtype=np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Observation [O] float32 and info."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return np.ravel(observation).astype(np.float32), info
-
-    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict]:
-        """Gymnasium's step."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return np.ravel(observation).astype(np.float32), reward, terminated, truncated, info
-
-
 def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> gym.Env:
     family, _, task = name.partition("/")
     if name in registered_variants():
@@ -264,7 +249,7 @@ def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, An
     return env
 
 
-def _standardize(env: gym.Env, name: str, timeout: float | None) -> gym.Env:
+def _standardize(env: gym.Env, name: str, timeout: float | None, keys: list[str] | None) -> gym.Env:
     spaces = [getattr(env, space, None) for space in ("observation_space", "action_space")]
     for space, kind in zip(spaces, ("observation_space", "action_space"), strict=True):
         if not isinstance(space, gym.Space):
@@ -272,17 +257,24 @@ def _standardize(env: gym.Env, name: str, timeout: float | None) -> gym.Env:
                 "data.env.name", name, f"an environment whose {kind} is one of Gymnasium's, not {space!r}"
             )
     observation, action = spaces
-    if isinstance(observation, gym.spaces.Dict | gym.spaces.Tuple):
-        env.close()
-        raise OptionError("data.env.name", name, "an environment whose observation is one array, not a dict or tuple")
     env = Guard(env, name, timeout)
     if isinstance(action, Box):
         env = scale_actions(env, name)
     if is_image(observation):
         return env if is_channel_first(observation.shape) else ChannelFirst(env)
-    if isinstance(observation, Box) and not (observation.dtype == np.float32 and len(observation.shape) == 1):
-        env = FlatObservation(env)
-    return env
+    if isinstance(observation, Box) and observation.dtype == np.float32 and len(observation.shape) == 1 and not keys:
+        return env
+    try:
+        return FlatObservation(env, name, keys)
+    except OptionError:
+        env.close()
+        raise
+
+
+def _layer(env: gym.Env, kind: type[L]) -> L | None:
+    while isinstance(env, gym.Wrapper) and not isinstance(env, kind):
+        env = env.env
+    return env if isinstance(env, kind) else None
 
 
 def _step_limit(env: gym.Env) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class EnvConfig:
             copies take turns: `name`, the first other task, ..., `name` again. Actions are as long as the longest; the
             others leave out what they have no use for.
         max_eval_steps: steps of the agent after which evaluation ends an episode, where the environment has no limit.
+        observation_keys: which entries of an observation that is a dictionary, in this order; None: all, in its own.
         timeout: seconds that a call of the environment (its constructor, a step, a reset) may take; None: for ever.
 
     Raises:
@@ -83,6 +84,7 @@ class EnvConfig:
     other_tasks: dict[str, int] = field(default_factory=dict)
     max_eval_steps: int = 10_000
     timeout: float | None = TIMEOUT
+    observation_keys: list[str] | None = None
 
     def __post_init__(self) -> None:
         limit = self.max_episode_steps
@@ -121,6 +123,9 @@ class EnvConfig:
             timeout,
             "a number of seconds > 0, or null",
         )
+        keys = self.observation_keys
+        distinct = keys is None or (len(keys) > 0 and len(set(keys)) == len(keys))
+        require(distinct, "data.env.observation_keys", keys, "different keys of a dictionary, or null for all")
         others = self.other_tasks
         require(
             self.name not in others and all(_is_int(repeat) and repeat >= 1 for repeat in others.values()),
@@ -178,6 +183,8 @@ class Spec:
         reward: the reward, where it is known (`envs.tasks.rewards`).
         features: of the observation, for models that ask (`envs.tasks.rewards`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
+        parts: columns of the observation by entry, `desired_goal`, where the environment's is a dictionary or tuple.
+        states: n, if the environment's observation is one of n, whose one-hot the vector is; None if it is not.
         remarks: what is not as Gymnasium asks, but does no harm.
     """
 
@@ -190,6 +197,8 @@ class Spec:
     reward: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     features: Features = field(default=Features(), compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
+    parts: Mapping[str, slice] = field(default_factory=dict, hash=False)
+    states: int | None = None
     remarks: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

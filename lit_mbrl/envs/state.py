@@ -4,7 +4,7 @@
 |---|---|
 | MuJoCo (Gymnasium, `poplin/`, `mbpo/`) | MuJoCo's integration state and the derived arrays of `MjData` |
 | DeepMind Control | the same, the model arrays that the task edits, the task's fields and generator, step count |
-| classic control | the fields of the environment |
+| classic control, toy text | the fields of the environment |
 | PyBullet, but for Thrower and Flagrun | Bullet's own snapshot, the fields of the environment and of its robot |
 | a custom environment | whatever its own `extra_state()` returns |
 
@@ -29,11 +29,16 @@ from gymnasium.envs.classic_control import (
     MountainCarEnv,
     PendulumEnv,
 )
+from gymnasium.envs.toy_text import BlackjackEnv, CliffWalkingEnv, FrozenLakeEnv, TaxiEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RescaleAction, TimeLimit
 
 from lit_mbrl.utils.errors import require
 
-_CLASSIC_CONTROL = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
+# Their fields are all that they are.
+_PLAIN = (
+    *(AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv),
+    *(BlackjackEnv, CliffWalkingEnv, FrozenLakeEnv, TaxiEnv),
+)
 # Arrays of MjData that grow and shrink with the contacts, or that only index into those; `mj_forward` rebuilds them.
 _MUJOCO_REBUILT = ("efc_", "iefc_", "efm_", "island_", "map_", "bvh_", "plugin")
 # The PyBullet environments that continue exactly; Thrower and HumanoidFlagrunHarder keep state elsewhere and do not.
@@ -187,7 +192,7 @@ def _set_wrapper_state(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
 def _base_state(env: gym.Env) -> dict[str, Any] | None:
     if hasattr(env, "extra_state"):
         return env.extra_state()
-    if isinstance(env, _CLASSIC_CONTROL):
+    if isinstance(env, _PLAIN):
         return fields(env)
     if _is_mujoco(env):
         return {"fields": fields(env), "mujoco": mujoco_state(env.model, env.data)}
@@ -199,7 +204,7 @@ def _base_state(env: gym.Env) -> dict[str, Any] | None:
 def _set_base_state(env: gym.Env, state: dict[str, Any]) -> None:
     if hasattr(env, "set_extra_state"):
         env.set_extra_state(state)
-    elif isinstance(env, _CLASSIC_CONTROL):
+    elif isinstance(env, _PLAIN):
         set_fields(env, state)
     elif _is_mujoco(env):
         set_fields(env, state["fields"])

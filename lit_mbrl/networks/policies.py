@@ -8,6 +8,8 @@ Legend: `O` features of an observation, `A` action. Both speak the same verbs:
 | `mode` | features `[N, O]` | its most probable action |
 | `entropy` | features `[..., O]` | entropy in nats, `[..., 1]` |
 | `log_prob_entropy` | features `[..., O]`, action | log-probability and entropy in nats, `[..., 1]` each |
+| `distribution` | features `[..., O]` | numbers that describe the distribution, `[..., P]` |
+| `kl` | `distribution` of a policy that acted, features `[..., O]` | divergence KL(acted, this) in nats, `[..., 1]` |
 """
 
 from __future__ import annotations
@@ -64,6 +66,19 @@ class GaussianActor(nn.Module):
         entropy = self.log_std.sum() + len(self.log_std) * (0.5 + _HALF_LOG_2PI)
         return entropy.expand(*features.shape[:-1], 1)
 
+    def distribution(self, features: Tensor) -> Tensor:
+        """Mean and log standard deviation, `[..., 2 A]`."""
+        mean = self.mean(features)
+        return torch.cat([mean, self.log_std.expand_as(mean)], -1)
+
+    def kl(self, acted: Tensor, features: Tensor) -> Tensor:
+        mean, log_std = acted.chunk(2, -1)
+        # log(s / s_a) + (s_a^2 + (m - m_a)^2) / (2 s^2) - 1/2, without the cancellation where policies nearly agree.
+        log_ratio = log_std - self.log_std
+        distance = (self.mean(features) - mean) * (-self.log_std).exp()
+        terms = 0.5 * (torch.expm1(2.0 * log_ratio) + distance.square()) - log_ratio
+        return terms.sum(-1, keepdim=True)
+
 
 class CategoricalActor(nn.Module):
     """`u ~ softmax(logits(x))` over `action_dim` actions."""
@@ -86,6 +101,13 @@ class CategoricalActor(nn.Module):
 
     def entropy(self, features: Tensor) -> Tensor:
         return _entropy(self.logits(features).log_softmax(-1))
+
+    def distribution(self, features: Tensor) -> Tensor:
+        """Log-probabilities, `[..., A]`."""
+        return self.logits(features).log_softmax(-1)
+
+    def kl(self, acted: Tensor, features: Tensor) -> Tensor:
+        return (acted.exp() * (acted - self.distribution(features))).sum(-1, keepdim=True)
 
 
 def _entropy(log_probs: Tensor) -> Tensor:

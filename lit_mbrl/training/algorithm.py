@@ -11,7 +11,7 @@ steps of all updates together and is never used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.training.checks import check_environment, check_targets
+from lit_mbrl.training.checks import check_environment, check_precision, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
 from lit_mbrl.training.gradient_step import ManualOptimization
+from lit_mbrl.training.stages import Stage
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
@@ -74,14 +75,13 @@ class Algorithm(ManualOptimization):
         self.normalize_observations = normalize_observations
         self.normalizer: RunningNormalizer | None = None
         self._built = False
-        self.spec: Any = None  # the environment's (`envs.Spec`), from before `build` on
-        self._terminated: TerminationRule | None = None
+        self.spec: Any = None  # the environment's (`envs.Spec`), from `configure` on
         self.compile_option: Compile = compile
         self._compiled: CompiledTrainStep | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        """Builds the networks. Called once, when the environment's sizes are known."""
+    def build(self, spec: Any) -> None:
+        """Builds the networks for an environment (`envs.Spec`): called once, when it is known."""
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
@@ -118,10 +118,6 @@ class Algorithm(ManualOptimization):
         """Returns which sequences a training step needs; none by default."""
         return SequenceBatchSpec()
 
-    def model_rollouts(self, batch_size: int) -> int:
-        """Returns how many model rollouts a training step imagines from `batch_size` transitions; none by default."""
-        return 0
-
     def on_train_metrics(self, recorded: dict[str, Tensor]) -> None:
         """Takes this rank's metrics after every training step, if `needs_metrics`."""
 
@@ -139,6 +135,13 @@ class Algorithm(ManualOptimization):
     # ------------------------------------------------------------------ where the control flow is the paper's
     def add_buffers(self, data: Any) -> None:
         """Asks the data module for buffers besides its replay (`data.add_buffer`), which `data.buffers` has then."""
+
+    def stages(self, data: Any) -> Sequence[Stage]:
+        """Returns the stages of a run, which together take `data.total_frames`; none: it has but one."""
+        return ()
+
+    def start_stage(self, data: Any, name: str) -> None:
+        """Does what comes first in a stage, which a run that is resumed within it does not do again; nothing here."""
 
     def before_collect(self, data: Any) -> None:
         """Does what comes before environment steps; nothing here.
@@ -175,24 +178,15 @@ class Algorithm(ManualOptimization):
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
         if not self._built:
-            self.build_for(self.trainer.datamodule.spec)
+            self.configure(self.trainer.datamodule.spec)
 
-    def build_for(self, spec: Any) -> None:
-        """Builds for an environment, which `build` may read as `self.spec`."""
+    def configure(self, spec: Any) -> None:
+        """Builds networks and the ordered list of updates for an environment (`envs.Spec`), without a trainer, too."""
         self.spec = spec
-        self.setup_networks(spec.observation_dim, spec.action_dim, spec.terminated)
-
-    def setup_networks(self, observation_dim: int, action_dim: int, terminated: TerminationRule | None = None) -> None:
-        """Builds networks and the ordered list of updates; for use without a trainer, too.
-
-        Args:
-            terminated: the task's termination rule on raw observations, where it is known (`envs.Spec.terminated`).
-        """
-        self._terminated = terminated
         if self.normalize_observations:
             bounds = () if self.normalize_observations is True else (tuple(self.normalize_observations),)
-            self.normalizer = RunningNormalizer(observation_dim, *bounds)
-        self.build(observation_dim, action_dim)
+            self.normalizer = RunningNormalizer(spec.observation_dim, *bounds)
+        self.build(spec)
         for _, target in self.targets():
             target.requires_grad_(False)
         self.update_list = [self._clipped(update) for update in self.updates()]
@@ -217,14 +211,15 @@ class Algorithm(ManualOptimization):
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
-        """Forgets what has been compiled in an earlier fit; raises `OptionError` if nothing would move the targets."""
+        """Forgets what has been compiled in an earlier fit; raises `OptionError` where training cannot go well."""
+        check_precision(self, self.trainer.precision_plugin)
         callbacks = self.trainer.callbacks
         check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
         self._compiled = None
 
     def termination_rule(self) -> TerminationRule | None:
         """The task's known termination rule on observations as the networks see them; None: there is none."""
-        rule, normalizer = self._terminated, self.normalizer
+        rule, normalizer = self.spec.terminated, self.normalizer
         if rule is None or normalizer is None:
             return rule
         return lambda x, u, following: rule(normalizer.inverse(x), u, normalizer.inverse(following))
@@ -252,19 +247,20 @@ class Algorithm(ManualOptimization):
         frames = {"observation": observation, "action": batch["action"], "next": after}
         return TensorDict(frames, batch.batch_size)
 
-    def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
+    def training_step(self, batch: dict[str, TensorDictBase | None], batch_idx: int) -> None:
         """Runs one training step: every update of `updates()`, in order.
 
         Args:
             batch: `"transitions"` `[B]`, except for `data.SequenceReplay`, and, where the algorithm asks for them,
-                `"sequences"` `[repeat, B, T]`, raw as they are in the replay; nothing without updates.
+                `"sequences"` `[repeat, B, T]`, raw as they are in the replay; or what else its `sample` returns. The
+                updates of a batch that is None are left out.
         """
         train_steps, logs = self.train_steps, self.logs_now()
         self._recording = logs or self.needs_metrics
-        if self.update_list:
-            starts = batch["transitions"].numel() if "transitions" in batch else batch["sequences"][0].numel()
-            self._model_rollouts += self.model_rollouts(starts) * self.trainer.world_size
-        due = [index for index, update in enumerate(self.update_list) if train_steps % update.every == 0]
+        self.count_model_rollouts(batch)
+        due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
+        if (stage := self.trainer.datamodule.update_schedule.stage) is not None:
+            due = [index for index in due if stage.has(self.update_list[index].name)]
         if due and not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
@@ -272,8 +268,8 @@ class Algorithm(ManualOptimization):
         if logs:
             self.log_training()
 
-    def _take_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> None:
-        batches = {name: self.prepare_batch(frames) for name, frames in batch.items()}
+    def _take_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> None:
+        batches = {name: self.prepare_batch(frames) for name, frames in batch.items() if frames is not None}
         optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
         given: dict[str, Any] = {}
         for index in due:
@@ -282,7 +278,7 @@ class Algorithm(ManualOptimization):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
                 self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
 
-    def _take_compiled_steps(self, batch: dict[str, TensorDictBase], due: list[int]) -> bool:
+    def _take_compiled_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> bool:
         """Returns whether the training step could be compiled, and so has been run."""
         try:
             if self._compiled is None:

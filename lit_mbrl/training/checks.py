@@ -32,6 +32,18 @@ def check_device(algorithm: Any, device: torch.device) -> None:
     )
 
 
+def check_precision(algorithm: Any, plugin: Any) -> None:
+    """Raises `OptionError` if steps of the algorithm, built, cannot be taken in the trainer's precision."""
+    searching = [update.name for update in algorithm.update_list if update.searches]
+    require(
+        getattr(plugin, "scaler", None) is None or not searching,
+        "trainer.precision",
+        "16-mixed",
+        f"32-true or bf16-mixed: {type(algorithm).__name__}'s {', '.join(searching)} tries several steps, whose losses "
+        "must not be scaled",
+    )
+
+
 def check_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
     """Raises `OptionError` if the algorithm, built, has target networks that no callback moves.
 

@@ -1,11 +1,16 @@
 """One gradient step: of an update, by way of Lightning or past it, and what is the same in a fit (`may_step`).
 
 loss -> gradients -> [clip -> check for NaN] -> step of the optimiser
+
+A step that searches (`optim.SearchOptimizer`) turns the gradients into its direction first, and tries several points:
+
+loss -> gradients -> direction -> [clip -> check for NaN] -> (loss, divergence) at each try
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +19,10 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.training.nonfinite import NonFiniteGuard
-from lit_mbrl.training.optim import Adam, clip_
+from lit_mbrl.training.optim import Adam, SearchOptimizer, clip_
 from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
+from lit_mbrl.utils import distributed
 from lit_mbrl.utils.hooks import can_use_fast_path
 
 
@@ -52,7 +58,7 @@ class ManualOptimization(Recording):
         """Decides, at the start of a training, whether steps may bypass Lightning: see `can_use_fast_path`."""
         trainer = self.trainer
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
-        own = all(isinstance(optimizer, Adam) for optimizer in trainer.optimizers)
+        own = all(isinstance(optimizer, Adam | SearchOptimizer) for optimizer in trainer.optimizers)
         self._uses_fast_path = own and can_use_fast_path(trainer, self)
 
     def gradient_step(self, update: Update, optimizer: Any, frames: TensorDictBase, given: dict[str, Any]) -> Tensor:
@@ -72,10 +78,41 @@ class ManualOptimization(Recording):
             parameter.grad = None
         self._backward(loss, parameters)
         torch_optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        searches = isinstance(torch_optimizer, SearchOptimizer)
+        if searches:
+            torch_optimizer.set_direction(update.divergence and partial(update.divergence, frames))
         name, bound, scaler = update.name, update.max_grad_norm, self._scaler
         if may_step(self.finite, name, self.train_steps, loss, parameters, torch_optimizer, bound, scaler):
-            self._optimizer_step(optimizer)
+            if searches:
+                self._search(update, torch_optimizer, frames, given, loss)
+            else:
+                self._optimizer_step(optimizer)
         return loss
+
+    def _search(
+        self,
+        update: Update,
+        optimizer: SearchOptimizer,
+        frames: TensorDictBase,
+        given: dict[str, Any],
+        loss: Tensor,
+    ) -> None:
+        """Takes a step that searches, and notes its metrics as `<update>/<metric>`."""
+        if optimizer.found_inf is not None and optimizer.found_inf.item():
+            return
+
+        def evaluate() -> tuple[Tensor, Tensor | None]:
+            torch.clear_autocast_cache()  # of the weights before this try
+            tried = update.compute_loss(frames, dict(given))
+            return _mean(tried), None if update.divergence is None else _mean(update.divergence(frames))
+
+        recording, self._recording = self._recording, False  # the metrics are those of the batch before the step
+        with torch.no_grad():
+            found = optimizer.search(_mean(loss), evaluate)
+        self._recording = recording
+        torch.clear_autocast_cache()
+        self.note({f"{update.name}/{name}": value for name, value in found.items()})
+        self.count_steps(1)
 
     def _backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
         """Computes the gradients of these parameters, through Lightning unless the fast path is selected."""
@@ -98,3 +135,10 @@ class ManualOptimization(Recording):
         for counts in (progress.total, progress.current):
             counts.ready += steps
             counts.completed += steps
+
+
+def _mean(value: Tensor) -> Tensor:
+    """The mean over the ranks, a constant."""
+    value = value.detach().clone()
+    distributed.average_([value])
+    return value

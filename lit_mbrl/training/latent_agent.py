@@ -144,12 +144,12 @@ class LatentAgent(Algorithm):
         least = 3 if self.time_order == "blind_start" else 2
         require(data.sequence_length >= least, "data.sequence_length", data.sequence_length, f"at least {least}")
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.action_dim = action_dim
-        shape = (observation_dim,) if self.spec is None else self.spec.observation_shape
+    def build(self, spec: Any) -> None:
+        self.action_dim = spec.action_dim
+        shape = spec.observation_shape
         self.world_model = LatentWorldModel(
             shape,
-            action_dim,
+            spec.action_dim,
             self.deter,
             self.stoch,
             self.hidden,
@@ -162,7 +162,7 @@ class LatentAgent(Algorithm):
             self.bits,
         )
         glorot_(self.world_model)
-        self.memory = PolicyState(self.deter, self.stoch, action_dim)
+        self.memory = PolicyState(self.deter, self.stoch, spec.action_dim)
 
     def layers(self, number: int) -> list[int]:
         """So many hidden layers of `units`."""

@@ -1,14 +1,14 @@
-"""Adam, as a fused kernel and as a function for compiled training steps, and the clipping of gradients."""
+"""Adam, as a fused kernel and as a function for compiled training steps; steps that search; clipping of gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
 
@@ -121,6 +121,39 @@ class Adam(torch.optim.Adam):
             each_step=[state["step"] for state in states],
             source=self.state,
         )
+
+
+class SearchOptimizer(torch.optim.Optimizer):
+    """An optimiser whose step evaluates its loss again, at parameters that it tries.
+
+    The gradient step calls `set_direction` once the parameters have their gradients, checks what that leaves there,
+    and then calls `search`. On several devices all it gets are means over the ranks, so all of them decide alike.
+    """
+
+    found_inf: Tensor | None = None  # set by `NonFiniteGuard`; not 0: the step is left out
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Returns the trained parameters, in their order."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def set_direction(self, divergence: Callable[[], Tensor] | None) -> None:
+        """Replaces the parameters' gradients by the direction of the search; here they are the direction.
+
+        Args:
+            divergence: computes the update's `divergence` on this rank's batch, differentiable; None: it has none.
+        """
+
+    def search(self, loss: Tensor, evaluate: Callable[[], tuple[Tensor, Tensor | None]]) -> dict[str, float]:
+        """Moves the parameters against the direction in `grad`, or leaves them as they are.
+
+        Args:
+            loss: before the step, a scalar.
+            evaluate: computes loss and divergence at the parameters as they are.
+
+        Returns:
+            Metrics of the step.
+        """
+        raise NotImplementedError
 
 
 def adam_step(

@@ -71,6 +71,18 @@ class Recording(LightningModule):
             progress["time/simulator_steps"] = float(self.env_steps * repeat)
         return progress
 
+    def model_rollouts(self, batch_size: int) -> int:
+        """Returns how many model rollouts a training step imagines from `batch_size` transitions; none by default."""
+        return 0
+
+    def count_model_rollouts(self, batch: dict[str, Any]) -> None:
+        """Counts what a training step imagines from its batches (see `Algorithm.training_step`)."""
+        frames = batch.get("transitions")
+        if frames is None and batch.get("sequences") is not None:
+            frames = batch["sequences"][0]
+        if frames is not None and (rollouts := self.model_rollouts(frames.numel())):
+            self._model_rollouts += rollouts * self.trainer.world_size
+
     def start_clock(self) -> None:
         """Starts to count `wall_time`."""
         self._started = time.perf_counter()
@@ -102,9 +114,9 @@ class Recording(LightningModule):
     def log_training(self) -> None:
         """Sends this training step's metrics (means over the ranks) to the loggers, with one device synchronisation."""
         of_step = self.pop_metrics()
-        recorded = torch.stack([value.to(self.device) for value in of_step.values()]) if of_step else torch.empty(0)
+        recorded = torch.stack([torch.zeros((), device=self.device), *(x.to(self.device) for x in of_step.values())])
         distributed.average_([recorded])
-        metrics = dict(zip(of_step, recorded.tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
+        metrics = dict(zip(of_step, recorded[1:].tolist(), strict=True)) | self.trainer.datamodule.pop_metrics()
         metrics |= self._notes
         self._notes = {}
         self.finite.flush()

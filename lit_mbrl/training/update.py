@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.training.optim import Adam
+from lit_mbrl.training.optim import Adam, SearchOptimizer
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,19 @@ class Update:
         modules: whose parameters are trained. No other parameter receives a gradient from this loss.
         loss: maps the batch, and what `takes` names, to a scalar; with `gives`, to a scalar and as many values.
         lr: learning rate of the step.
-        batch: `"transitions"` (keys of shape `[B, ...]`) or `"sequences"` (`[B, T, ...]`).
+        batch: `"transitions"` (keys of shape `[B, ...]`), `"sequences"` (`[B, T, ...]`), or another batch that the
+            algorithm's `sample` returns. The update is left out of training steps that have None in its place.
         repeat: gradient steps per training step, each on a batch of its own where `batch` is `"sequences"`.
         every: take part in every n-th training step only (TD3's delay).
         max_grad_norm: clip the gradient to this global norm.
         takes: names of values that earlier updates of the same training step give; the loss's further arguments, in
             this order.
         gives: names of the values that the loss returns after the scalar, for later updates: constants.
-        step: kind of step: an optimiser's class, made with `lr` and `eps`; compiled training steps need `Adam`.
+        step: kind of step: an optimiser's class, made with `lr` and `eps`. A `SearchOptimizer`, as `NaturalGradient`,
+            evaluates the loss several times, which is then a function of the batch and the parameters alone. Compiled
+            training steps need `Adam`.
         eps: epsilon of the step.
+        divergence: maps the batch to a scalar that a natural gradient step measures its length by and bounds.
     """
 
     name: str
@@ -47,10 +51,21 @@ class Update:
     gives: tuple[str, ...] = ()
     step: Callable[..., torch.optim.Optimizer] = Adam
     eps: float = 1e-8
+    divergence: Callable[[TensorDictBase], Tensor] | None = None
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Makes the optimiser of its parameters."""
         return self.step(self.parameters(), lr=self.lr, eps=self.eps)
+
+    @property
+    def searches(self) -> bool:
+        """Returns whether its step is a `SearchOptimizer`'s."""
+        kind = self.step.func if isinstance(self.step, partial) else self.step
+        return isinstance(kind, type) and issubclass(kind, SearchOptimizer)
+
+    def is_due(self, train_step: int, batches: Mapping[str, TensorDictBase | None]) -> bool:
+        """Returns whether it takes part in the training step of that number, which has these batches."""
+        return train_step % self.every == 0 and batches[self.batch] is not None
 
     def compute_loss(self, batch: TensorDictBase, given: dict[str, Any]) -> Tensor:
         """Computes the scalar from a batch and from `given`, and adds to `given` what the loss gives."""

@@ -27,7 +27,7 @@ def build(cls: Callable[..., LatentAgent], shape: Sequence[int] = (3,), **option
     """An algorithm of a few units for observations of a shape."""
     options = SMALL | ({} if cls.__name__ == "PlaNet" else {"horizon": 3}) | options
     algorithm = cls(**options)
-    algorithm.build_for(Spec("made-up", int(torch.tensor(shape).prod()), A, observation_shape=tuple(shape)))
+    algorithm.configure(Spec("made-up", int(torch.tensor(shape).prod()), A, observation_shape=tuple(shape)))
     return algorithm
 
 

@@ -55,9 +55,9 @@ class Remembers(Algorithm):
     continuous_actions = False
     learns_from = "sequences"
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.encoder = nn.Linear(observation_dim, 4)
-        self.reward, self.actor = nn.Linear(4, 1), nn.Linear(4, action_dim)
+    def build(self, spec: Any) -> None:
+        self.encoder = nn.Linear(spec.observation_dim, 4)
+        self.reward, self.actor = nn.Linear(4, 1), nn.Linear(4, spec.action_dim)
         self.carried = Carried()
 
     def updates(self) -> Iterator[Update]:

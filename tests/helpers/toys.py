@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 TOY = "tests.helpers.toys:Toy-v0"
 FAULTY = "tests.helpers.toys:Faulty-v0"
-DICT = "tests.helpers.toys:Dict-v0"
+GOAL = "tests.helpers.toys:Goal-v0"
 PICTURE = "tests.helpers.toys:Picture-v0"
 
 
@@ -62,11 +62,56 @@ class Faulty(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
-class DictObservation(gym.Env):
-    """An observation that is not one array."""
+class Goal(gym.Env):
+    """A point on a line that is to reach a goal: observations as `gymnasium.GoalEnv` has them, and one of three phases.
 
-    observation_space = Dict({"a": Box(-1.0, 1.0, (1,), np.float32)})
+    The action moves the point by as much; the reward is -|point - goal|. After `wrong_after` steps an observation lacks
+    its goal.
+    """
+
+    observation_space = Dict(
+        {
+            "observation": Dict({"speed": Box(-1.0, 1.0, (1,), np.float64), "phase": Discrete(3, start=1)}),
+            "achieved_goal": Box(-9.0, 9.0, (1,), np.float64),
+            "desired_goal": Box(-9.0, 9.0, (1,), np.float64),
+        }
+    )
     action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, wrong_after: int | None = None) -> None:
+        self._wrong_after = wrong_after
+        self._point = self._goal = self._speed = 0.0
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self._point, self._speed, self._steps = 0.0, 0.0, 0
+        self._goal = float(self.np_random.uniform(-2, 2))
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        self._steps += 1
+        self._speed = float(action[0])
+        self._point = float(np.clip(self._point + self._speed, -9.0, 9.0))
+        return self._observation(), -abs(self._point - self._goal), False, self._steps >= 10, {}
+
+    def _observation(self) -> dict[str, Any]:
+        phase = 1 + min(self._steps, 2)
+        seen = {
+            "observation": {"speed": np.array([self._speed]), "phase": phase},
+            "achieved_goal": np.array([self._point]),
+            "desired_goal": np.array([self._goal]),
+        }
+        if self._wrong_after is not None and self._steps >= self._wrong_after:
+            del seen["desired_goal"]
+        return seen
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"numbers": np.array([self._point, self._goal, self._speed, self._steps])}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._point, self._goal, self._speed, steps = state["numbers"].tolist()
+        self._steps = int(steps)
 
 
 class Picture(gym.Env):
@@ -103,6 +148,6 @@ class Picture(gym.Env):
         self._state = state["state"].copy()
 
 
-for _name, _class in (("Toy", Toy), ("Faulty", Faulty), ("Dict", DictObservation), ("Picture", Picture)):
+for _name, _class in (("Toy", Toy), ("Faulty", Faulty), ("Goal", Goal), ("Picture", Picture)):
     if f"{_name}-v0" not in gym.registry:
         gym.register(f"{_name}-v0", entry_point=_class)

@@ -42,7 +42,7 @@ EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 def make(kind: type[PPO], discrete: bool = True, **options: Any) -> PPO:
     options = {"gamma": GAMMA, "lmbda": LMBDA, "value_coeff": ALPHA, "clip_range": EPSILON} | options
     algorithm = kind(hidden_sizes=[8], **COEFFICIENTS[kind], **options)
-    algorithm.build_for(Spec("made up", O, A, discrete=discrete))
+    algorithm.configure(Spec("made up", O, A, discrete=discrete))
     return move(algorithm.double(), 0.7, 0.0)
 
 
@@ -276,7 +276,7 @@ def test_every_config_has_a_gradient_through_the_advantage(name: str) -> None:
         options["encoder"] = ImpalaEncoder(**options["encoder"])
     algorithm = getattr(algorithms, model["class_path"])(**options)
     shape = (3, 64, 64) if pixels else (4,)
-    algorithm.build_for(Spec("made up", math.prod(shape), 15, discrete=True, observation_shape=shape))
+    algorithm.configure(Spec("made up", math.prod(shape), 15, discrete=True, observation_shape=shape))
     torch.nn.init.normal_(algorithm.actor.logits[-1].weight)  # entropy has no slope where all actions are alike
     observation = torch.randint(0, 256, (T, N, *shape), dtype=torch.uint8) if pixels else torch.randn(T, N, *shape)
     rollout = {"observation": observation, "action": torch.randint(15, (T, N)), "done": torch.rand(T, N, 1) < 0.3}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MBPO, MEMR, SAC
+from lit_mbrl.envs import Spec
 from lit_mbrl.losses import q_loss, soft_q_target
 from lit_mbrl.models import RecurrentConfig, factories
 from lit_mbrl.utils.errors import TrainingError
@@ -20,7 +21,7 @@ COUNTDOWN = {"hidden_sizes": [8], "world_model": Known()}
 
 
 def built(algorithm: Any) -> Any:
-    algorithm.setup_networks(3, 2)
+    algorithm.configure(Spec("made up", 3, 2))
     return algorithm
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from lit_mbrl.algorithms import MVE
+from lit_mbrl.envs import Spec
 from tests.helpers.frames import SMALL, make_frames
 
 
 def test_critic_loss_is_the_td_k_sum() -> None:
     mve = MVE(critic_horizon=3, horizon=0, gamma=0.9, init_alpha=0.4, **SMALL)
-    mve.setup_networks(3, 2)
+    mve.configure(Spec("made up", 3, 2))
     frames = make_frames(7)
     torch.manual_seed(11)
     loss = mve.critic_loss(frames)

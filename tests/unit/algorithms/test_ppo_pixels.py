@@ -39,7 +39,7 @@ def test_all_agents_learn_from_pictures(agent: type[PPO]) -> None:
 def built(**options: Any) -> PPO:
     """An agent for Procgen's pictures and actions."""
     algorithm = PPO(encoder=SMALL, **options)
-    algorithm.build_for(Spec("game", 3 * 64 * 64, 15, discrete=True, observation_shape=(3, 64, 64)))
+    algorithm.configure(Spec("game", 3 * 64 * 64, 15, discrete=True, observation_shape=(3, 64, 64)))
     return algorithm
 
 
@@ -69,7 +69,7 @@ def test_heads_are_linear_and_begin_near_uniform_and_zero() -> None:
 
 def test_the_paper_s_network_is_the_default() -> None:
     algorithm = PPO()
-    algorithm.build_for(Spec("game", 3 * 64 * 64, 15, discrete=True, observation_shape=(3, 64, 64)))
+    algorithm.configure(Spec("game", 3 * 64 * 64, 15, discrete=True, observation_shape=(3, 64, 64)))
     assert sum(parameter.numel() for parameter in algorithm.parameters()) == 626_256
 
 

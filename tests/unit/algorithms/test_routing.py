@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.envs import Spec
 from lit_mbrl.training.algorithm import Update
 from tests.helpers.frames import ALGORITHMS, make_batch, make_given
 
@@ -36,6 +37,9 @@ REACHES = {
     "ivg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **MODEL_UPDATES},
     "mbpg": {"actor": {"actor"} | MODEL, **MODEL_UPDATES},
     "mve": {**MODEL_FREE, **TEMPERATURE, **MODEL_UPDATES},
+    "steve": {**MODEL_UPDATES, **MODEL_FREE},
+    "steve_sac": {**MODEL_UPDATES, **MODEL_FREE, **TEMPERATURE},
+    "mve_ddpg": {**MODEL_UPDATES, **MODEL_FREE},
     "mve_svg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
 }
 
@@ -54,7 +58,7 @@ def reached(algorithm: Algorithm, update: Update) -> set[str]:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_losses_reach_what_the_papers_say(name: str) -> None:
     algorithm = ALGORITHMS[name]()
-    algorithm.setup_networks(3, 2)
+    algorithm.configure(Spec("made up", 3, 2))
     found = {update.name: reached(algorithm, update) for update in algorithm.update_list}
     assert found == REACHES[name]
 
@@ -62,7 +66,7 @@ def test_losses_reach_what_the_papers_say(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = ALGORITHMS[name]()
-    algorithm.setup_networks(3, 2)
+    algorithm.configure(Spec("made up", 3, 2))
     monkeypatch.setattr(type(algorithm), "train_steps", 1)
     monkeypatch.setattr(algorithm, "manual_backward", lambda loss, **kwargs: loss.backward(**kwargs))
     for update in algorithm.update_list:
@@ -83,7 +87,7 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_targets_start_equal_and_take_no_gradient(name: str) -> None:
     algorithm = ALGORITHMS[name]()
-    algorithm.setup_networks(3, 2)
+    algorithm.configure(Spec("made up", 3, 2))
     trained = {id(p) for update in algorithm.update_list for p in update.parameters()}
     for online, target in algorithm.targets():
         for p, q in zip(online.parameters(), target.parameters(), strict=True):

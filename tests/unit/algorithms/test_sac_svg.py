@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lit_mbrl.algorithms import MVE, SAC, SACSVG
+from lit_mbrl.envs import Spec
 from lit_mbrl.models import EnsembleConfig, RecurrentConfig
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.frames import SMALL, make_frames
@@ -16,8 +17,8 @@ from tests.helpers.frames import SMALL, make_frames
 def twins(other: SACSVG) -> tuple[SAC, SACSVG]:
     """SAC and another algorithm with the same actor, critics and temperature."""
     sac = SAC(hidden_sizes=[8, 8], init_alpha=0.3)
-    sac.setup_networks(3, 2)
-    other.setup_networks(3, 2)
+    sac.configure(Spec("made up", 3, 2))
+    other.configure(Spec("made up", 3, 2))
     missing = other.load_state_dict(sac.state_dict(), strict=False)
     assert not missing.unexpected_keys
     return sac, other
@@ -58,7 +59,7 @@ def test_critic_horizon_zero_is_exactly_sac() -> None:
 
 def test_round_is_algorithm_one() -> None:
     svg = SACSVG(horizon=3, **SMALL)
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     assert [(u.name, u.repeat, u.batch) for u in svg.update_list] == [
         ("actor", 1, "transitions"),
         ("alpha", 1, "transitions"),
@@ -84,7 +85,7 @@ def test_warmup_uses_the_model_free_objective(monkeypatch: pytest.MonkeyPatch) -
 def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
     """A model that is sure of termination leaves the first reward and entropy; one that never terminates, all."""
     svg = SACSVG(horizon=1, hidden_sizes=[8, 8], model_hidden_size=8, gamma=0.9, init_alpha=0.5)
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     frames = make_frames(5)
     head = svg.world_model.termination_model
     for bias, alive in ((50.0, 0.0), (-50.0, 1.0)):
@@ -104,7 +105,7 @@ def test_terminal_value_counts_as_much_as_the_model_expects_to_live() -> None:
 def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None:
     """Value and gradient, step by step; without a terminal value nobody asks for the last termination."""
     svg = SACSVG(horizon=2, variant="reference", terminal_value=terminal, gamma=0.9, init_alpha=0.5, **SMALL)
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     svg.double()
     frames = make_frames(5).double()
     world, calls = svg.world_model, []
@@ -154,7 +155,7 @@ def test_wrong_options_are_named(options: dict, named: str) -> None:
 
 def test_model_error_is_measured_on_whole_windows_only() -> None:
     svg = SACSVG(horizon=2, **SMALL)
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     episodes = make_frames(4, 5)
     episodes["mask"] = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
     metrics = svg.episode_metrics(episodes)
@@ -169,7 +170,7 @@ def test_model_error_is_measured_on_whole_windows_only() -> None:
 
 def test_orthogonal_init_is_an_option() -> None:
     svg = SACSVG(horizon=1, orthogonal_init=True, **SMALL)
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     world = svg.world_model
     chosen = [svg.actor, svg.critic, svg.critic_target, world.dynamics.encoder, world.dynamics.decoder]
     for layer in (layer for network in chosen for layer in network.modules() if isinstance(layer, torch.nn.Linear)):
@@ -178,13 +179,13 @@ def test_orthogonal_init_is_an_option() -> None:
         assert not layer.bias.any()
     assert world.reward_model.net[0].bias.any() and world.dynamics.cells[0].bias_hh.any()
     default = SACSVG(horizon=1, **SMALL)
-    default.setup_networks(3, 2)
+    default.configure(Spec("made up", 3, 2))
     assert default.actor.net[0].bias.any() and default.world_model.dynamics.decoder[0].bias.any()
 
 
 def test_a_round_on_an_ensemble_takes_fresh_transitions_for_each_model_update() -> None:
     svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=EnsembleConfig(2, 2, [8]))
-    svg.setup_networks(3, 2)
+    svg.configure(Spec("made up", 3, 2))
     assert [(u.name, u.repeat, u.batch) for u in svg.update_list][3:] == [
         ("termination", 1, "transitions"),
         ("dynamics", 2, "sequences"),
@@ -206,7 +207,7 @@ def test_a_known_termination_is_asked_about_raw_observations() -> None:
         normalize_observations=True,
         world_model=EnsembleConfig(1, 1, [8], propagation="mean"),
     )
-    svg.setup_networks(3, 2, rule)
+    svg.configure(Spec("made up", 3, 2, terminated=rule))
     svg.normalizer.update(10.0 + 2.0 * torch.randn(1000, 3))
     raw = 10.0 + 2.0 * torch.randn(6, 3)
     path = svg.imagine(svg.normalize(raw), 1)
@@ -225,7 +226,7 @@ def test_recurrent_by_name_is_the_model_of_the_options() -> None:
     frames = make_frames(6), make_frames(6, 2)
     for svg in (options, named):
         torch.manual_seed(3)
-        svg.setup_networks(3, 2)
+        svg.configure(Spec("made up", 3, 2))
         updates = [update for update in svg.update_list if update.name != "alpha"]
         losses.append([each.compute_loss(frames[each.batch == "sequences"], {}).item() for each in updates])
     assert losses[0] == losses[1]

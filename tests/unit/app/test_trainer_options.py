@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.algorithms import DDPG, SAC, SACSVG, TD3
 from lit_mbrl.app.cli import main
+from lit_mbrl.envs import Spec
 from tests.helpers.command_line import SAC as FIT
 from tests.helpers.command_line import rows
 from tests.helpers.runs import fit, make_data
@@ -143,7 +144,7 @@ def test_gradients_are_clipped(algorithm: type) -> None:
 
 def test_an_update_s_own_bound_goes_first() -> None:
     algorithm = SACSVG(hidden_sizes=[8], max_grad_norm=0.5, model_max_grad_norm=2.0)
-    algorithm.setup_networks(3, 1)
+    algorithm.configure(Spec("made up", 3, 1))
     bounds = {update.name: update.max_grad_norm for update in algorithm.update_list}
     assert bounds.pop("dynamics") == 2.0 and set(bounds.values()) == {0.5}
 

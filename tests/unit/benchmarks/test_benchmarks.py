@@ -89,7 +89,7 @@ def test_bare_ppo_takes_our_steps(discrete: bool) -> None:
     work = Work("ppo", hidden=(8, 8), lr=1e-2)
     torch.manual_seed(0)
     ours = PPO(hidden_sizes=[8, 8])
-    ours.build_for(Spec("made up", 3, 2, discrete=discrete))
+    ours.configure(Spec("made up", 3, 2, discrete=discrete))
     agents = []
     for make in (bare_ppo.eager_step, partial(bare_ppo.compiled_step, backend="eager")):
         agent = bare_ppo.Agent(work, 3, 2, discrete)
@@ -282,7 +282,7 @@ def test_the_compiled_limit_is_the_eager_one(name: str) -> None:
 def test_the_limit_has_the_library_s_losses(name: str, cls: type[Algorithm]) -> None:
     losses = Losses(Work(name, hidden=(16, 16)), 3, 1)
     algorithm = cls(hidden_sizes=[16, 16])
-    algorithm.setup_networks(3, 1)
+    algorithm.configure(Spec("made up", 3, 1))
     nets = {"actor": losses.actor, "critic": losses.critic, "critic_target": losses.critic_target}
     if name != "sac":
         nets["actor_target"] = losses.actor_target

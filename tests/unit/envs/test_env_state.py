@@ -14,15 +14,17 @@ import torch
 from lit_mbrl.envs import EnvConfig, VectorEnv, make_gym, registered_variants
 from lit_mbrl.envs.state import get_state, set_state
 from lit_mbrl.utils.errors import OptionError
-from tests.helpers.toys import TOY
+from tests.helpers.toys import GOAL, TOY
 
 EXACT = [
     *registered_variants(),
     *("HalfCheetah-v5", "Humanoid-v5", "Reacher-v5"),
     *("Pendulum-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1"),
     *("dmc/walker-walk", "dmc/reacher-easy", "dmc/finger-turn_hard"),
     *("HopperBulletEnv-v0", "AntBulletEnv-v0"),
     TOY,
+    GOAL,
 ]
 BEFORE, AFTER = 47, 200
 

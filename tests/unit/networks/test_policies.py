@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from lit_mbrl.networks import CategoricalActor, GaussianActor, orthogonal_mlp
 
@@ -33,6 +33,34 @@ def test_categorical_is_torch_s() -> None:
     torch.testing.assert_close(entropy, expected.entropy().unsqueeze(-1))
     torch.testing.assert_close(actor.entropy(features), entropy)
     assert torch.equal(actor.mode(features), expected.probs.argmax(-1))
+
+
+def test_divergences_are_torch_s() -> None:
+    features = torch.randn(7, 3, dtype=torch.float64)
+    acted, actor = (GaussianActor(3, 2, [8]).double() for _ in range(2))
+    with torch.no_grad():
+        acted.log_std.copy_(torch.tensor([-0.5, 0.25]))
+    policies = [Independent(Normal(each.mean(features), each.log_std.exp()), 1) for each in (acted, actor)]
+    divergence = actor.kl(acted.distribution(features), features)
+    torch.testing.assert_close(divergence, kl_divergence(*policies).unsqueeze(-1))
+    assert torch.equal(acted.kl(acted.distribution(features), features), torch.zeros(7, 1, dtype=torch.float64))
+    acted, actor = (CategoricalActor(3, 4, [8]).double() for _ in range(2))
+    policies = [Categorical(logits=5 * each.logits(features)) for each in (acted, actor)]
+    with torch.no_grad():
+        for each in (acted, actor):
+            each.logits[-1].weight *= 5
+    divergence = actor.kl(acted.distribution(features), features)
+    torch.testing.assert_close(divergence, kl_divergence(*policies).unsqueeze(-1))
+
+
+def test_small_divergences_keep_their_digits() -> None:
+    """A policy that has moved by a thousandth: in float32 one part in a million of 1 would be all of it."""
+    acted = GaussianActor(3, 2, [])
+    moved = GaussianActor(3, 2, [], init_log_std=1e-3)
+    moved.mean.load_state_dict(acted.mean.state_dict())
+    features = torch.randn(5, 3)
+    expected = 2 * (0.5 * math.expm1(-2e-3) + 1e-3)
+    assert moved.kl(acted.distribution(features), features)[0].item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_samples_have_the_policy_s_distribution() -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import SAC, SACSVG, TD3, Algorithm, MaxEntDreamer, PlaNet
 from lit_mbrl.app.cli import main
+from lit_mbrl.envs import Spec
 from lit_mbrl.training import compiled
 from lit_mbrl.training.optim import Adam, adam_step
 from lit_mbrl.training.update import Update
@@ -121,7 +122,7 @@ class Late(SAC):
 @pytest.mark.parametrize("algorithm", [Greedy, Late])
 def test_what_an_update_takes_has_to_be_given_before_it(algorithm: type[SAC]) -> None:
     with pytest.raises(ValueError, match="'alpha' takes 'log_prob', which no update before it gives"):
-        algorithm(hidden_sizes=[8]).setup_networks(3, 2)
+        algorithm(hidden_sizes=[8]).configure(Spec("made up", 3, 2))
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -291,7 +292,7 @@ def test_other_kinds_of_steps_run_eagerly() -> None:
 
 def test_an_update_names_its_epsilon() -> None:
     algorithm = SAC(hidden_sizes=[8])
-    algorithm.setup_networks(3, 2)
+    algorithm.configure(Spec("made up", 3, 2))
     critic, *_ = algorithm.update_list
     assert critic.optimizer().param_groups[0]["eps"] == 1e-8 and type(critic.optimizer()) is Adam
     assert replace(critic, eps=1e-3).optimizer().param_groups[0] == critic.optimizer().param_groups[0] | {"eps": 1e-3}

@@ -14,7 +14,7 @@ from torchrl.envs.utils import check_env_specs
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.statistics import EpisodeStatistics
-from lit_mbrl.envs import EnvConfig, VectorEnv, describe
+from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.envs.wrappers.images import channel_first, is_channel_first
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.toys import PICTURE
@@ -101,9 +101,9 @@ def test_an_algorithm_knows_the_environment_before_it_builds():
     seen = []
 
     class Looks(SAC):
-        def build(self, observation_dim: int, action_dim: int) -> None:
+        def build(self, spec: Spec) -> None:
             seen.append(self.spec)
-            super().build(observation_dim, action_dim)
+            super().build(spec)
 
     spec = describe(EnvConfig("Pendulum-v1"))
     algorithm = Looks(hidden_sizes=[4])
