@@ -125,12 +125,12 @@ class PETS(FitsModels, Algorithm):
         """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
         require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        reward = None if self.spec is None or self.reward == "learned" else self.spec.reward
+    def build(self, spec: Any) -> None:
+        reward = None if self.reward == "learned" else spec.reward
         self.dynamics = TaskEnsemble(
-            observation_dim,
-            action_dim,
-            None if self.spec is None else self.spec.features,
+            spec.observation_dim,
+            spec.action_dim,
+            spec.features,
             reward is None,
             self.num_members,
             self.hidden_sizes,
@@ -138,15 +138,15 @@ class PETS(FitsModels, Algorithm):
             self.weight_decay,
         )
         self.sampler = TrajectorySampler(
-            self.dynamics, self.propagation, self.particles, reward, self._terminated, self.chunk
+            self.dynamics, self.propagation, self.particles, reward, spec.terminated, self.chunk
         )
-        self.memory = PlanMemory(self.planner, self.search_dim(action_dim))
-        self.action_dim = action_dim
+        self.memory = PlanMemory(self.planner, self.search_dim)
         self.register_buffer("fitted_frames", torch.zeros((), dtype=torch.long))
 
-    def search_dim(self, action_dim: int) -> int:
+    @property
+    def search_dim(self) -> int:
         """Length of the vectors that the planner searches for, one per step of a plan: here actions."""
-        return action_dim
+        return self.spec.action_dim
 
     def updates(self) -> Iterator[Update]:
         """None: see `fit_model`."""
@@ -226,7 +226,7 @@ class PETS(FitsModels, Algorithm):
 
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The planner with a memory of its own, and random numbers that go on from a fixed seed."""
-        memory = PlanMemory(self.planner, self.search_dim(self.action_dim))
+        memory = PlanMemory(self.planner, self.search_dim)
         generator = torch.Generator().manual_seed(_EVAL_SEED)
 
         def policy(observation: Tensor, is_init: Tensor) -> Tensor:

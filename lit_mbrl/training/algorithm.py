@@ -79,8 +79,8 @@ class Algorithm(ManualOptimization):
     def updates(self) -> Iterator[Update]:
         """The updates of one training step, in the order in which they happen.
 
-        None where all that is learned is fitted in `before_collect` or `after_collect`: a training step then reads no
-        batch, and still marks where metrics are logged, callbacks run and epochs end.
+        None where all that is learned is fitted around the environment's steps: a training step then reads no batch,
+        and still marks where metrics are logged and epochs end.
         """
         yield from ()
 
@@ -150,10 +150,7 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves.
-
-        None without updates.
-        """
+        """Returns the batches of a training step, this rank's share; here what `data` serves, if there are updates."""
         return data.sample() if self.update_list else {}
 
     # ------------------------------------------------------------------ construction

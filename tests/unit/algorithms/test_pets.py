@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_mbrl.algorithms import PETS
 from lit_mbrl.data import OffPolicy
-from lit_mbrl.envs import EnvConfig, describe
+from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.planners import CEM, ICEM, MPPI
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.planning import contradicting, make_pets, planner
@@ -40,7 +40,7 @@ def test_the_model_is_fitted_to_all_data_after_the_warm_up_and_after_each_trial(
 def test_the_first_action_is_that_of_the_best_imagined_sequence() -> None:
     """A model that adds the action to the observation, and a reward that wants it to be 1 at once, and then 0."""
     algorithm = make_pets(planner=planner(num_candidates=400, num_elites=40, iterations=15, min_variance=0.0))
-    algorithm.setup_networks(1, 1)
+    algorithm.configure(Spec("toy", 1, 1))
     sampler = algorithm.sampler
     sampler.dynamics = contradicting(1e-4, predict_reward=False)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_the_first_action_is_that_of_the_best_imagined_sequence() -> None:
 
 def test_a_plan_goes_on_within_an_episode_and_begins_anew_in_the_next_one() -> None:
     algorithm = make_pets()
-    algorithm.setup_networks(3, 1)
+    algorithm.configure(Spec("toy", 3, 1))
     observation, first = torch.randn(2, 3), torch.tensor([[True], [True]])
     algorithm.explore(observation, first)
     kept = algorithm.memory.plans.clone()
@@ -73,7 +73,7 @@ def test_a_plan_goes_on_within_an_episode_and_begins_anew_in_the_next_one() -> N
 @pytest.mark.parametrize("propagation", ["TSinf", "TS1", "DS", "MM", "E"])
 def test_every_planner_goes_with_every_propagation(propagation: str, search: Any) -> None:
     algorithm = make_pets(planner=search, propagation=propagation, particles=None if propagation == "E" else 2)
-    algorithm.build_for(describe(EnvConfig("pets/CartPole")))
+    algorithm.configure(describe(EnvConfig("pets/CartPole")))
     action = algorithm.explore(torch.randn(2, 4), torch.ones(2, 1, dtype=torch.bool))
     assert action.shape == (2, 1) and action.abs().max() <= 1 + 1e-6
     assert algorithm.explore(torch.randn(2, 4), torch.zeros(2, 1, dtype=torch.bool)).shape == (2, 1)
@@ -97,7 +97,7 @@ def test_the_reward_is_learned_where_it_is_not_known(env: str, reward: str, outp
 
 def test_terminations_are_imagined_where_the_rule_is_known() -> None:
     algorithm = make_pets()
-    algorithm.build_for(describe(EnvConfig("InvertedPendulum-v5")))
+    algorithm.configure(describe(EnvConfig("InvertedPendulum-v5")))
     assert algorithm.sampler.terminated is describe(EnvConfig("InvertedPendulum-v5")).terminated is not None
 
 
@@ -124,7 +124,7 @@ def test_metrics_say_what_the_model_knew_before_it_learned() -> None:
 # ---------------------------------------------------------------------- evaluation
 def test_evaluations_repeat_and_leave_no_trace() -> None:
     algorithm = make_pets()
-    algorithm.setup_networks(3, 1)
+    algorithm.configure(Spec("toy", 3, 1))
     observation, first = torch.randn(2, 3), torch.ones(2, 1, dtype=torch.bool)
     algorithm.explore(observation, first)
     state, plans = torch.get_rng_state(), algorithm.memory.plans.clone()

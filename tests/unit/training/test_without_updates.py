@@ -20,8 +20,8 @@ from tests.helpers.runs import SaveAndStop, Stop, everything, fit, make_data
 class Averaging(Algorithm):
     """Acts by the mean of all rewards so far."""
 
-    def build(self, observation_dim: int, action_dim: int) -> None:
-        self.action_dim = action_dim
+    def build(self, spec: Any) -> None:
+        self.action_dim = spec.action_dim
         self.register_buffer("mean", torch.zeros(()))
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
