@@ -6,6 +6,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +31,8 @@ class CommandLine(LightningCLI):
     argv: list[str]  # the words of the user, for messages
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        # What the help says about an option stands below it; to look there takes seconds.
+        set_parsing_settings(docstring_parse_attribute_docstrings=any("help" in word for word in arguments))
         # omegaconf+: interpolations are resolved after the command line has been applied, by `Parser`.
         parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
         command = parser | {"default_config_files": [str(CONF / "base.yaml")]}

@@ -51,9 +51,9 @@ MISTAKES = [
     ("extra", "extra: expected an option, as --name=value"),
     ("--model.critic_lr", "--model.critic_lr: expected a value"),
     # wrong types and values
-    ("--model.gamma=abc", "--model.gamma=abc: expected a number"),
+    ("--model.gamma=abc", "--model.gamma=abc: expected a number between 0 and 1"),
     ("--model.gamma=2", "--model.gamma=2.0: expected a number between 0 and 1"),
-    ("--model.hidden_sizes=[a]", "--model.hidden_sizes=['a']: expected a list (an integer each) or null"),
+    ("--model.hidden_sizes=[a]", "--model.hidden_sizes=['a']: expected positive layer sizes, as [256,256]"),
     ("--model.log_std_squash=foo", "--model.log_std_squash=foo: expected tanh or clamp"),
     ("--model.target_entropy=foo", "--model.target_entropy=foo: expected a number or auto"),
     ("--data.total_frames=abc", "--data.total_frames=abc: expected an integer"),
@@ -229,6 +229,26 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
             "dreamer",
             ["--data.sequence_length=12"],
             "--data.sequence_length=12: expected at most 11, the frames of an ep",
+        ),
+        (
+            "pets",
+            ["--model.planner.horizon=21"],
+            "--model.planner.horizon=21: expected at most 20, the steps of an epi",
+        ),
+        (
+            "pets",
+            ["--data.env.name=HalfCheetah-v5", "--model.reward=known"],
+            "--model.reward=known: expected learned or auto: envs/tasks/rewards.py knows no reward of HalfCheetah-v5",
+        ),
+        (
+            "pets",
+            ["--model.planner.num_elites=9"],
+            "--model.planner.num_elites=9: expected an integer > 1 and at most num_candidates=8",
+        ),
+        (
+            "pets",
+            ["--data.env.name=CarRacing-v3"],
+            "--data.env.name=CarRacing-v3: expected an environment with a vector as its observation",
         ),
         ("ppo", ["--data.batch_size=3"], "--data.batch_size=3: expected a divisor of the 20 frames of a rollout"),
     ],
