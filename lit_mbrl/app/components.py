@@ -100,8 +100,8 @@ def reject_unknown_fields(key: str, component: Any) -> None:
 
 def _reject_unknown(key: str, hint: Any, value: Any) -> None:
     kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
-    if not kinds or not isinstance(value, jsonargparse.Namespace | dict):
-        return
+    if not kinds or not isinstance(value, jsonargparse.Namespace | dict) or "class_path" in value:
+        return  # of a class that is named, jsonargparse complains
     known = [field.name for field in dataclasses.fields(kinds[0])]
     hints = typing.get_type_hints(kinds[0])
     for given, inner in (value if isinstance(value, dict) else vars(value)).items():
@@ -111,12 +111,10 @@ def _reject_unknown(key: str, hint: Any, value: Any) -> None:
 
 
 def reject_nulls(key: str, cls: type, options: Any) -> None:
-    """jsonargparse takes null for any option of a class, whatever its type."""
-    hints: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if "__init__" in vars(base):
-            hints |= typing.get_type_hints(base.__init__)  # type: ignore[misc]
+    """Classes with constructors written by hand: jsonargparse takes null for any option, whatever its type."""
+    declared = declared_options(cls)
+    hints = {name: kind for name, kind in constructor_types(cls).items() if name not in declared}
     for option, value in vars(options).items() if options is not None else ():
         hint = hints.get(option, Any)
         if value is None and hint is not Any and type(None) not in typing.get_args(hint):
-            raise OptionError(f"{key}.{option}", "null", type_names(str(hint)) if isinstance(hint, type) else "a value")
+            raise OptionError(f"{key}.{option}", "null", expected(hint))

@@ -137,7 +137,7 @@ class EnsembleConfig(WorldModelFactory):
             self.hidden_sizes,
             self.activation,
             self.probabilistic,
-            self.weight_decay,
+            self.weight_decay or (),
         )
         head = None if rule is not None else TerminationModel(observation_dim, action_dim, self.hidden_sizes[:2])
         return EnsembleWorldModel(dynamics, rule, head, self.propagation)
@@ -165,7 +165,7 @@ class EnsembleConfig(WorldModelFactory):
                 members=self.num_members,
                 member_loss=dynamics.data_loss,
                 member_parameters=list(dynamics.networks.parameters()),
-                weight_decay=dict(zip(dynamics.networks.weights, self.weight_decay, strict=True)),
+                weight_decay=dict(zip(dynamics.networks.weights, self.weight_decay or (), strict=True)),
                 before_fit=dynamics.fit_scaler,
                 after_fit=dynamics.set_elites,
             )
