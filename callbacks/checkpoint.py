@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import TrainingError, require
 from lit_mbrl.utils.files import flush
 from lit_mbrl.utils.options import options
@@ -27,7 +26,7 @@ def _is_free(folder: str) -> bool:
 
 
 @options
-class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
+class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Writes `checkpoints/last.ckpt` and, when the evaluation improves, `checkpoints/best.ckpt` into the run folder.
 
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any

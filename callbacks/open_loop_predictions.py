@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import PositiveInt
@@ -20,7 +19,7 @@ _COLUMNS = 18  # images side by side at most
 
 
 @options
-class OpenLoopPredictions(NothingInsideARound, Callback):
+class OpenLoopPredictions(Callback):
     """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of images.
 
     The strip of an evaluation is `strips/<environment steps>.png` in the run folder, and `eval/strip` in W&B. The

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import NonNegativeFloat
 
@@ -19,7 +18,7 @@ _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaini
 
 
 @options
-class ProgressBar(NothingInsideARound, Callback):
+class ProgressBar(Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a

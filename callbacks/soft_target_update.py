@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import ClosedUnitInterval, PositiveInt
 
 
 @options
-class SoftTargetUpdate(NothingInsideARound, Callback):
+class SoftTargetUpdate(Callback):
     """`target <- tau * online + (1 - tau) * target` after every `period`-th training step, for all `targets()`.
 
     The period counts the module's training steps, so a resumed run keeps its rhythm.

@@ -85,6 +85,12 @@ class CommandLine(LightningCLI):
             help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
         )
         parser.add_argument(
+            "--fast_path",
+            type=bool,
+            default=True,
+            help="let training steps bypass Lightning where it has nothing to do around them; the results are the same",
+        )
+        parser.add_argument(
             "--init_from", type=str | None, default=None, help="a checkpoint whose weights a new run starts with"
         )
         parser.add_argument(

@@ -27,7 +27,6 @@ from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.evaluated import EvaluationMixin
 from lit_mbrl.data.loaders import CollectorPolicy, EvalLoader, TrainLoader
-from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.data.schedule import Schedule
 from lit_mbrl.data.staged import schedule_of
 from lit_mbrl.data.statistics import EpisodeStatistics
@@ -149,7 +148,6 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         for name, spec in self.buffer_specs.items():
             if spec.text:
                 rank_zero_info(f"{name} buffer: {spec.text}, {spec.nbytes / 1e6:,.1f} MB at the most")
-        use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
         # Epochs differ in length, so each asks for a loader of its own.

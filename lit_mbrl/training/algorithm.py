@@ -24,6 +24,7 @@ from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.checks import check_environment, check_precision, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
+from lit_mbrl.training.fast_path import count_steps
 from lit_mbrl.training.gradient_step import ManualOptimization
 from lit_mbrl.training.stages import Stage
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
@@ -188,14 +189,15 @@ class Algorithm(ManualOptimization):
 
     def on_train_start(self) -> None:
         """Starts to measure `wall_time`, and sets the configured learning rates in place of a checkpoint's."""
+        super().on_train_start()
         self.start_clock()
-        self.select_fast_path()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
         """Forgets what has been compiled in an earlier fit; raises `OptionError` where training cannot go well."""
+        super().on_fit_start()
         check_precision(self, self.trainer.precision_plugin)
         callbacks = self.trainer.callbacks
         check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
@@ -254,13 +256,12 @@ class Algorithm(ManualOptimization):
 
     def _take_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items() if frames is not None}
-        optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
         given: dict[str, Any] = {}
         for index in due:
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
+                self.record(f"loss/{update.name}", self.gradient_step(update, self._optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> bool:
         """Returns whether the training step could be compiled, and so has been run."""
@@ -273,7 +274,7 @@ class Algorithm(ManualOptimization):
             rank_zero_warn(f"model.compile: the training steps run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
-        self.count_steps(len(names))
+        count_steps(self.trainer, len(names))
         self.finite.record(names, self.train_steps, finite)
         self._recorded |= recorded
         return True
