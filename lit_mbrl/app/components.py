@@ -12,12 +12,12 @@ from typing import Any
 
 import jsonargparse
 
-from callbacks import Checkpoint, ProgressBar
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.interpolation import option_name
-from lit_mbrl.app.messages import type_names
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.utils.errors import OptionError, UsageError, did_you_mean, require
+from lit_mbrl.utils.options import declared_options
+from lit_mbrl.utils.types import expected
 
 _SECTIONS = ("model", "data", "trainer", "checkpoint", "progress")
 _ENVIRONMENTS = {("data", "env", "kwargs"), ("data", "env", "eval_kwargs")}
@@ -40,8 +40,6 @@ def check_config(config: jsonargparse.Namespace) -> None:
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, jsonargparse.Namespace):
             reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
-    reject_nulls("checkpoint", Checkpoint, config.checkpoint)
-    reject_nulls("progress", ProgressBar, config.progress)
     require_finite(config)
     every, threads = config.trainer.log_every_n_steps, config.num_threads
     require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
@@ -65,8 +63,8 @@ def require_components(model: Any, data: Any) -> None:
     whole = algorithm.updates is not Algorithm.updates and algorithm.build is not Algorithm.build
     require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
     ours = issubclass(module, EnvDataModule) and module.collect is not EnvDataModule.collect
-    expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
-    require(ours, "data", data.class_path, expected)
+    right = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
+    require(ours, "data", data.class_path, right)
 
 
 def require_finite(config: jsonargparse.Namespace) -> None:
@@ -112,9 +110,12 @@ def _reject_unknown(key: str, hint: Any, value: Any) -> None:
 
 def reject_nulls(key: str, cls: type, options: Any) -> None:
     """Classes with constructors written by hand: jsonargparse takes null for any option, whatever its type."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            hints |= typing.get_type_hints(base.__init__)  # type: ignore[misc]
     declared = declared_options(cls)
-    hints = {name: kind for name, kind in constructor_types(cls).items() if name not in declared}
     for option, value in vars(options).items() if options is not None else ():
         hint = hints.get(option, Any)
-        if value is None and hint is not Any and type(None) not in typing.get_args(hint):
+        if value is None and not (option in declared or hint is Any or type(None) in typing.get_args(hint)):
             raise OptionError(f"{key}.{option}", "null", expected(hint))
