@@ -36,7 +36,6 @@ from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
 from lit_mbrl.training.model_fit import ModelFitter
 from lit_mbrl.utils.errors import require
-from lit_mbrl.utils.hooks import ModelWorkListener
 
 # What a loss reads of a frame, real or imagined.
 _READ = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated"))
@@ -293,12 +292,6 @@ class MBPO(SAC):
         share = self.fitter.options["holdout_ratio"], self.fitter.options["max_holdout"]
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
-
-    def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no training step ends for a while."""
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, ModelWorkListener):
-                callback.on_model_work(self.trainer, self, news)
 
     def on_fit_start(self) -> None:
         """Forgets graphs of tensors that may have moved to another device since."""

@@ -43,7 +43,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDictBase
 from torch import Tensor
 
@@ -105,13 +104,9 @@ class EnsembleExpansion(Algorithm):
             sizes["model.world_model.num_rewards"] = self.world_model_config.num_rewards
         for option, members in sizes.items():
             devices = f" times the number of devices, {count}" if count > 1 else ""
+            expected = f"a multiple of {option}={members}{devices}: members share it"
             fits = self._batch_size is None or self._batch_size % (members * count) == 0
-            require(
-                fits,
-                "data.batch_size",
-                self._batch_size,
-                f"a multiple of {option}={members}{devices}: members share it",
-            )
+            require(fits, "data.batch_size", self._batch_size, expected)
 
     def build(self, spec: Any) -> None:
         super().build(spec)
@@ -150,10 +145,10 @@ class EnsembleExpansion(Algorithm):
 
     def pretrain(self, data: Any) -> None:
         """Takes `pretrain_updates` of the models, each on a batch of its own."""
-        rank_zero_info(f"{self.pretrain_updates:,} updates of the models before the first of the policy")
         optimizers = self.trainer.strategy._lightning_optimizers
         count = len(list(self.model_updates()))
-        for _ in range(self.pretrain_updates):
+        for step in range(self.pretrain_updates):
+            self.notify_progress(f"training the models: update {step + 1:,} of {self.pretrain_updates:,}")
             batch = self.prepare_batch(data.sample()["transitions"].to(self.device))
             for update, optimizer in zip(self.update_list[:count], optimizers, strict=False):
                 self.gradient_step(update, optimizer, batch, {})
