@@ -51,9 +51,9 @@ MISTAKES = [
     ("extra", "extra: expected an option, as --name=value"),
     ("--model.critic_lr", "--model.critic_lr: expected a value"),
     # wrong types and values
-    ("--model.gamma=abc", "--model.gamma=abc: expected a number"),
+    ("--model.gamma=abc", "--model.gamma=abc: expected a number between 0 and 1"),
     ("--model.gamma=2", "--model.gamma=2.0: expected a number between 0 and 1"),
-    ("--model.hidden_sizes=[a]", "--model.hidden_sizes=['a']: expected a list (an integer each) or null"),
+    ("--model.hidden_sizes=[a]", "--model.hidden_sizes=['a']: expected positive layer sizes, as [256,256]"),
     ("--model.log_std_squash=foo", "--model.log_std_squash=foo: expected tanh or clamp"),
     ("--model.target_entropy=foo", "--model.target_entropy=foo: expected a number or auto"),
     ("--data.total_frames=abc", "--data.total_frames=abc: expected an integer"),

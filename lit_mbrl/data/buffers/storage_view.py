@@ -66,9 +66,7 @@ class StorageView:
                 {key: rows.index_select(0, flat).view(*shape, *rows.shape[1:]) for key, rows in part.items()}
                 for part in self._parts
             ]
-        # Without the checks of its constructor: these shapes are right.
-        following = TensorDict._new_unsafe(parts[1], batch_size=index.shape)
-        return TensorDict._new_unsafe(parts[0] | {"next": following}, batch_size=index.shape)
+        return TensorDict(parts[0] | {"next": TensorDict(parts[1], index.shape)}, index.shape)
 
 
 def _in_time_order(value: np.ndarray) -> np.ndarray:
