@@ -105,10 +105,14 @@ def make_configured(config: EnvConfig) -> gym.Env:
         env = _make(config.name, limit, config.kwargs, timeout, keys)
     if config.action_repeat > 1:
         env = ActionRepeat(env, config.action_repeat)
-    if config.pixels is None:
-        return env
     try:
-        return pixels.PixelObservation(env, config)
+        if config.pixels is not None:
+            env = pixels.PixelObservation(env, config)
+        if config.transforms:
+            from lit_mbrl.envs.wrappers.torchrl_env import Transformed
+
+            env = Transformed(env, config.transforms)
+        return env
     except BaseException:
         env.close()
         raise
@@ -163,7 +167,7 @@ def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str
             raise
         env.close()
     # The rules read observations, and say what one step of the environment does.
-    known = not spec.pixels and config.action_repeat == 1
+    known = not spec.pixels and config.action_repeat == 1 and not config.transforms
     if not known:
         return replace(spec, remarks=remarks)
     name, kwargs = config.name, config.kwargs
@@ -230,6 +234,11 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
         from lit_mbrl.envs.tasks.procgen_games import ProcgenGame
 
         return ProcgenGame(name, max_episode_steps, **kwargs)
+    if family == "torchrl":
+        from lit_mbrl.envs.wrappers.torchrl_env import TorchRLEnv
+
+        own = TorchRLEnv(name, **kwargs)
+        return own if max_episode_steps is None else gym.wrappers.TimeLimit(own, max_episode_steps)
     if "bullet" in name.lower():
         return _build_bullet(name, max_episode_steps, kwargs)
     registered = gym.registry.get(name)
@@ -292,8 +301,8 @@ def _unknown(name: str) -> OptionError:
     return OptionError(
         "data.env.name",
         name,
-        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, or a paper's task such as "
-        "poplin/Hopper" + did_you_mean(name, known),
+        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, torchrl/<package.module.Name>, or "
+        "a paper's task such as poplin/Hopper" + did_you_mean(name, known),
     )
 
 

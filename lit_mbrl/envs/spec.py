@@ -56,8 +56,9 @@ class EnvConfig:
         kw_only=False
     )
     """A Gymnasium id (`HalfCheetah-v5`, `package:Id-v0`), a PyBullet id (`HopperBulletEnv-v0`), a DeepMind Control task
-    (`dmc/walker-walk`), a Procgen game (`procgen/fruitbot-easy`) or a task of a paper (`poplin/Hopper`,
-    `mbpo/AntTruncatedObs`)."""
+    (`dmc/walker-walk`), a Procgen game (`procgen/fruitbot-easy`), a task of a paper (`poplin/Hopper`,
+    `mbpo/AntTruncatedObs`), or `torchrl/` and the path of a class or function that returns a TorchRL environment
+    (`torchrl/package.module.Name`)."""
     kwargs: Arguments = field(default_factory=dict, kw_only=False)
     """Arguments of the environment's constructor."""
     max_episode_steps: PositiveInt | None = None
@@ -84,6 +85,9 @@ class EnvConfig:
     """Seconds that a call of the environment (its constructor, a step, a reset) may take; null: for ever."""
     observation_keys: Keys | None = None
     """Which entries of an observation that is a dictionary, in this order; null: all, in its own."""
+    transforms: list[str | dict[str, Any]] = field(default_factory=list)
+    """TorchRL's transforms of the environment's steps, each a path (`torchrl.envs.SignTransform`) or
+    `{class_path: ..., init_args: {...}}`; they are made anew for each copy."""
 
     def __post_init__(self) -> None:
         some = "a mapping of constructor arguments, or null"
