@@ -7,6 +7,7 @@ from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEn
 from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
@@ -22,6 +23,7 @@ __all__ = [
     "MEMR",
     "MVE",
     "MVEDDPG",
+    "PETS",
     "PPO",
     "SAC",
     "SACSVG",

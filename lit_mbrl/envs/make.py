@@ -17,8 +17,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
-from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Spec
-from lit_mbrl.envs.tasks import mbpo, poplin, terminations
+from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
+from lit_mbrl.envs.tasks import mbpo, pets, poplin, rewards, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
@@ -28,11 +28,12 @@ from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
 L = TypeVar("L", bound=gym.Wrapper)
+_PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets}
 
 
 def registered_variants() -> list[str]:
     """Names of the papers' tasks, such as `poplin/Hopper`."""
-    return [f"poplin/{task}" for task in poplin.TASKS] + [f"mbpo/{task}" for task in mbpo.TASKS]
+    return [f"{family}/{task}" for family, tasks in _PAPERS.items() for task in tasks.TASKS]
 
 
 def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
@@ -163,8 +164,11 @@ def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str
         env.close()
     # The rules read observations, and say what one step of the environment does.
     known = not spec.pixels and config.action_repeat == 1
-    rule = terminations.rule(config.name, config.kwargs) if known else None
-    return replace(spec, terminated=rule, remarks=remarks)
+    if not known:
+        return replace(spec, remarks=remarks)
+    name, kwargs = config.name, config.kwargs
+    rule, reward, features = (find(name, kwargs) for find in (terminations.rule, rewards.rule, rewards.features))
+    return replace(spec, terminated=rule, reward=reward, features=features, remarks=remarks)
 
 
 @contextlib.contextmanager
@@ -201,6 +205,8 @@ def _common(specs: list[Spec]) -> Spec:
         action_dim=max(spec.action_dim for spec in specs),
         max_episode_steps=longest,
         terminated=None,
+        reward=None,
+        features=Features(),
     )
 
 
@@ -208,8 +214,8 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
     family, _, task = name.partition("/")
     if name in registered_variants():
         _log_mujoco_warnings()
-        return (poplin if family == "poplin" else mbpo).make(task, max_episode_steps, **kwargs)
-    if family in ("poplin", "mbpo"):
+        return _PAPERS[family].make(task, max_episode_steps, **kwargs)
+    if family in _PAPERS:
         raise _unknown(name)
     if family == "dmc":
         try:

@@ -77,8 +77,12 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one training step, in the order in which they happen."""
-        raise NotImplementedError
+        """The updates of one training step, in the order in which they happen.
+
+        None where all that is learned is fitted around the environment's steps: a training step then reads no batch,
+        and still marks where metrics are logged and epochs end.
+        """
+        yield from ()
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
@@ -146,8 +150,8 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
-        return data.sample()
+        """Returns the batches of a training step, this rank's share; here what `data` serves, if there are updates."""
+        return data.sample() if self.update_list else {}
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -247,7 +251,7 @@ class Algorithm(ManualOptimization):
         due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
         if (stage := self.trainer.datamodule.update_schedule.stage) is not None:
             due = [index for index in due if stage.has(self.update_list[index].name)]
-        if not (self.compile_option and self._take_compiled_steps(batch, due)):
+        if due and not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
             self.on_train_metrics(self._recorded)

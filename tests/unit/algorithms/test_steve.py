@@ -25,7 +25,7 @@ B, OBS, A, GAMMA = 12, 3, 2, 0.9
 def make(kind: type, members: tuple[int, int, int] = (3, 2, 4), horizon: int = 2, **options: Any) -> Any:
     """A built algorithm in float64 with (transitions, rewards, critics) members."""
     transitions, rewards, critics = members
-    model = SplitEnsembleConfig(transitions, rewards, hidden_sizes=[8, 8], head_sizes=[8])
+    model = SplitEnsembleConfig(num_transitions=transitions, num_rewards=rewards, hidden_sizes=[8, 8], head_sizes=[8])
     algorithm = kind(
         horizon=horizon, num_critics=critics, world_model=model, gamma=GAMMA, hidden_sizes=[8, 8], **options
     )
