@@ -157,6 +157,7 @@ class FitsModels:
     """For an algorithm with a `ModelFitter`: its optimisers are in checkpoints, its graphs end with a run."""
 
     fitter: ModelFitter
+    trainer: Any
 
     def on_fit_start(self) -> None:
         """Forgets graphs of tensors that may have moved to another device since."""
