@@ -25,7 +25,8 @@ Readings and departures (what the paper leaves open is as in its public code, un
 
 - Members learn from different rows of each batch ("different data" in the paper): each from an equal share of them,
   where the code draws the member of every row. The mean loss is the same in expectation, and a batch goes once through
-  the networks instead of `L` times. `data.batch_size` has to be a multiple of the numbers of members.
+  the networks instead of `L` times. `data.batch_size` has to be a multiple of the numbers of members. Of a small batch
+  a share is a noisy gradient: `member_data: batch` gives every member all rows.
 - The policy of a target is the current one. DDPG's own, which follows slowly, by `target_policy`.
 - Models and policy learn in the same training step and from the same batch, the models first. The code has a process
   for each, whose policy takes over the models' weights every 500 updates only.
@@ -40,6 +41,7 @@ Readings and departures (what the paper leaves open is as in its public code, un
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +54,7 @@ from lit_mbrl.imagination import Rollout, imagine
 from lit_mbrl.losses import dpg_loss, q_loss, soft_policy_loss, td_target
 from lit_mbrl.models import SplitEnsembleConfig, open_loop_errors
 from lit_mbrl.networks import BatchedQEnsemble
+from lit_mbrl.networks.ensemble import MemberData, member_rows
 from lit_mbrl.returns import candidate_moments, inverse_variance_weights, survival, td_k_targets
 from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.utils.errors import require
@@ -77,6 +80,9 @@ class EnsembleExpansion(Algorithm):
     """Members `L` of the critic."""
     world_model: SplitEnsembleConfig | None = None
     """Transition, reward and termination models (`lit_mbrl.models.SplitEnsembleConfig`); null: with its defaults."""
+    member_data: MemberData = "shares"
+    """Rows of a batch that a member of any ensemble learns from: its own equal share (`"shares"`, the paper's), or all
+    of them (`"batch"`), so that members differ by their initial weights alone."""
     pretrain_updates: NonNegativeInt = 0
     """Updates of the models at the end of the warm-up, before the first of the policy."""
 
@@ -91,6 +97,8 @@ class EnsembleExpansion(Algorithm):
 
     def check_devices(self, count: int) -> None:
         """Raises `OptionError` unless each member has an equal share of a device's share of the batch."""
+        if self.member_data == "batch":
+            return
         sizes = {"model.num_critics": self.num_critics}
         if self.horizon > 0:
             sizes["model.world_model.num_transitions"] = self.world_model_config.num_transitions
@@ -105,7 +113,7 @@ class EnsembleExpansion(Algorithm):
         super().build(spec)
         if self.horizon > 0:
             sizes, rule = (spec.observation_dim, spec.action_dim), self.termination_rule()
-            self.world_model = self.world_model_config.build(*sizes, rule)
+            self.world_model = self.world_model_config.build(*sizes, rule, self.member_data)
 
     def make_critic(self, spec: Any) -> BatchedQEnsemble:
         sizes = spec.observation_dim, spec.action_dim
@@ -199,12 +207,13 @@ class EnsembleExpansion(Algorithm):
             return (weight * mean).sum(1)
 
     def critic_loss(self, batch: TensorDictBase) -> Tensor:
-        """Squared error of each member on its share of the batch, against the one mixed target."""
+        """Squared error of each member on its rows of the batch, against the one mixed target."""
+        rows = partial(member_rows, members=self.num_critics, data=self.member_data)
         target = self.mixed_target(batch)
-        q = self.critic.on_shares(batch["observation"], batch["action"])  # [K, L, B / L, 1]
+        q = self.critic.of_members(rows(batch["observation"]), rows(batch["action"]))  # [K, L, B / L, 1]
         self.record("q/mean", q.mean)
         self.record("q/target", target.mean)
-        return q_loss(q, target.unflatten(0, (self.num_critics, -1))).mean((2, 3)).sum()
+        return q_loss(q, rows(target)).mean((2, 3)).sum()
 
     # ------------------------------------------------------------------ evaluation
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@
     x', x, u --r_n--> reward               every n on the rollout of every m
     x', x, u --d_m--> termination          of the m-th rollout by the m-th member alone
 
-Members differ by their initial weights and by their data: of every batch each has its own share of the rows.
+Members differ by their initial weights and, unless all learn from all of a batch, by their data: each has its own share
+of a batch's rows.
 
 Legend: `M` transition (and termination) members, `N` reward members, `B` batch, `O` observation, `A` action. Rollouts
 lie one member after the other in the rows of a batch `[M B]`.
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import Step, TerminationRule, require_rule
-from lit_mbrl.networks.ensemble import EnsembleMLP
+from lit_mbrl.networks.ensemble import EnsembleMLP, MemberData, member_rows
 from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt, Sizes
 
@@ -39,6 +40,7 @@ class SplitEnsemble(nn.Module):
         head_sizes: hidden layers of each reward and termination model.
         weight_decay: `c` of `c / 2 |W|^2` in the losses; biases are left out.
         rule: the known termination; None: `M` models learn it.
+        data: what each member learns from of a batch, its share of the rows or all of them.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class SplitEnsemble(nn.Module):
         head_sizes: Sequence[int],
         weight_decay: float = 0.0,
         rule: TerminationRule | None = None,
+        data: MemberData = "shares",
     ) -> None:
         super().__init__()
         self.transitions, self.rewards, self.weight_decay, self.rule = transitions, rewards, weight_decay, rule
+        self.data: MemberData = data
         inputs = observation_dim + action_dim
         heads = observation_dim + inputs
         self.dynamics = EnsembleMLP(transitions, inputs, transition_sizes, observation_dim, "relu", "uniform")
@@ -100,24 +104,27 @@ class SplitEnsemble(nn.Module):
 
     # ------------------------------------------------------------------ learning
     def dynamics_loss(self, batch: TensorDictBase) -> Tensor:
-        """`1/2 |x' - x - delta_m|^2` of each member on its share, mean over the batch."""
+        """`1/2 |x' - x - delta_m|^2` of each member on its rows of the batch, mean over all."""
         observation, following = batch["observation"], batch["next", "observation"]
-        inputs = _shares(torch.cat([observation, batch["action"]], dim=-1), self.transitions)
-        error = dynamics_loss(self.dynamics(inputs), _shares(following - observation, self.transitions))
+        inputs = self._rows(torch.cat([observation, batch["action"]], dim=-1), self.transitions)
+        error = dynamics_loss(self.dynamics(inputs), self._rows(following - observation, self.transitions))
         return 0.5 * error.mean() + self._decay(self.dynamics)
 
     def reward_loss(self, batch: TensorDictBase) -> Tensor:
-        """`1/2 (r - r_n)^2` of each member on its share, mean over the batch."""
-        predicted = self.reward_model(_shares(_heads(batch), self.rewards))
-        error = reward_loss(predicted, _shares(batch["next", "reward"], self.rewards))
+        """`1/2 (r - r_n)^2` of each member on its rows of the batch, mean over all."""
+        predicted = self.reward_model(self._rows(_heads(batch), self.rewards))
+        error = reward_loss(predicted, self._rows(batch["next", "reward"], self.rewards))
         return 0.5 * error.mean() + self._decay(self.reward_model)
 
     def termination_loss(self, batch: TensorDictBase) -> Tensor:
-        """Negative log-likelihood of terminations, of each member on its share, mean over the batch."""
+        """Negative log-likelihood of terminations, of each member on its rows of the batch, mean over all."""
         assert self.termination_model is not None
-        logit = self.termination_model(_shares(_heads(batch), self.transitions))
-        error = termination_loss(logit, _shares(batch["next", "terminated"], self.transitions))
+        logit = self.termination_model(self._rows(_heads(batch), self.transitions))
+        error = termination_loss(logit, self._rows(batch["next", "terminated"], self.transitions))
         return error.mean() + self._decay(self.termination_model)
+
+    def _rows(self, rows: Tensor, members: int) -> Tensor:
+        return member_rows(rows, members, self.data)
 
     def _decay(self, networks: EnsembleMLP) -> Tensor:
         return networks.l2([self.weight_decay] * len(networks.weights)).sum()
@@ -125,11 +132,6 @@ class SplitEnsemble(nn.Module):
 
 def _heads(batch: TensorDictBase) -> Tensor:
     return torch.cat([batch["next", "observation"], batch["observation"], batch["action"]], dim=-1)
-
-
-def _shares(rows: Tensor, members: int) -> Tensor:
-    """`[B, ...]` to `[members, B / members, ...]`: rows of a batch are drawn independently, so any split is random."""
-    return rows.unflatten(0, (members, -1))
 
 
 @options
@@ -153,7 +155,13 @@ class SplitEnsembleConfig:
     termination: Literal["known", "learned", "auto"] = "learned"
     """`"learned"`, `"known"` by the task's rule, or `"auto"`: known where the task has a rule."""
 
-    def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> SplitEnsemble:
+    def build(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        rule: TerminationRule | None = None,
+        data: MemberData = "shares",
+    ) -> SplitEnsemble:
         """The model; raises `OptionError` if the task's rule is wanted and there is none."""
         return SplitEnsemble(
             observation_dim,
@@ -164,4 +172,5 @@ class SplitEnsembleConfig:
             self.head_sizes,
             self.weight_decay,
             require_rule(self.termination, rule),
+            data,
         )
