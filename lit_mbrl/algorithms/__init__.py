@@ -9,6 +9,7 @@ from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
+from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
@@ -24,6 +25,8 @@ __all__ = [
     "MVE",
     "MVEDDPG",
     "PETS",
+    "POPLINA",
+    "POPLINP",
     "PPO",
     "SAC",
     "SACSVG",

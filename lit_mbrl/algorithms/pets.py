@@ -106,10 +106,12 @@ class PETS(FitsModels, Algorithm):
         positive("model.model_lr", model_lr)
         require(reward in ("known", "learned", "auto"), "model.reward", reward, "known, learned or auto")
         self.planner = type(self).default_planner() if planner is None else planner
+        self.searcher = self.planner  # what searches; the planner's horizon is that of the imagined trajectories
         self.propagation, self.particles, self.num_members = propagation, particles, num_members
         self.hidden_sizes, self.activation, self.weight_decay = hidden_sizes, activation, weight_decay
         self.model_lr, self.reward, self.chunk = model_lr, reward, chunk
-        self.fitter = ModelFitter(self, batch_size=model_batch_size, epochs=model_epochs)
+        self.fit_options = {"batch_size": model_batch_size, "epochs": model_epochs}
+        self.fitter = ModelFitter(self)
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -140,7 +142,7 @@ class PETS(FitsModels, Algorithm):
         self.sampler = TrajectorySampler(
             self.dynamics, self.propagation, self.particles, reward, spec.terminated, self.chunk
         )
-        self.memory = PlanMemory(self.planner, self.search_dim)
+        self.memory = PlanMemory(self.searcher, self.search_dim)
         self.register_buffer("fitted_frames", torch.zeros((), dtype=torch.long))
 
     @property
@@ -168,25 +170,28 @@ class PETS(FitsModels, Algorithm):
     def fit_model(self, replay: Any) -> None:
         """Fits the ensemble to all data, and notes how likely the newest were before it had learned from them."""
         frames = replay.frames().to(self.device)
-        fresh = min(replay.written - int(self.fitted_frames), len(replay))
-        if self.fitted_frames > 0 and fresh > 0:
-            newest = replay.slots(torch.arange(replay.written - fresh, replay.written))
-            self.note({"model/holdout_nll": float(self.dynamics.mean_nll(frames[newest]))})
+        if self.fitted_frames > 0:
+            self.note({"model/holdout_nll": float(self.dynamics.mean_nll(self.newest(replay)))})
         self.fitted_frames.fill_(replay.written)
 
         def report(epoch: int, loss: Tensor) -> None:
             self.notify_progress(f"fitting the model: epoch {epoch}, loss {float(loss):.3g}")
 
         objective = self.dynamics.objective(self.model_lr)
-        steps = self.fitter.fit_epochs(objective, self.dynamics, frames, on_epoch=report)
+        steps = self.fitter.fit_epochs(objective, self.dynamics, frames, on_epoch=report, **self.fit_options)
         self.finite.flush()
         self.note({"model/fit_steps": float(steps)})
+
+    def newest(self, replay: Any) -> TensorDictBase:
+        """Returns the frames since the last fit, `[N]`."""
+        first = max(int(self.fitted_frames), replay.oldest)
+        return replay.frames()[replay.slots(torch.arange(first, replay.written))].to(self.device)
 
     # ------------------------------------------------------------------ algorithm 1: the actions
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """Plans, and remembers the plan for the next step; the action `[B, A]` itself is not disturbed."""
         action, search = self.plan(observation, self.memory.recall(is_init))
-        self.memory.keep(search.memory)
+        self.memory.keep(self.shift(search.memory))
         self.note_search(search)
         return action
 
@@ -195,15 +200,31 @@ class PETS(FitsModels, Algorithm):
         search = self.search(observation, memory, open_loop)
         return search.plan[:, 0], search
 
-    def search(self, observation: Tensor, memory: Tensor, controller: Controller) -> Search:
-        """Searches for what makes a controller earn most in the model, one batch for all environments' candidates."""
+    def search(
+        self,
+        observation: Tensor,
+        memory: Tensor,
+        controller: Controller,
+        plans: Callable[[Tensor], Tensor] = lambda candidates: candidates,
+    ) -> Search:
+        """Searches for what makes a controller earn most in the model, one batch for all environments' candidates.
+
+        Args:
+            controller: see `planners.propagation`.
+            plans: what the controller reads, of the candidates `[B, N, H, A]`.
+        """
+        horizon = self.planner.horizon
 
         def objective(candidates: Tensor) -> Tensor:
-            self._model_rollouts += candidates.shape[0] * candidates.shape[1] * self.particles * self.planner.horizon
-            return self.sampler.returns(observation, candidates, controller, self.planner.horizon)
+            self._model_rollouts += candidates.shape[0] * candidates.shape[1] * self.particles * horizon
+            return self.sampler.returns(observation, plans(candidates), controller, horizon)
 
-        draws = self.planner.draws(len(observation), memory.shape[-1], observation.device)
-        return self.planner.search(objective, draws, memory)
+        draws = self.searcher.draws(len(observation), memory.shape[-1], observation.device)
+        return self.searcher.search(objective, draws, memory)
+
+    def shift(self, memory: Tensor) -> Tensor:
+        """Returns where the next step's search begins, from what this one's has found: the rest of its sequences."""
+        return self.searcher.shift(memory)
 
     def note_search(self, search: Search) -> None:
         """Notes cost and spread of the newest plans."""
@@ -226,7 +247,7 @@ class PETS(FitsModels, Algorithm):
 
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The planner with a memory of its own, and random numbers that go on from a fixed seed."""
-        memory = PlanMemory(self.planner, self.search_dim)
+        memory = PlanMemory(self.searcher, self.search_dim)
         generator = torch.Generator().manual_seed(_EVAL_SEED)
 
         def policy(observation: Tensor, is_init: Tensor) -> Tensor:
@@ -235,7 +256,7 @@ class PETS(FitsModels, Algorithm):
                 rollouts = self._model_rollouts
                 action, search = self.plan(observation, memory.recall(is_init))
                 self._model_rollouts = rollouts  # of the collection alone
-            memory.keep(search.memory)
+            memory.keep(self.shift(search.memory))
             return action
 
         return policy

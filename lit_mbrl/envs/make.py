@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +21,7 @@ from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
 from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
+from lit_mbrl.utils.c_output import quiet_c_code
 from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
@@ -248,7 +246,7 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
 
 
 def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> gym.Env:
-    with _quiet():
+    with quiet_c_code():
         try:
             import pybullet_envs_gymnasium  # noqa: F401  registers its ids
         except ImportError as error:
@@ -326,27 +324,3 @@ def _log_mujoco_warnings() -> None:
 def _on_mujoco_warning(message: str) -> None:
     # Deprecated attributes in the model files of Gymnasium and dm_control are nothing that a user could mend.
     logging.getLogger(__name__).log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message.strip())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what C code writes to the standard streams: PyBullet announces its build and every connection there."""
-    if os.name != "posix":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    libc.fflush(None)
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for fd, _ in saved:
-            os.dup2(sink, fd)
-        yield
-    finally:
-        libc.fflush(None)
-        os.close(sink)
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)

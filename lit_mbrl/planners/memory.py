@@ -9,7 +9,7 @@ from lit_mbrl.planners.base import Planner
 
 
 class PlanMemory(nn.Module):
-    """Keeps each environment's last plan, shifted by the action that was taken; in every checkpoint.
+    """Keeps where each environment's next search begins; in every checkpoint.
 
     Args:
         planner: whose memory this is.
@@ -29,8 +29,8 @@ class PlanMemory(nn.Module):
         return torch.where(is_init[:, :, None, None], start, self.plans.to(is_init.device))
 
     def keep(self, memory: Tensor) -> None:
-        """Remembers for the next step what a search found."""
-        self.plans = self._planner.shift(memory)
+        """Remembers for the next step, `[B, M, H, A]`."""
+        self.plans = memory
 
     def forget(self) -> None:
         """Begins anew everywhere."""

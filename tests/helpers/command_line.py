@@ -41,8 +41,8 @@ TINY_LATENT = [
 ]
 TINY_PLANNER = ["--model.planner.num_candidates=8", "--model.planner.num_elites=2", "--model.planner.iterations=2"]
 # The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
-TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2", "--model.particles=5"]
-PLANNING = ("pets",)
+TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
+PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]

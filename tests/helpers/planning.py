@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lit_mbrl.algorithms import PETS
+from lit_mbrl.algorithms import PETS, POPLINA, POPLINP
 from lit_mbrl.models import TaskEnsemble
 from lit_mbrl.planners import TruncatedCEM
 
@@ -35,3 +35,11 @@ def planner(**options: Any) -> TruncatedCEM:
 
 def make_pets(**options: Any) -> PETS:
     return PETS(**({"planner": planner()} | SMALL | options))
+
+
+def make_poplin(name: str, **options: Any) -> POPLINA | POPLINP:
+    """POPLIN by its method: INIT, REPLAN, SEP or UNI."""
+    search = planner(bound=None, min_variance=0.0)
+    small = {"hidden_sizes": [8], "num_members": 2, "model_epochs": 2, "policy_hidden_sizes": [5], "policy_epochs": 3}
+    kind = POPLINA if name in ("INIT", "REPLAN") else POPLINP
+    return kind(**({"planner": search, "method": name} | small | options))
