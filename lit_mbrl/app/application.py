@@ -247,6 +247,7 @@ class Application(CommandLine):
         """Trains, and ends with one line that says where everything is."""
         saved = self.saved_run
         model.finite.action = self._get(self.config, "non_finite")
+        model.fast_path = self._get(self.config, "fast_path")
         print_rank_zero(
             f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}"
         )

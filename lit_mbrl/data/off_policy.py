@@ -13,7 +13,6 @@ ranks, so they agree on every clock and take the same training steps; a batch is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -32,28 +31,16 @@ from lit_mbrl.data.buffers.priorities import ReplayPriorities
 from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, predicted_bytes
 from lit_mbrl.data.schedule import UpdateSchedule
-from lit_mbrl.envs import EnvConfig
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.hooks import WarmupListener
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveFloat, PositiveInt
 
 
+@options
 class OffPolicy(EnvDataModule):
-    """Collects with the current policy into a replay and serves batches from it.
-
-    Args:
-        env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
-        total_frames: environment steps of the whole run, warm-up included, of all devices together.
-        epoch_frames: environment steps between evaluations.
-        learning_starts: environment steps with uniformly random actions before the first training step.
-        frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
-        utd_ratio: training steps per environment step after the warm-up.
-        batch_size: transitions per training step, of all devices together.
-        sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
-        capacity: transitions kept, by each device.
-        storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
-        eval_episodes: deterministic episodes per evaluation.
-    """
+    """Collects with the current policy into a replay and serves batches from it."""
 
     serves: ClassVar[Experience] = "transitions"
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
@@ -62,57 +49,39 @@ class OffPolicy(EnvDataModule):
     # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("learning_starts", *EnvDataModule.fixed_on_resume)
 
-    def __init__(
-        self,
-        env: EnvConfig,
-        total_frames: int = 1_000_000,
-        epoch_frames: int = 5_000,
-        learning_starts: int = 1_000,
-        frames_per_batch: int = 1,
-        utd_ratio: float = 1.0,
-        batch_size: int = 256,
-        sequence_batch_size: int | None = None,
-        capacity: int = 1_000_000,
-        storage: Storage | None = None,
-        eval_episodes: int = 10,
-    ) -> None:
-        require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
-        require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
-        require(learning_starts > 0, "data.learning_starts", learning_starts, "an integer > 0")
-        require(
-            total_frames > learning_starts,
-            "data.total_frames",
-            total_frames,
-            f"more than data.learning_starts={learning_starts}",
-        )
-        require(
-            frames_per_batch > 0 and frames_per_batch % env.num_envs == 0,
-            "data.frames_per_batch",
-            frames_per_batch,
-            f"a positive multiple of data.env.num_envs={env.num_envs}",
-        )
-        require(math.isfinite(utd_ratio) and utd_ratio > 0, "data.utd_ratio", utd_ratio, "a finite number > 0")
-        require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
-        require(
-            sequence_batch_size is None or sequence_batch_size > 0,
-            "data.sequence_batch_size",
-            sequence_batch_size,
-            "an integer > 0, or null for data.batch_size",
-        )
-        require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
-        require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
-        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+    learning_starts: PositiveInt = 1_000
+    """Environment steps with uniformly random actions before the first training step."""
+    frames_per_batch: PositiveInt = 1
+    """Environment steps that each device collects at a time; a multiple of `env.num_envs`."""
+    utd_ratio: PositiveFloat = 1.0
+    """Training steps per environment step after the warm-up."""
+    batch_size: PositiveInt = 256
+    """Transitions per training step, of all devices together."""
+    sequence_batch_size: PositiveInt | None = None
+    """Sequences per model update, of all devices together; null: `batch_size`."""
+    capacity: PositiveInt = 1_000_000
+    """Transitions kept, by each device."""
+    storage: Storage | None = None
+    """`"memory"`, or `"memmap"` for a replay on disk; null: in memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        env, starts = self.env, self.learning_starts
+        more = f"more than data.learning_starts={starts}"
+        require(self.total_frames > starts, "data.total_frames", self.total_frames, more)
+        multiple = f"a positive multiple of data.env.num_envs={env.num_envs}"
+        frames = self.frames_per_batch
+        require(frames % env.num_envs == 0, "data.frames_per_batch", frames, multiple)
+        one = "at least one transition per environment"
+        require(self.capacity >= env.num_envs, "data.capacity", self.capacity, one)
+        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", self.eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
             require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
-        ratio = Fraction(str(utd_ratio))
-        update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio)
-        super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, update_schedule)
-        self.learning_starts = learning_starts
-        self.utd_ratio = ratio
-        self.batch_size = batch_size
-        self.sequence_batch_size = sequence_batch_size or batch_size
-        self.capacity = min(capacity, total_frames + frames_per_batch)
-        self.storage: Storage = storage or self.default_storage
+        self.utd_ratio = Fraction(str(self.utd_ratio))
+        self.update_schedule = UpdateSchedule(self.total_frames, self.epoch_frames, starts, self.utd_ratio)
+        self.sequence_batch_size = self.sequence_batch_size or self.batch_size
+        self.capacity = min(self.capacity, self.total_frames + frames)
+        self.storage = self.storage or self.default_storage
         self.replay: Any = None  # what `make_replay` returned
         self._files: ReplayFiles | None = None
         self._warmup_listeners: list[WarmupListener] = []

@@ -176,12 +176,12 @@ def targets(frames: TensorDictBase) -> Tensor:
     return torch.cat([change, frames["next", "reward"]], dim=-1)
 
 
-def default_decays(layers: int) -> list[float]:
+def default_decays(layers: int) -> tuple[float, ...]:
     """MBPO's weight decay of five layers; for other depths the same from both ends, the middle one filling up."""
-    five = [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
+    five = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     if layers <= 5:
         return five[: layers - 1] + five[-1:]
-    return five[:2] + [7.5e-5] * (layers - 3) + five[-1:]
+    return five[:2] + (7.5e-5,) * (layers - 3) + five[-1:]
 
 
 class EnsembleWorldModel(nn.Module):

@@ -13,7 +13,7 @@ lie one member after the other in the rows of a batch `[M B]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import Step, TerminationRule, require_rule
 from lit_mbrl.networks.ensemble import EnsembleMLP
-from lit_mbrl.utils.errors import positive, positive_sizes, require
-
-_OPTION = "model.world_model"
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt, Sizes
 
 
 class SplitEnsemble(nn.Module):
@@ -133,41 +132,26 @@ def _shares(rows: Tensor, members: int) -> Tensor:
     return rows.unflatten(0, (members, -1))
 
 
+@options
 class SplitEnsembleConfig:
-    """STEVE's ensembles; sizes, decay and rate are the public code's, since the paper leaves them to it.
+    """STEVE's ensembles; sizes, decay and rate are the public code's, since the paper leaves them to it."""
 
-    Args:
-        num_transitions: transition models, and termination models.
-        num_rewards: reward models.
-        hidden_sizes: hidden layers of each transition model.
-        head_sizes: hidden layers of each reward and termination model.
-        lr: Adam's learning rate.
-        weight_decay: `c / 2 |W|^2` in each loss.
-        termination: `"learned"`, `"known"` by the task's rule, or `"auto"`: known where the task has a rule.
-    """
+    section: ClassVar[str] = "model.world_model"
 
-    def __init__(
-        self,
-        num_transitions: int = 4,
-        num_rewards: int = 4,
-        hidden_sizes: list[int] | None = None,
-        head_sizes: list[int] | None = None,
-        lr: float = 3e-4,
-        weight_decay: float = 1e-4,
-        termination: Literal["known", "learned", "auto"] = "learned",
-    ) -> None:
-        require(num_transitions > 0, f"{_OPTION}.num_transitions", num_transitions, "an integer > 0")
-        require(num_rewards > 0, f"{_OPTION}.num_rewards", num_rewards, "an integer > 0")
-        self.hidden_sizes = [512] * 7 if hidden_sizes is None else list(hidden_sizes)
-        self.head_sizes = [128] * 3 if head_sizes is None else list(head_sizes)
-        positive_sizes(f"{_OPTION}.hidden_sizes", self.hidden_sizes)
-        positive_sizes(f"{_OPTION}.head_sizes", self.head_sizes)
-        positive(f"{_OPTION}.lr", lr)
-        require(weight_decay >= 0, f"{_OPTION}.weight_decay", weight_decay, "a number >= 0")
-        if termination != "known":  # which needs the task, and is asked for when the model is built
-            require_rule(termination, None)
-        self.num_transitions, self.num_rewards = num_transitions, num_rewards
-        self.lr, self.weight_decay, self.termination = lr, weight_decay, termination
+    num_transitions: PositiveInt = 4
+    """Transition models, and termination models."""
+    num_rewards: PositiveInt = 4
+    """Reward models."""
+    hidden_sizes: Sizes = (512, 512, 512, 512, 512, 512, 512)
+    """Hidden layers of each transition model."""
+    head_sizes: Sizes = (128, 128, 128)
+    """Hidden layers of each reward and termination model."""
+    lr: PositiveFloat = 3e-4
+    """Adam's learning rate."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """`c` of `c / 2 |W|^2` in each loss; biases are left out."""
+    termination: Literal["known", "learned", "auto"] = "learned"
+    """`"learned"`, `"known"` by the task's rule, or `"auto"`: known where the task has a rule."""
 
     def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> SplitEnsemble:
         """The model; raises `OptionError` if the task's rule is wanted and there is none."""

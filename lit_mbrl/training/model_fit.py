@@ -16,7 +16,6 @@ from lit_mbrl.training.compiled_loss import CompiledLoss
 from lit_mbrl.training.gradient_step import may_step
 from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.optim import Adam
-from lit_mbrl.utils.hooks import ModelWorkListener
 
 
 class _NoAlgorithm:
@@ -159,12 +158,6 @@ class FitsModels:
 
     fitter: ModelFitter
     trainer: Any
-
-    def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no training step ends for a while."""
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, ModelWorkListener):
-                callback.on_model_work(self.trainer, self, news)
 
     def on_fit_start(self) -> None:
         """Forgets graphs of tensors that may have moved to another device since."""

@@ -17,6 +17,8 @@ from lit_mbrl.utils.errors import OptionError
 from tests.helpers.planning import contradicting, make_pets, planner
 from tests.helpers.runs import SaveAndStop, Stop, everything, fit, make_data
 
+SMALL = {"horizon": 4, "num_candidates": 12, "num_elites": 3, "iterations": 2}
+
 
 class Counted(PETS):
     """Notes when it fits."""
@@ -68,7 +70,9 @@ def test_a_plan_goes_on_within_an_episode_and_begins_anew_in_the_next_one() -> N
 
 
 @pytest.mark.parametrize(
-    "search", [planner(), CEM(4, 12, 3, 2), MPPI(4, 12, 2), ICEM(4, 12, 3, 2)], ids=lambda p: type(p).__name__
+    "search",
+    [planner(), CEM(**SMALL), MPPI(horizon=4, num_candidates=12, iterations=2), ICEM(**SMALL)],
+    ids=lambda p: type(p).__name__,
 )
 @pytest.mark.parametrize("propagation", ["TSinf", "TS1", "DS", "MM", "E"])
 def test_every_planner_goes_with_every_propagation(propagation: str, search: Any) -> None:
@@ -152,7 +156,7 @@ def state_of(algorithm: PETS, data: OffPolicy) -> dict[str, Tensor]:
 @pytest.mark.parametrize("rounds", [1, 11, 12, 17])  # the first, before and after a fit, in the middle of a trial
 @pytest.mark.parametrize("options", [{}, {"num_envs": 2, "frames_per_batch": 2}], ids=["alone", "side by side"])
 def test_resume_gives_the_same_bits(rounds: int, options: dict[str, Any], tmp_path: Path) -> None:
-    path, search = tmp_path / "run.ckpt", ICEM(4, 12, 4, 2, kept_elites=0.5)
+    path, search = tmp_path / "run.ckpt", ICEM(**SMALL, kept_elites=0.5)
     whole, whole_data = make_pets(planner=search), make_data(**options)
     fit(whole, whole_data, log_every_n_steps=1000)
     with pytest.raises(Stop):

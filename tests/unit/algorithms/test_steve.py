@@ -259,7 +259,7 @@ def short(**options: Any) -> STEVE:
     return STEVE(horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles(), **options)
 
 
-def test_pretraining_trains_the_models_alone_and_once() -> None:
+def test_pretraining_trains_the_models_alone_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[str, int]] = []
 
     class Counted(STEVE):
@@ -270,7 +270,10 @@ def test_pretraining_trains_the_models_alone_and_once() -> None:
     algorithm = Counted(
         horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles(), pretrain_updates=7
     )
+    seen: list[str] = []
+    monkeypatch.setattr(algorithm, "notify_progress", seen.append)
     fit(algorithm, make_data())
+    assert seen[0] == "training the models: update 1 of 7" and len(seen) == 7
     pretrained = [name for name, train_steps in steps if train_steps == 0]
     assert pretrained == ["dynamics", "reward", "termination"] * 7
     assert [name for name, train_steps in steps if train_steps == 1] == [
