@@ -122,7 +122,7 @@ def measure(name: str, part: str, rounds: int) -> TakeTurns:
             max_epochs=-1,
             limit_val_batches=0,
             logger=[CsvLogger(folder)],
-            callbacks=[turns, SoftTargetUpdate(0.005), ProgressBar(enabled=False), GracefulStop(), Checkpoint()],
+            callbacks=[turns, SoftTargetUpdate(tau=0.005), ProgressBar(enabled=False), GracefulStop(), Checkpoint()],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,

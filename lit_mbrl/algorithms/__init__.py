@@ -7,7 +7,9 @@ from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEn
 from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
+from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
@@ -22,6 +24,9 @@ __all__ = [
     "MEMR",
     "MVE",
     "MVEDDPG",
+    "PETS",
+    "POPLINA",
+    "POPLINP",
     "PPO",
     "SAC",
     "SACSVG",

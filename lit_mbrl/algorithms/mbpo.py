@@ -33,9 +33,8 @@ from torch import Tensor
 
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
-from lit_mbrl.training.model_fit import ModelFitter
+from lit_mbrl.training.model_fit import FitsModels, ModelFitter
 from lit_mbrl.utils.errors import require
-from lit_mbrl.utils.hooks import ModelWorkListener
 from lit_mbrl.utils.options import options, take
 from lit_mbrl.utils.types import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Rule
 
@@ -52,7 +51,7 @@ _READ = ("observation", "action", ("next", "observation"), ("next", "reward"), (
 
 
 @options
-class MBPO(SAC):
+class MBPO(FitsModels, SAC):
     """SAC that learns from a model's data.
 
     Epochs here are `model_epoch` environment steps after the warm-up: the papers' unit, and not how often the policy is
@@ -258,27 +257,6 @@ class MBPO(SAC):
         share = self.fitter.options["holdout_ratio"], self.fitter.options["max_holdout"]
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
-
-    def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no training step ends for a while."""
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, ModelWorkListener):
-                callback.on_model_work(self.trainer, self, news)
-
-    def on_fit_start(self) -> None:
-        """Forgets graphs of tensors that may have moved to another device since."""
-        super().on_fit_start()
-        self.fitter.graphs = {}
-
-    # ------------------------------------------------------------------ checkpoint
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the optimisers of the fits."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["own_optimizers"] = self.fitter.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.fitter.load_state_dict(checkpoint["own_optimizers"])
 
 
 def _rows(state: Any, chosen: Tensor) -> Any:

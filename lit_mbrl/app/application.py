@@ -181,6 +181,7 @@ class Application(CommandLine):
             check_precision(twin, self.trainer.precision_plugin)
             given = self._get(self.config, "trainer").callbacks
             check_targets(twin, self.trainer.callbacks, given)
+            self.datamodule.check_sampling(twin)
             require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             check_callbacks(self.trainer, self.model, self.datamodule)

@@ -132,6 +132,9 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         self.buffer_specs = {}
         agent.add_buffers(self)
 
+    def check_sampling(self, agent: Agent) -> None:
+        """Raises `OptionError` if an algorithm, built, asks for batches that these data cannot give; they can here."""
+
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices."""
 
@@ -191,6 +194,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> TrainLoader:
         """The rest of the running epoch, one batch per training step."""
+        self.check_sampling(self.agent)
         return TrainLoader(self, self.update_schedule.epoch_end())
 
     def iterate_train_steps(self, end: int) -> Iterator[Batch]:

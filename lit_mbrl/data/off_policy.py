@@ -20,18 +20,21 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torchrl.data import ReplayBuffer
+from torchrl.data.replay_buffers import Sampler
 
-from lit_mbrl.data.agent import Batch, Experience
+from lit_mbrl.data.agent import Agent, Batch, Experience
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
+from lit_mbrl.data.buffers.foreign import ForeignReplay
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
 from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, predicted_bytes
 from lit_mbrl.data.schedule import UpdateSchedule
-from lit_mbrl.utils import distributed
+from lit_mbrl.utils import class_path, distributed
 from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.hooks import WarmupListener
 from lit_mbrl.utils.options import options
@@ -46,8 +49,13 @@ class OffPolicy(EnvDataModule):
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
     # Not the option's own default: where a config names a subclass later, this class's defaults stay.
     default_storage: ClassVar[Storage] = "memory"
-    # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
-    fixed_on_resume: ClassVar[tuple[str, ...]] = ("learning_starts", *EnvDataModule.fixed_on_resume)
+    # Options that a resumed run cannot change: the first is over, and the replay is full of the last one's steps.
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (
+        "learning_starts",
+        "sampler",
+        "buffer",
+        *EnvDataModule.fixed_on_resume,
+    )
 
     learning_starts: PositiveInt = 1_000
     """Environment steps with uniformly random actions before the first training step."""
@@ -63,6 +71,12 @@ class OffPolicy(EnvDataModule):
     """Transitions kept, by each device."""
     storage: Storage | None = None
     """`"memory"`, or `"memmap"` for a replay on disk; null: in memory."""
+    sampler: str | dict[str, Any] | None = None
+    """TorchRL's sampler of the replay's transitions: a path (`torchrl.data.SamplerWithoutReplacement`), or
+    `{class_path: ..., init_args: {...}}`; null: uniformly, with replacement."""
+    buffer: str | dict[str, Any] | None = None
+    """TorchRL's replay buffer in the place of the replay, described alike, its storage and its sampler, too; it gives
+    single transitions. Null: the replay, which gives sequences as well."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,9 +101,29 @@ class OffPolicy(EnvDataModule):
         self._warmup_listeners: list[WarmupListener] = []
 
     # ------------------------------------------------------------------ set-up
+    def check_algorithm(self, agent: Agent) -> None:
+        """See `EnvDataModule.check_algorithm`; somebody else's sampler or buffer gives single transitions only."""
+        super().check_algorithm(agent)
+        name = type(agent).__name__
+        if self.buffer is not None:
+            beside = ", ".join(self.buffer_specs)
+            own = f"null for {name}, whose {beside} needs the replay's own frames"
+            require(not self.buffer_specs, "data.buffer", self.buffer, own)
+            alone = "null beside data.buffer, which has its own"
+            require(self.sampler is None, "data.sampler", self.sampler, alone)
+            require(self.storage == "memory", "data.storage", self.storage, alone)
+        if self.buffer is not None or self.sampler is not None:
+            self.make_replay(Path())  # a wrong path or argument is told here
+
+    def check_sampling(self, agent: Agent) -> None:
+        """See `EnvDataModule.check_sampling`."""
+        for option, given in (("data.sampler", self.sampler), ("data.buffer", self.buffer)):
+            sequences = f"null for {type(agent).__name__}, which reads sequences: this gives single transitions"
+            require(given is None or not agent.sampling().sequence_batches, option, given, sequences)
+
     def check(self, directory: str = ".") -> None:
         """Raises `OptionError` for an environment that cannot be made, or a replay or buffers too large. Cheap."""
-        replay = self.capacity * self.frame_bytes
+        replay = 0 if self.buffer is not None else self.capacity * self.frame_bytes
         check_memory(replay, self.storage, directory)
         for spec in self.buffer_specs.values():
             check_memory(spec.nbytes, "memory", directory, spec.option)
@@ -104,9 +138,12 @@ class OffPolicy(EnvDataModule):
         """Bytes of a frame in the replay."""
         return predicted_bytes(1, self.spec.observation_dim, self.spec.action_dim)
 
-    def make_replay(self, folder: Path) -> Replay | EpisodeReplay:
+    def make_replay(self, folder: Path) -> Replay | EpisodeReplay | ForeignReplay:
         """An empty replay, whose files would lie in `folder`."""
-        return Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        if self.buffer is not None:
+            return ForeignReplay(class_path.make("data.buffer", self.buffer, ReplayBuffer))
+        sampler = None if self.sampler is None else class_path.make("data.sampler", self.sampler, Sampler)
+        return Replay(self.capacity, self.env.num_envs, self.storage, folder, sampler)
 
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
@@ -167,8 +204,9 @@ class OffPolicy(EnvDataModule):
     def allocate(self) -> None:
         """Makes the replay."""
         size = self.capacity * self.frame_bytes
-        rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
         self.replay = self.make_replay(Path(self.trainer.default_root_dir) / "replay")
+        if self.buffer is None:
+            rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
         self._warmup_listeners = [each for each in self.trainer.callbacks if isinstance(each, WarmupListener)]
 
     # ------------------------------------------------------------------ training batches
@@ -229,8 +267,10 @@ class OffPolicy(EnvDataModule):
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
         if self.collector is not None:
-            save_files = self._files is not None and self.trainer.is_global_zero
+            save_files = self._files is not None and self.trainer.is_global_zero and self.buffer is None
             state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
+            if self.sampler is not None:
+                state["sampler"] = self.replay.buffer.sampler.state_dict()
         return state
 
     def load_data(self, own: dict[str, Any]) -> None:
@@ -241,3 +281,5 @@ class OffPolicy(EnvDataModule):
             (self._files if goes_on else source).load(self.replay, own["replay"])
         else:
             self.replay.load_state_dict(own["replay"])
+        if self.sampler is not None:
+            self.replay.buffer.sampler.load_state_dict(own["sampler"])

@@ -49,6 +49,8 @@ class SequenceReplay(OffPolicy):
         ("next", "truncated"),
     )
 
+    sampler: ClassVar[None] = None  # not options: sequences are drawn from whole episodes
+    buffer: ClassVar[None] = None
     sequence_length: Annotated[int, Rule("an integer > 1", lambda frames: frames > 1)] = 50
     """T, frames of a sequence."""
     batch_size: PositiveInt = 50

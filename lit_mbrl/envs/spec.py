@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.options import options
@@ -56,8 +56,9 @@ class EnvConfig:
         kw_only=False
     )
     """A Gymnasium id (`HalfCheetah-v5`, `package:Id-v0`), a PyBullet id (`HopperBulletEnv-v0`), a DeepMind Control task
-    (`dmc/walker-walk`), a Procgen game (`procgen/fruitbot-easy`) or a task of a paper (`poplin/Hopper`,
-    `mbpo/AntTruncatedObs`)."""
+    (`dmc/walker-walk`), a Procgen game (`procgen/fruitbot-easy`), a task of a paper (`poplin/Hopper`,
+    `mbpo/AntTruncatedObs`), or `torchrl/` and the path of a class or function that returns a TorchRL environment
+    (`torchrl/package.module.Name`)."""
     kwargs: Arguments = field(default_factory=dict, kw_only=False)
     """Arguments of the environment's constructor."""
     max_episode_steps: PositiveInt | None = None
@@ -84,6 +85,9 @@ class EnvConfig:
     """Seconds that a call of the environment (its constructor, a step, a reset) may take; null: for ever."""
     observation_keys: Keys | None = None
     """Which entries of an observation that is a dictionary, in this order; null: all, in its own."""
+    transforms: list[str | dict[str, Any]] = field(default_factory=list)
+    """TorchRL's transforms of the environment's steps, each a path (`torchrl.envs.SignTransform`) or
+    `{class_path: ..., init_args: {...}}`; they are made anew for each copy."""
 
     def __post_init__(self) -> None:
         some = "a mapping of constructor arguments, or null"
@@ -112,6 +116,20 @@ class EnvConfig:
         return replace(self, kwargs={**self.kwargs, **(self.eval_kwargs or {})}, eval_kwargs=None)
 
 
+class Features(NamedTuple):
+    """What a model reads of a task's observation and how it predicts the next one, by positions in the observation.
+
+    Attributes:
+        angles: read as sine and cosine.
+        absolute: predicted as they are; of all others the change is predicted.
+        unused: not read.
+    """
+
+    angles: tuple[int, ...] = ()
+    absolute: tuple[int, ...] = ()
+    unused: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Spec:
     """An environment as algorithms see it.
@@ -123,6 +141,8 @@ class Spec:
         discrete: whether an action is an index in 0..A-1 instead of a vector.
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.tasks.terminations`).
+        reward: the reward, where it is known (`envs.tasks.rewards`).
+        features: of the observation, for models that ask (`envs.tasks.rewards`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
         parts: columns of the observation by entry, `desired_goal`, where the environment's is a dictionary or tuple.
         states: n, if the environment's observation is one of n, whose one-hot the vector is; None if it is not.
@@ -135,6 +155,8 @@ class Spec:
     discrete: bool = False
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    reward: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    features: Features = field(default=Features(), compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
     parts: Mapping[str, slice] = field(default_factory=dict, hash=False)
     states: int | None = None

@@ -43,6 +43,8 @@ class EnsembleDynamics(nn.Module):
         activation: between them.
         probabilistic: predict a variance as well.
         weight_decay: of each layer, the last one included.
+        inputs: numbers that the networks read, where `features` gives others than observation and action.
+        outputs: numbers `D` that they predict, where `targets` gives others.
     """
 
     input_mean: Tensor
@@ -59,9 +61,11 @@ class EnsembleDynamics(nn.Module):
         activation: Activation = "swish",
         probabilistic: bool = True,
         weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        inputs: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        inputs, self.outputs = observation_dim + action_dim, observation_dim + 1
+        inputs, self.outputs = inputs or observation_dim + action_dim, outputs or observation_dim + 1
         self.members, self.probabilistic, self.weight_decay = members, probabilistic, tuple(weight_decay)
         width = 2 * self.outputs if probabilistic else self.outputs
         self.networks = EnsembleMLP(members, inputs, hidden_sizes, width, activation)
@@ -72,9 +76,17 @@ class EnsembleDynamics(nn.Module):
         self.register_buffer("input_std", torch.ones(inputs))
         self.register_buffer("elites", torch.arange(elites))
 
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Computes what the networks read, before it is scaled, `[..., O + A]`."""
+        return torch.cat([observation, action], dim=-1)
+
+    def targets(self, frames: TensorDictBase) -> Tensor:
+        """Computes what the networks shall predict, `[..., D]`."""
+        return targets(frames)
+
     def scale(self, observation: Tensor, action: Tensor) -> Tensor:
         """Computes the networks' input, `[..., O + A]`."""
-        return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
+        return (self.features(observation, action) - self.input_mean) / self.input_std
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The networks' output to mean and log-variance `[..., D]`; no log-variance if deterministic."""
@@ -106,7 +118,7 @@ class EnsembleDynamics(nn.Module):
         Gaussian likelihood with the penalty of the shared bounds in equal parts, or squared error.
         """
         mean, log_var = self(frames["observation"], frames["action"])
-        target = targets(frames)
+        target = self.targets(frames)
         if log_var is None:
             return ensemble_squared_error(mean, target).mean((1, 2))
         loss = gaussian_nll(mean, log_var, target).mean((1, 2))
@@ -122,12 +134,12 @@ class EnsembleDynamics(nn.Module):
         """Each member's mean squared error `[E]` on the same frames, of any batch shape."""
         frames = frames.flatten()
         mean, _ = self(frames["observation"], frames["action"])
-        return ensemble_squared_error(mean, targets(frames).expand_as(mean)).mean((1, 2))
+        return ensemble_squared_error(mean, self.targets(frames).expand_as(mean)).mean((1, 2))
 
     @torch.no_grad()
     def fit_scaler(self, frames: TensorDictBase) -> None:
         """Takes mean and standard deviation of the inputs from these frames; what never varies is divided by 1."""
-        inputs = torch.cat([frames["observation"], frames["action"]], dim=-1).flatten(0, -2)
+        inputs = self.features(frames["observation"], frames["action"]).flatten(0, -2)
         std = inputs.std(0, correction=0)
         self.input_mean.copy_(inputs.mean(0))
         self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
@@ -162,6 +174,14 @@ def targets(frames: TensorDictBase) -> Tensor:
     """Computes the networks' targets: `[x_{t+1} - x_t, r_t]`, `[..., D]`."""
     change = frames["next", "observation"] - frames["observation"]
     return torch.cat([change, frames["next", "reward"]], dim=-1)
+
+
+def default_decays(layers: int) -> tuple[float, ...]:
+    """MBPO's weight decay of five layers; for other depths the same from both ends, the middle one filling up."""
+    five = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    if layers <= 5:
+        return five[: layers - 1] + five[-1:]
+    return five[:2] + (7.5e-5,) * (layers - 3) + five[-1:]
 
 
 class EnsembleWorldModel(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import ModelLoss, TerminationRule, WorldModelFactory, require_rule
-from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation
+from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel, Propagation, default_decays
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, TerminationModel
 from lit_mbrl.networks.ensemble import Activation
 from lit_mbrl.networks.mlp import orthogonal_
@@ -115,16 +115,19 @@ class EnsembleConfig(WorldModelFactory):
         members, elites = f"{_OPTION}.num_members={self.num_members}", self.num_elites
         require(elites <= self.num_members, f"{_OPTION}.num_elites", elites, f"an integer from 1 to {members}")
         layers = len(self.hidden_sizes) + 1
-        if self.weight_decay is None:
-            self.weight_decay = _decays(layers)
         of_each = f"{layers} numbers >= 0, one for each of {_OPTION}.hidden_sizes and one for the last layer"
-        require(len(self.weight_decay) == layers, f"{_OPTION}.weight_decay", self.weight_decay, of_each)
+        require(len(self.decays) == layers, f"{_OPTION}.weight_decay", self.weight_decay, of_each)
         require(
             self.probabilistic or self.propagation == "mean",
             f"{_OPTION}.propagation",
             self.propagation,
             f"mean without {_OPTION}.probabilistic: there is no variance to sample from",
         )
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """The weight decay of each layer in turn."""
+        return default_decays(len(self.hidden_sizes) + 1) if self.weight_decay is None else self.weight_decay
 
     def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> EnsembleWorldModel:
         """The model; raises `OptionError` if the rule is wanted and there is none."""
@@ -137,7 +140,7 @@ class EnsembleConfig(WorldModelFactory):
             self.hidden_sizes,
             self.activation,
             self.probabilistic,
-            self.weight_decay or (),
+            self.decays,
         )
         head = None if rule is not None else TerminationModel(observation_dim, action_dim, self.hidden_sizes[:2])
         return EnsembleWorldModel(dynamics, rule, head, self.propagation)
@@ -165,7 +168,7 @@ class EnsembleConfig(WorldModelFactory):
                 members=self.num_members,
                 member_loss=dynamics.data_loss,
                 member_parameters=list(dynamics.networks.parameters()),
-                weight_decay=dict(zip(dynamics.networks.weights, self.weight_decay or (), strict=True)),
+                weight_decay=dict(zip(dynamics.networks.weights, self.decays, strict=True)),
                 before_fit=dynamics.fit_scaler,
                 after_fit=dynamics.set_elites,
             )
@@ -179,14 +182,6 @@ class EnsembleConfig(WorldModelFactory):
             self.num_elites,
             f"{_OPTION}.num_members={self.num_members} here: a model trained step by step has no hold-out to rank by",
         )
-
-
-def _decays(layers: int) -> tuple[float, ...]:
-    """MBPO's weight decay of five layers; for other depths the same from both ends, the middle one filling up."""
-    five = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
-    if layers <= 5:
-        return five[: layers - 1] + five[-1:]
-    return five[:2] + (7.5e-5,) * (layers - 3) + five[-1:]
 
 
 def _single(loss: Callable[[TensorDictBase], Tensor], least: float = 0.0) -> Callable[[TensorDictBase], Tensor]:

@@ -50,6 +50,7 @@ class Algorithm(ManualOptimization):
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
+    also_evaluated: ClassVar[tuple[str, ...]] = ()  # names of further policies: `further_policy`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
@@ -77,8 +78,12 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one training step, in the order in which they happen."""
-        raise NotImplementedError
+        """The updates of one training step, in the order in which they happen.
+
+        None where all that is learned is fitted around the environment's steps: a training step then reads no batch,
+        and still marks where metrics are logged and epochs end.
+        """
+        yield from ()
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
@@ -87,6 +92,10 @@ class Algorithm(ManualOptimization):
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns an evaluation's policy, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
         return lambda observation, is_init: self.act(observation)
+
+    def further_policy(self, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns a policy of `also_evaluated`, as `eval_policy`: evaluations log its `eval/<name>_return`, too."""
+        raise NotImplementedError
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
@@ -146,8 +155,8 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
-        return data.sample()
+        """Returns the batches of a training step, this rank's share; here what `data` serves, if there are updates."""
+        return data.sample() if self.update_list else {}
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -247,7 +256,7 @@ class Algorithm(ManualOptimization):
         due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
         if (stage := self.trainer.datamodule.update_schedule.stage) is not None:
             due = [index for index in due if stage.has(self.update_list[index].name)]
-        if not (self.compile_option and self._take_compiled_steps(batch, due)):
+        if due and not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
             self.on_train_metrics(self._recorded)
@@ -307,7 +316,7 @@ class Algorithm(ManualOptimization):
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
         """Logs return and length of deterministic evaluation episodes `[K, T]` and the algorithm's own metrics.
 
-        The second batch, if there is one, is of the environment as it is in training (`data.env.eval_kwargs`).
+        Batches after the first are of the data module's further `evaluations`.
 
         Reads `("next", "reward")` `[K, T, 1]` and `"mask"` `[K, T]` (True for the frames of the episode).
         """
@@ -326,10 +335,8 @@ class Algorithm(ManualOptimization):
             prepared["mask"] = mask
             metrics |= self.episode_metrics(prepared)
         else:
-            metrics = {
-                "eval/train_levels_return": returns.mean(),
-                "eval/train_levels_return_std": returns.std(correction=0),
-            }
+            name = f"eval/{self.trainer.datamodule.evaluations()[batch_idx]}_return"
+            metrics = {name: returns.mean(), f"{name}_std": returns.std(correction=0)}
         # The ranks have the same episodes; that they agree on what is best must not hang on their rounding.
         self.log_dict(metrics, logger=False, batch_size=1, sync_dist=distributed.world_size() > 1)
         if self.trainer.state.fn == "fit":

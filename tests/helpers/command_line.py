@@ -40,6 +40,9 @@ TINY_LATENT = [
     *(f"--model.{size}=8" for size in ("deter", "stoch", "hidden", "units")),
 ]
 TINY_PLANNER = ["--model.planner.num_candidates=8", "--model.planner.num_elites=2", "--model.planner.iterations=2"]
+# The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
+TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
+PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
@@ -52,7 +55,7 @@ def tiny(config: Path | str) -> list[str]:
         return TINY_ON_POLICY
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
-    return TINY
+    return TINY + TINY_PLANNING * (path.stem in PLANNING)
 
 
 class SendSignal(Callback):

@@ -230,6 +230,26 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
             ["--data.sequence_length=12"],
             "--data.sequence_length=12: expected at most 11, the frames of an ep",
         ),
+        (
+            "pets",
+            ["--model.planner.horizon=21"],
+            "--model.planner.horizon=21: expected at most 20, the steps of an epi",
+        ),
+        (
+            "pets",
+            ["--data.env.name=HalfCheetah-v5", "--model.reward=known"],
+            "--model.reward=known: expected learned or auto: envs/tasks/rewards.py knows no reward of HalfCheetah-v5",
+        ),
+        (
+            "pets",
+            ["--model.planner.num_elites=9"],
+            "--model.planner.num_elites=9: expected an integer > 1 and at most num_candidates=8",
+        ),
+        (
+            "pets",
+            ["--data.env.name=CarRacing-v3"],
+            "--data.env.name=CarRacing-v3: expected an environment with a vector as its observation",
+        ),
         ("ppo", ["--data.batch_size=3"], "--data.batch_size=3: expected a divisor of the 20 frames of a rollout"),
     ],
 )

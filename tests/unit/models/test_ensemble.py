@@ -293,9 +293,9 @@ def test_termination_is_known_learned_or_whichever_there_is() -> None:
 
 
 def test_weight_decay_follows_the_depth() -> None:
-    assert EnsembleConfig().weight_decay == (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
-    assert EnsembleConfig(hidden_sizes=[8]).weight_decay == (2.5e-5, 1e-4)
-    assert EnsembleConfig(hidden_sizes=[8] * 5).weight_decay == (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    assert EnsembleConfig().decays == (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    assert EnsembleConfig(hidden_sizes=[8]).decays == (2.5e-5, 1e-4)
+    assert EnsembleConfig(hidden_sizes=[8] * 5).decays == (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 7.5e-5, 1e-4)
 
 
 def test_frames_without_a_batch_are_not_mistaken_for_members() -> None:
