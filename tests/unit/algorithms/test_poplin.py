@@ -226,7 +226,7 @@ def test_resume_gives_the_same_bits(name: str, options: dict[str, Any], rounds: 
     [
         ({"method": "SEP"}, "--model.method=SEP: expected INIT or REPLAN"),
         (
-            {"planner": CEM(4, 12, 3, 2)},
+            {"planner": CEM(horizon=4, num_candidates=12, num_elites=3, iterations=2)},
             "--model.planner=CEM: expected lit_mbrl.planners.TruncatedCEM with bound: null",
         ),
         (
@@ -234,7 +234,7 @@ def test_resume_gives_the_same_bits(name: str, options: dict[str, Any], rounds: 
             "--model.planner=TruncatedCEM: expected lit_mbrl.planners.TruncatedCEM with bound: nu",
         ),
         ({"policy_lr": 0.0}, "--model.policy_lr=0.0: expected a number > 0"),
-        ({"policy_holdout": 1.0}, "--model.policy_holdout=1.0: expected a number between 0 and 1"),
+        ({"policy_holdout": 1.0}, "--model.policy_holdout=1.0: expected a number > 0 and < 1"),
         ({"policy_epochs": 0}, "--model.policy_epochs=0: expected an integer > 0"),
         ({"policy_hidden_sizes": [0]}, "--model.policy_hidden_sizes=.*: expected positive"),
     ],
