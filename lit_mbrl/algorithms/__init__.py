@@ -13,6 +13,7 @@ from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.td3 import TD3
+from lit_mbrl.algorithms.trpo import TRPO
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SAC",
     "SACSVG",
     "TD3",
+    "TRPO",
     "Algorithm",
     "Dreamer",
     "EntropyBonusPPO",
