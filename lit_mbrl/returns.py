@@ -110,6 +110,51 @@ def td_k_targets(
     return torch.stack(targets[::-1], dim=1)
 
 
+def candidate_moments(
+    reward: Float[Tensor, "B 1"],
+    terminated: Bool[Tensor, "B 1"],
+    imagined_reward: Float[Tensor, "M B H N"],
+    value: Float[Tensor, "M B H+1 L"],
+    termination_prob: Float[Tensor, "M B H 1"],
+    gamma: float,
+) -> tuple[Float[Tensor, "B H+1 1"], Float[Tensor, "B H+1 1"]]:
+    """Mean and variance of STEVE's candidate targets over `L` values x `M` transitions x `N` rewards (section 3).
+
+        T_i = r + sum_{k<i} gamma^{k+1} s_k r_n(x_k, u_k, x_{k+1}) + gamma^{i+1} s_i Q_l(x_i, u_i),      0 <= i <= H
+        s_0 = 1 - d,  s_{k+1} = s_k (1 - d_m(x_k, u_k, x_{k+1}))
+
+    on the rollout of each transition model m from the replayed `x_0`; `T_0` is the model-free target. The variance is
+    the population's. Given m, rewards and values vary independently of each other, so it is `E_m[Var_n + Var_l] +
+    Var_m[E_nl]`: exact, without forming all `L M N` candidates. Stop-gradient: both results. arXiv 1807.01675v2.
+
+    Args:
+        reward: `r` of the replayed transition.
+        terminated: `d`: it has ended its episode; a truncation bootstraps.
+        imagined_reward: of every reward model on every rollout; of a soft value with the step's entropy bonus.
+        value: of every state-action value on every rollout; of a soft value with its entropy bonus.
+        termination_prob: of each rollout's own termination model.
+    """
+    alive = survival(termination_prob.flatten(0, 1)).unflatten(0, termination_prob.shape[:2])
+    discount = gamma * _discounts(gamma, termination_prob.flatten(0, 1))  # [H+1, 1]
+    weight = discount * alive * (~terminated).unsqueeze(1)  # [M, B, H+1, 1]
+    rewards = (weight[:, :, :-1] * imagined_reward).cumsum(2)
+    rewards = torch.cat([torch.zeros_like(value[:, :, :1, :1]).expand(-1, -1, -1, rewards.shape[-1]), rewards], 2)
+    values = weight * value
+    of_member = reward.unsqueeze(1) + rewards.mean(-1, keepdim=True) + values.mean(-1, keepdim=True)  # [M, B, H+1, 1]
+    within = rewards.var(-1, correction=0, keepdim=True) + values.var(-1, correction=0, keepdim=True)
+    return of_member.mean(0).detach(), (within.mean(0) + of_member.var(0, correction=0)).detach()
+
+
+def inverse_variance_weights(variance: Float[Tensor, "B C 1"], epsilon: float = 1e-8) -> Float[Tensor, "B C 1"]:
+    """STEVE's weights of the `C` candidates: `w_i = (1 / (v_i + epsilon)) / sum_j (1 / (v_j + epsilon))` (section 3).
+
+    The public code's `epsilon`, which the paper has not, makes candidates that nobody disagrees about equal. Stop-
+    gradient: the result.
+    """
+    confidence = 1.0 / (variance + epsilon)
+    return (confidence / confidence.sum(1, keepdim=True)).detach()
+
+
 def generalized_advantages(
     reward: Float[Tensor, "N T 1"],
     value: Float[Tensor, "N T 1"],

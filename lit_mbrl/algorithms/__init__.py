@@ -12,6 +12,7 @@ from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
+from lit_mbrl.algorithms.steve import MVEDDPG, STEVE, STEVESAC
 from lit_mbrl.algorithms.td3 import TD3
 from lit_mbrl.algorithms.trpo import TRPO
 from lit_mbrl.training.algorithm import Algorithm
@@ -21,9 +22,12 @@ __all__ = [
     "MBPO",
     "MEMR",
     "MVE",
+    "MVEDDPG",
     "PPO",
     "SAC",
     "SACSVG",
+    "STEVE",
+    "STEVESAC",
     "TD3",
     "TRPO",
     "Algorithm",

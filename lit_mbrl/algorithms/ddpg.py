@@ -73,9 +73,13 @@ class DDPG(Algorithm):
 
     def build(self, spec: Any) -> None:
         self.actor = DeterministicActor(spec.observation_dim, spec.action_dim, self.hidden_sizes)
-        self.critic = QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=self.num_critics)
+        self.critic = self.make_critic(spec)
         self.actor_target = copy.deepcopy(self.actor)
         self.critic_target = copy.deepcopy(self.critic)
+
+    def make_critic(self, spec: Any) -> Any:
+        """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        return QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=self.num_critics)
 
     def updates(self) -> Iterator[Update]:
         """Critic, then actor: Algorithm 1 of arXiv 1509.02971."""

@@ -104,13 +104,17 @@ class SAC(Algorithm):
         self.actor = TanhGaussianActor(
             spec.observation_dim, spec.action_dim, self.hidden_sizes, self.log_std_bounds, self.log_std_squash
         )
-        self.critic = QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=2)
+        self.critic = self.make_critic(spec)
         if self.orthogonal_init:
             orthogonal_(self.actor)
             orthogonal_(self.critic)
         self.critic_target = copy.deepcopy(self.critic)
         automatic = self.init_target_entropy == "auto"
         self.target_entropy.fill_(-float(spec.action_dim) if automatic else float(self.init_target_entropy))
+
+    def make_critic(self, spec: Any) -> Any:
+        """The critics: a module of observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        return QEnsemble(spec.observation_dim, spec.action_dim, self.hidden_sizes, num=2)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the configured `target_entropy`, which is an option and not a result."""

@@ -30,19 +30,17 @@ import inspect
 from collections.abc import Hashable, Iterator
 from typing import Any, Literal
 
-import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.imagination import Rollout, imagine
 from lit_mbrl.losses import value_gradient_loss
-from lit_mbrl.models import ModelLoss, RecurrentConfig, WorldModelFactory
+from lit_mbrl.models import ModelLoss, RecurrentConfig, WorldModelFactory, open_loop_errors
 from lit_mbrl.returns import survival, value_expansion, value_expansion_reference
 from lit_mbrl.training.algorithm import SequenceBatchSpec, Update
 from lit_mbrl.utils.errors import positive, require
 
-_ERROR_WINDOWS = 1024
 _RECURRENT_OPTIONS = {
     "model_hidden_size",
     "model_layers",
@@ -230,21 +228,5 @@ class SACSVG(SAC):
 
     # ------------------------------------------------------------------ evaluation
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
-        """`model/mse_h`: mean squared error of the observation predicted h steps ahead (the quantity of SVG fig. 3).
-
-        Over windows of fresh evaluation episodes, in the (normalised) units that the model works in.
-        """
-        steps = self.model_horizon
-        if steps == 0 or episodes.shape[1] < steps:
-            return {}
-        # [K, T, ...] -> every window of `steps` consecutive frames, [K, T - steps + 1, ..., steps]
-        whole = episodes["mask"].unfold(1, steps, 1).all(-1)
-        starts = whole.nonzero()
-        if not len(starts):
-            return {}
-        starts = starts[:: max(1, len(starts) // _ERROR_WINDOWS)]
-        episode, first = starts[:, :1], starts[:, 1:] + torch.arange(steps, device=starts.device)
-        windows = episodes[episode, first]
-        predicted = self.world_model.unroll(windows["observation"][:, 0], windows["action"])
-        error = (predicted - windows["next", "observation"]).square().mean((0, 2))
-        return {f"model/mse_{h + 1}": error[h] for h in range(steps)}
+        """Errors of the model's predictions over fresh evaluation episodes: `models.open_loop_errors`."""
+        return {} if self.model_horizon == 0 else open_loop_errors(self.world_model, episodes, self.model_horizon)

@@ -9,7 +9,8 @@ The paper's Algorithm box is in these methods: MBPO fits its model in `before_co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -38,6 +39,25 @@ class SequenceBatchSizes(Protocol):
 
     @property
     def option(self) -> str: ...
+
+
+class StageSizes(Protocol):
+    """A stage of a run: `training.stages.Stage`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def train_steps(self) -> int: ...
+
+    @property
+    def env_steps(self) -> int: ...
+
+    @property
+    def utd_ratio(self) -> Fraction | None: ...
+
+    @property
+    def epoch_steps(self) -> int | None: ...
 
 
 class Faults(Protocol):
@@ -70,6 +90,12 @@ class Agent(Protocol):
 
     def add_buffers(self, data: Any) -> None:
         """Asks the data module (`add_buffer`) for what is kept besides the experience, with its sizes."""
+
+    def stages(self, data: Any) -> Sequence[StageSizes]:
+        """Returns the stages of a run; none if it has but one."""
+
+    def start_stage(self, data: Any, name: str) -> None:
+        """Is called when a stage begins."""
 
     def before_collect(self, data: Any) -> None:
         """Is called before environment steps are taken."""

@@ -28,6 +28,7 @@ from lit_mbrl.data.evaluated import EvaluationMixin
 from lit_mbrl.data.loaders import CollectorPolicy, EvalLoader, TrainLoader
 from lit_mbrl.data.round_loop import use_round_loop
 from lit_mbrl.data.schedule import Schedule, UpdateSchedule
+from lit_mbrl.data.staged import schedule_of
 from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.utils import distributed
@@ -134,6 +135,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
             f"{SERVED_BY[agent.learns_from]} for {type(agent).__name__}, which learns from {agent.learns_from}",
         )
         agent.check_data(self)
+        self.update_schedule = schedule_of(self, agent.stages(self))
         self.buffer_specs = {}
         agent.add_buffers(self)
 
@@ -205,11 +207,19 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
             self._start_collector()
         while self.train_steps < end:
             while self.train_steps_due(self.env_steps) <= self.train_steps:
+                self._begin_stage(at_frame=True)
                 self.collect()
             self.train_steps += 1
+            self._begin_stage(at_frame=False)
             batch = self.agent.sample(self)
             self.start_async_step()
             yield batch
+
+    def _begin_stage(self, at_frame: bool) -> None:
+        """Lets the algorithm begin a stage, if one begins with the coming frame or the running training step."""
+        if stage := self.update_schedule.begin_stage(at_frame):
+            rank_zero_info(f"stage {stage.name}: from environment step {self.env_steps:,}")
+            self.agent.start_stage(self, stage.name)
 
     def start_async_step(self) -> None:
         """Starts a step that goes on beside the updates of a training step; nothing here."""
@@ -217,8 +227,11 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
     def collect_transitions(self) -> TensorDictBase:
         """Takes `frames_per_batch` environment steps (per rank); frames `[num_envs, T]`, valid until the next call."""
         frames = self.collector.rollout()
-        self._count_faults(self.collector.env)
-        truncations = self.collector.env.pop_truncations()
+        envs = self.collector.env
+        if envs.faults > self._faults:  # steps that were left out since they were not finite
+            self.agent.finite.count_frames(envs.faults - self._faults)
+            self._faults = envs.faults
+        truncations = envs.pop_truncations()
         if truncations:
             self.agent.lose_track()
         for step, env, observation in truncations:
@@ -230,12 +243,6 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         self.env_steps += frames.numel() * distributed.world_size()
         self.episode_statistics.add(frames)
         return frames
-
-    def _count_faults(self, env: VectorEnv) -> None:
-        """Counts the steps of the environment that were left out since they were not finite."""
-        if env.faults > self._faults:
-            self.agent.finite.count_frames(env.faults - self._faults)
-            self._faults = env.faults
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves batches alone on a CPU, where they are made: a TensorDict's `.to` looks for accelerators each time."""

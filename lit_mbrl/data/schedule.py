@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from lit_mbrl.data.agent import StageSizes
+
 
 class UpdateSchedule:
     """Counts environment steps and training steps of a run, and keeps the exact ratio between them.
@@ -17,6 +19,7 @@ class UpdateSchedule:
     Attributes:
         env_steps: environment steps so far, warm-up included, of all devices together.
         train_steps: training steps so far.
+        stage: the running one of several; None: there is but one.
 
     Args:
         total_frames: environment steps of the whole run.
@@ -36,11 +39,16 @@ class UpdateSchedule:
     ) -> None:
         self.env_steps = 0
         self.train_steps = 0
+        self.stage: StageSizes | None = None
         self._total_frames, self._epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
         # (environment step, training steps due there, and per step from there on): one per ratio that a resume has set.
         self._ratios = [(learning_starts, pretrain_steps, utd_ratio)]
         if pretrain_steps:
             self._ratios.insert(0, (0, 0, Fraction(0)))
+
+    def begin_stage(self, at_frame: bool) -> StageSizes | None:
+        """Returns the stage that begins with the coming frame or the running training step; None: none does."""
+        return None
 
     def train_steps_due(self, env_steps: int) -> int:
         """Training steps that are due after so many environment steps."""

@@ -1,5 +1,5 @@
 """World models: those of observations speak the verbs of `WorldModel` (`RecurrentConfig` and `EnsembleConfig` choose
-one by configuration), those of latent states the verbs of `LatentWorldModel`."""
+one by configuration; `SplitEnsemble` is STEVE's), those of latent states the verbs of `LatentWorldModel`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
 from lit_mbrl.models.fitting import FitResult, GradientStep, fit
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
+from lit_mbrl.models.open_loop import open_loop_errors
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
 from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
+from lit_mbrl.models.split_ensemble import SplitEnsemble, SplitEnsembleConfig
 
 __all__ = [
     "RSSM",
@@ -29,6 +31,8 @@ __all__ = [
     "RecurrentDynamics",
     "RecurrentWorldModel",
     "RewardModel",
+    "SplitEnsemble",
+    "SplitEnsembleConfig",
     "State",
     "Step",
     "TerminationModel",
@@ -37,4 +41,5 @@ __all__ = [
     "WorldModel",
     "WorldModelFactory",
     "fit",
+    "open_loop_errors",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
 from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, normalize_image, quantize_image, to_uint8
-from lit_mbrl.networks.critics import QEnsemble
+from lit_mbrl.networks.critics import BatchedQEnsemble, QEnsemble
 from lit_mbrl.networks.dreamer_actor import DeterministicLatentActor, DreamerActor
 from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
@@ -16,6 +16,7 @@ from lit_mbrl.networks.reward_normalizer import RewardNormalizer
 
 __all__ = [
     "MLP",
+    "BatchedQEnsemble",
     "CategoricalActor",
     "ConvDecoder",
     "ConvEncoder",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.mlp import MLP
 
 
@@ -31,3 +32,33 @@ class QEnsemble(nn.Module):
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """The first member's values `[..., 1]`; the others are not asked."""
         return self.members[0](torch.cat([observation, action], dim=-1))
+
+
+class BatchedQEnsemble(nn.Module):
+    """`L` members that learn from different data; a member has `K` state-action values, of which the least counts.
+
+    All `K L` networks are in one product per layer. `K = 1` is a member as DDPG's critic, `K = 2` as SAC's.
+
+    Args:
+        num: number `L` of members.
+        twins: number `K` of state-action values of each.
+    """
+
+    def __init__(
+        self, observation_dim: int, action_dim: int, hidden: Sequence[int], num: int = 4, twins: int = 1
+    ) -> None:
+        super().__init__()
+        self.num, self.twins = num, twins
+        inputs = observation_dim + action_dim
+        self.networks = EnsembleMLP(twins * num, inputs, hidden, 1, "relu", initialization="uniform")
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Each member's values `[L, ..., 1]` at the same observations `[..., O]` and actions `[..., A]`."""
+        features = torch.cat([observation, action], dim=-1)  # [..., O + A]
+        q = self.networks(features.reshape(-1, features.shape[-1]))  # [K L, rows, 1]
+        return q.reshape(self.twins, self.num, *features.shape[:-1], 1).amin(0)
+
+    def on_shares(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Values `[K, L, B / L, 1]` of each member's share of the batch `[B]`, its first rows for the first member."""
+        features = torch.cat([observation, action], dim=-1).unflatten(0, (self.num, -1))
+        return self.networks(features.repeat(self.twins, 1, 1)).unflatten(0, (self.twins, self.num))

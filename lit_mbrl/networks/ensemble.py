@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["swish", "relu", "tanh"]
+Initialization = Literal["truncated_normal", "uniform"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "relu": F.relu, "tanh": torch.tanh}
 # Rows that a grouped pass takes at a time, so that the activations of a layer stay in a core's cache.
 _ROWS = 2048
@@ -22,8 +23,9 @@ _ROWS = 2048
 class EnsembleMLP(nn.Module):
     """`E` perceptrons of the same shape with weights `[E, in, out]` and biases `[E, 1, out]`; the last layer is linear.
 
-    Weights start from a normal distribution of standard deviation `1 / (2 sqrt(in))`, cut off at twice that, and biases
-    at zero: PETS' and MBPO's choice (arXiv 1805.12114, 1906.08253; from their public code).
+    By default weights start from a normal distribution of standard deviation `1 / (2 sqrt(in))`, cut off at twice that,
+    and biases at zero: PETS' and MBPO's choice (arXiv 1805.12114, 1906.08253; from their public code). `"uniform"` is
+    what `nn.Linear`, and so `MLP`, starts from: weights and biases between plus and minus `1 / sqrt(in)`.
 
     With mixed precision (autocast) the last layer stays in float32, as `MLP`'s does.
 
@@ -31,6 +33,7 @@ class EnsembleMLP(nn.Module):
         members: number `E` of perceptrons.
         hidden: hidden layer sizes; empty: one linear layer.
         activation: between the layers.
+        initialization: distribution that the weights start from.
     """
 
     def __init__(
@@ -40,15 +43,20 @@ class EnsembleMLP(nn.Module):
         hidden: Sequence[int],
         out_features: int,
         activation: Activation = "swish",
+        initialization: Initialization = "truncated_normal",
     ) -> None:
         super().__init__()
         self.members, self.activation = members, activation
         shapes = list(pairwise([in_features, *hidden, out_features]))
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, *shape)) for shape in shapes)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, fan_out)) for _, fan_out in shapes)
-        for weight, (fan_in, _) in zip(self.weights, shapes, strict=True):
-            std = 0.5 / fan_in**0.5
-            nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
+        for weight, bias, (fan_in, _) in zip(self.weights, self.biases, shapes, strict=True):
+            bound = fan_in**-0.5
+            if initialization == "uniform":
+                nn.init.uniform_(weight, -bound, bound)
+                nn.init.uniform_(bias, -bound, bound)
+            else:
+                nn.init.trunc_normal_(weight, std=0.5 * bound, a=-bound, b=bound)
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """Every member on its own rows `[E, B, in]` or on shared ones `[B, in]`: `[E, B, out]`.

@@ -11,7 +11,7 @@ steps of all updates together and is never used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -26,6 +26,7 @@ from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.checks import check_environment, check_precision, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
 from lit_mbrl.training.gradient_step import ManualOptimization
+from lit_mbrl.training.stages import Stage
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
@@ -130,6 +131,13 @@ class Algorithm(ManualOptimization):
     # ------------------------------------------------------------------ where the control flow is the paper's
     def add_buffers(self, data: Any) -> None:
         """Asks the data module for buffers besides its replay (`data.add_buffer`), which `data.buffers` has then."""
+
+    def stages(self, data: Any) -> Sequence[Stage]:
+        """Returns the stages of a run, which together take `data.total_frames`; none: it has but one."""
+        return ()
+
+    def start_stage(self, data: Any, name: str) -> None:
+        """Does what comes first in a stage, which a run that is resumed within it does not do again; nothing here."""
 
     def before_collect(self, data: Any) -> None:
         """Does what comes before environment steps; nothing here.
@@ -244,6 +252,8 @@ class Algorithm(ManualOptimization):
         self._recording = logs or self.needs_metrics
         self.count_model_rollouts(batch)
         due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
+        if (stage := self.trainer.datamodule.update_schedule.stage) is not None:
+            due = [index for index in due if stage.has(self.update_list[index].name)]
         if not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:

@@ -8,10 +8,16 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.algorithms import DDPG, MVE, SAC, SACSVG, TD3, Algorithm
-from lit_mbrl.models import EnsembleConfig
+from lit_mbrl.algorithms import DDPG, MVE, MVEDDPG, SAC, SACSVG, STEVE, STEVESAC, TD3, Algorithm
+from lit_mbrl.models import EnsembleConfig, SplitEnsembleConfig
 
 SMALL = {"hidden_sizes": [8, 8], "model_hidden_size": 8}
+
+
+def small_ensembles(members: int = 2) -> SplitEnsembleConfig:
+    """STEVE's model with so many members of each kind."""
+    return SplitEnsembleConfig(members, members, hidden_sizes=[8, 8], head_sizes=[8])
+
 
 ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "sac": lambda: SAC(hidden_sizes=[8, 8]),
@@ -28,6 +34,9 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "mbpg": lambda: SACSVG(horizon=2, init_alpha=0.0, learn_alpha=False, terminal_value=False, **SMALL),
     "mve": lambda: MVE(critic_horizon=2, horizon=0, **SMALL),
     "mve_svg": lambda: MVE(critic_horizon=2, horizon=1, **SMALL),
+    "steve": lambda: STEVE(horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles()),
+    "steve_sac": lambda: STEVESAC(horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles()),
+    "mve_ddpg": lambda: MVEDDPG(horizon=2, hidden_sizes=[8, 8], world_model=small_ensembles(1)),
 }
 
 

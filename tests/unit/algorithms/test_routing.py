@@ -37,6 +37,9 @@ REACHES = {
     "ivg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **MODEL_UPDATES},
     "mbpg": {"actor": {"actor"} | MODEL, **MODEL_UPDATES},
     "mve": {**MODEL_FREE, **TEMPERATURE, **MODEL_UPDATES},
+    "steve": {**MODEL_UPDATES, **MODEL_FREE},
+    "steve_sac": {**MODEL_UPDATES, **MODEL_FREE, **TEMPERATURE},
+    "mve_ddpg": {**MODEL_UPDATES, **MODEL_FREE},
     "mve_svg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
 }
 
