@@ -5,6 +5,7 @@ from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
+from lit_mbrl.algorithms.me_trpo import METRPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.planet import PlaNet
@@ -21,6 +22,7 @@ __all__ = [
     "DDPG",
     "MBPO",
     "MEMR",
+    "METRPO",
     "MVE",
     "MVEDDPG",
     "PPO",

@@ -48,6 +48,8 @@ class OffPolicy(EnvDataModule):
         learning_starts: environment steps with uniformly random actions before the first training step.
         frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
         utd_ratio: training steps per environment step after the warm-up.
+        train_steps_per_collection: training steps after the warm-up and after every `frames_per_batch` environment
+            steps from there on, in the place of `utd_ratio`; None: `utd_ratio` counts.
         batch_size: transitions per training step, of all devices together.
         sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
         capacity: transitions kept, by each device.
@@ -75,6 +77,7 @@ class OffPolicy(EnvDataModule):
         capacity: int = 1_000_000,
         storage: Storage | None = None,
         eval_episodes: int = 10,
+        train_steps_per_collection: int | None = None,
     ) -> None:
         require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
         require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
@@ -104,11 +107,22 @@ class OffPolicy(EnvDataModule):
         for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
             require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
-        ratio = Fraction(str(utd_ratio))
-        update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio)
+        require(
+            train_steps_per_collection is None or train_steps_per_collection > 0,
+            "data.train_steps_per_collection",
+            train_steps_per_collection,
+            "an integer > 0, or null for data.utd_ratio",
+        )
+        ratio, at_first = Fraction(str(utd_ratio)), 0
+        if train_steps_per_collection is not None:
+            require(utd_ratio == 1.0, "data.utd_ratio", utd_ratio, "1 where data.train_steps_per_collection is given")
+            collections = f"a multiple of data.frames_per_batch={frames_per_batch} with data.train_steps_per_collection"
+            require(learning_starts % frames_per_batch == 0, "data.learning_starts", learning_starts, collections)
+            ratio, at_first = Fraction(train_steps_per_collection, frames_per_batch), train_steps_per_collection
+        update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio, at_first)
         super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, update_schedule)
         self.learning_starts = learning_starts
-        self.utd_ratio = ratio
+        self.utd_ratio, self.train_steps_per_collection = ratio, train_steps_per_collection
         self.batch_size = batch_size
         self.sequence_batch_size = sequence_batch_size or batch_size
         self.capacity = min(capacity, total_frames + frames_per_batch)
@@ -224,6 +238,11 @@ class OffPolicy(EnvDataModule):
         self.schedule.clock = since if since >= 0 else None
         self.agent.before_collect(self)
         self._policy.random = since < 0
+
+    @property
+    def collects_next(self) -> bool:
+        """Returns whether the running training step is the last one before environment steps are taken."""
+        return self.train_steps >= self.train_steps_due(self.env_steps)
 
     def truncate_episodes(self, envs: Iterable[int]) -> None:
         """See `EnvDataModule.truncate_episodes`; the replay's sequences must not cross it."""
