@@ -7,41 +7,45 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import TrainingError, require
 from lit_mbrl.utils.files import flush
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveInt, Rule
 
 _TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
 
 
-class Checkpoint(NothingInsideARound, lightning.pytorch.callbacks.Checkpoint):
+def _is_free(folder: str) -> bool:
+    plain = Path(folder).name == folder != "" and folder.isprintable() and len(folder.encode()) < 200
+    return plain and folder not in ("..", *_TAKEN)
+
+
+@options
+class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Writes `checkpoints/last.ckpt` and, when the evaluation improves, `checkpoints/best.ckpt` into the run folder.
 
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any
     moment leaves the previous one intact. Lightning keeps callbacks of this base class last in line: whatever the other
     callbacks do at the end of a training step or of an epoch is in the checkpoint.
-
-    Args:
-        every_epochs: epochs between checkpoints; the end of a run and an improvement are always saved.
-        monitor: metric of the evaluation that decides which checkpoint is the best.
-        mode: whether a good value is a high (`"max"`) or a low one (`"min"`).
-        folder: a name inside the run folder.
     """
 
-    def __init__(
-        self, every_epochs: int = 1, monitor: str = "eval/return", mode: str = "max", folder: str = "checkpoints"
-    ) -> None:
-        require(every_epochs > 0, "checkpoint.every_epochs", every_epochs, "an integer > 0")
-        require(mode in ("max", "min"), "checkpoint.mode", mode, "max or min")
-        plain = Path(folder).name == folder != "" and folder.isprintable() and len(folder.encode()) < 200
-        expected = "a name of its own inside the run folder, as checkpoints"
-        require(plain and folder not in ("..", *_TAKEN), "checkpoint.folder", folder, expected)
-        self.every_epochs, self.monitor, self.mode, self.folder = every_epochs, monitor, mode, folder
+    section: ClassVar[str] = "checkpoint"
+
+    every_epochs: PositiveInt = 1
+    """Epochs between checkpoints; the end of a run and an improvement are always saved."""
+    monitor: str = "eval/return"
+    """Metric of the evaluation that decides which checkpoint is the best."""
+    mode: Literal["max", "min"] = "max"
+    """Whether a good value is a high (`"max"`) or a low one (`"min"`)."""
+    folder: Annotated[str, Rule("a name of its own inside the run folder, as checkpoints", _is_free)] = "checkpoints"
+    """A name inside the run folder."""
+
+    def __post_init__(self) -> None:
         self.best: float | None = None
         self._saved: tuple[int, int] | None = None
 

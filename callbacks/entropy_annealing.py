@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from dataclasses import field
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_mbrl.utils.errors import OptionError, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveFloat, PositiveInt
 
 
+@options
 class EntropyAnnealing(Callback):
     """Moves an attribute of the module from `initial` to `final` over `schedule_steps` environment steps.
 
@@ -22,32 +26,29 @@ class EntropyAnnealing(Callback):
 
     The value depends on the environment step alone, so a resumed run continues the curve; and the length of the curve
     is an option of its own, so a shorter run does not change it. After `schedule_steps` the value stays at `final`.
-
-    Args:
-        initial: value at step 0.
-        final: value at `schedule_steps`; None: `initial`, a constant.
-        schedule_steps: T of eq. 14.
-        form: the curve.
-        exponent: beta of eq. 14.
-        attribute: the module's scalar tensor that is set.
     """
 
-    def __init__(
-        self,
-        initial: float,
-        final: float | None,
-        schedule_steps: int,
-        form: Literal["power", "linear", "exponential"] = "power",
-        exponent: float = 1.0,
-        attribute: str = "target_entropy",
-    ) -> None:
-        require(schedule_steps > 0, "trainer.callbacks.schedule_steps", schedule_steps, "an integer > 0")
-        require(exponent > 0, "trainer.callbacks.exponent", exponent, "a number > 0")
-        final = initial if final is None else final
-        if form == "exponential":
-            require(initial * final > 0, "trainer.callbacks.final", final, f"the sign of initial={initial}, and not 0")
-        self.initial, self.final, self.schedule_steps = initial, final, schedule_steps
-        self.form, self.exponent, self.attribute = form, exponent, attribute
+    section: ClassVar[str] = "trainer.callbacks"
+
+    initial: float = field(kw_only=False)
+    """Value at step 0."""
+    final: float | None = field(kw_only=False)
+    """Value at `schedule_steps`; null: `initial`, a constant."""
+    schedule_steps: PositiveInt = field(kw_only=False)
+    """T of eq. 14."""
+    form: Literal["power", "linear", "exponential"] = "power"
+    """The curve."""
+    exponent: PositiveFloat = 1.0
+    """Beta of eq. 14."""
+    attribute: str = "target_entropy"
+    """The module's scalar tensor that is set."""
+
+    def __post_init__(self) -> None:
+        if self.final is None:
+            self.final = self.initial
+        of_one_sign = self.form != "exponential" or self.initial * self.final > 0
+        sign = f"the sign of initial={self.initial}, and not 0"
+        require(of_one_sign, "trainer.callbacks.final", self.final, sign)
 
     def value(self, env_steps: int) -> float:
         """The curve at an environment step."""

@@ -13,7 +13,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.overdue import WATCH
 
@@ -29,7 +28,7 @@ class Aborted(BaseException):
     """A run was told to stop at once: nothing more was saved."""
 
 
-class GracefulStop(NothingInsideARound, Callback):
+class GracefulStop(Callback):
     """The first signal finishes the running training step, saves and stops; a second SIGINT stops at once.
 
     SIGINT is a person at a keyboard, who means it when asking twice. The others (SIGTERM, SIGUSR1, SIGUSR2, SIGHUP)

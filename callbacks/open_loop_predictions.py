@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch.loggers
 import numpy as np
@@ -11,29 +11,33 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.hooks import NothingInsideARound
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveInt
 
 _COLUMNS = 18  # images side by side at most
 
 
-class OpenLoopPredictions(NothingInsideARound, Callback):
+@options
+class OpenLoopPredictions(Callback):
     """Draws the first evaluation episode, its reconstruction and its continuation by imagination, as rows of images.
 
     The strip of an evaluation is `strips/<environment steps>.png` in the run folder, and `eval/strip` in W&B. The
     imagination sees the first `context` images, then only the actions; the last row is where it goes wrong.
-
-    Args:
-        every: evaluations between strips.
-        context: images that the imagination has seen.
-        length: frames of the episode that the strip is about, of which up to 18 are shown.
     """
 
-    def __init__(self, every: int = 1, context: int = 5, length: int = 50) -> None:
-        require(every > 0, "trainer.callbacks.every", every, "an integer > 0")
-        require(context > 0, "trainer.callbacks.context", context, "an integer > 0")
-        require(length > context, "trainer.callbacks.length", length, f"more than context={context}")
-        self.every, self.context, self.length = every, context, length
+    section: ClassVar[str] = "trainer.callbacks"
+
+    every: PositiveInt = 1
+    """Evaluations between strips."""
+    context: PositiveInt = 5
+    """Images that the imagination has seen."""
+    length: PositiveInt = 50
+    """Frames of the episode that the strip is about, of which up to 18 are shown."""
+
+    def __post_init__(self) -> None:
+        longer = f"more than context={self.context}"
+        require(self.length > self.context, "trainer.callbacks.length", self.length, longer)
         self._evaluations = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -5,32 +5,34 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from callbacks.hooks import NothingInsideARound
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat
 
 _SILENCE = 30.0  # seconds between two lines about one piece of work
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} env steps [{elapsed}<{remaining}, {rate_fmt}]{postfix}"
 
 
-class ProgressBar(NothingInsideARound, Callback):
+@options
+class ProgressBar(Callback):
     """A bar with environment steps, steps per second, time left and the last evaluation's return.
 
     Where standard error is not a terminal, a line per evaluation takes its place, and one every half a minute while a
     model is fitted. After a resume the speed counts this run's steps only.
-
-    Args:
-        enabled: show anything at all.
-        refresh_seconds: time between updates of the bar.
     """
 
-    def __init__(self, enabled: bool = True, refresh_seconds: float = 0.25) -> None:
-        require(refresh_seconds >= 0, "progress.refresh_seconds", refresh_seconds, "a number >= 0")
-        self.enabled, self.refresh_seconds = enabled, refresh_seconds
+    section: ClassVar[str] = "progress"
+
+    enabled: bool = True
+    """Show anything at all."""
+    refresh_seconds: NonNegativeFloat = 0.25
+    """Time between updates of the bar."""
+
+    def __post_init__(self) -> None:
         self._bar: tqdm | None = None
         self._shown = 0.0
         self._start_time = self._line_time = 0.0

@@ -7,26 +7,26 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import ClosedUnitInterval, PositiveInt
 
 
-class SoftTargetUpdate(NothingInsideARound, Callback):
+@options
+class SoftTargetUpdate(Callback):
     """`target <- tau * online + (1 - tau) * target` after every `period`-th training step, for all `targets()`.
 
     The period counts the module's training steps, so a resumed run keeps its rhythm.
-
-    Args:
-        tau: share of the online network; 1 copies it.
-        period: training steps between updates.
     """
 
+    section: ClassVar[str] = "trainer.callbacks"
     moves_targets: ClassVar[bool] = True  # without a callback of this kind an algorithm with targets is refused
 
-    def __init__(self, tau: float = 0.005, period: int = 1) -> None:
-        require(0.0 <= tau <= 1.0, "trainer.callbacks.tau", tau, "a number between 0 and 1")
-        require(period > 0, "trainer.callbacks.period", period, "an integer > 0")
-        self.tau, self.period = tau, period
+    tau: ClosedUnitInterval = 0.005
+    """Share of the online network; 1 copies it."""
+    period: PositiveInt = 1
+    """Training steps between updates."""
+
+    def __post_init__(self) -> None:
         self._online: list[torch.Tensor] = []
         self._target: list[torch.Tensor] = []
 

@@ -8,19 +8,22 @@ import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch.loggers
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import Checkpoint
-from lit_mbrl.utils.errors import OptionError, require
+from lit_mbrl.utils.errors import OptionError
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeInt
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "gymnasium", "mujoco")
 COLUMNS = ("env_steps", "return", "return_std", "length")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+@options
 class WandbRun(Callback):
     """Records in the run of `lit_mbrl.app.loggers.WandbLogger` what is needed to understand it later, and to repeat it.
 
@@ -36,15 +39,16 @@ class WandbRun(Callback):
 
     "At the end" is also that of an interrupted or failed run; the checkpoint waits for a regular one. A resumed run
     goes on in the same W&B run, and its table has the earlier evaluations, too.
-
-    Args:
-        upload_best: upload `checkpoints/best.ckpt`.
-        video_every: evaluations between videos; 0: none. Needs the package `imageio[ffmpeg]`.
     """
 
-    def __init__(self, upload_best: bool = False, video_every: int = 0) -> None:
-        require(video_every >= 0, "trainer.callbacks.video_every", video_every, "an integer >= 0")
-        self.upload_best, self.video_every = upload_best, video_every
+    section: ClassVar[str] = "trainer.callbacks"
+
+    upload_best: bool = False
+    """Upload `checkpoints/best.ckpt`."""
+    video_every: NonNegativeInt = 0
+    """Evaluations between videos; 0: none. Needs the package `imageio[ffmpeg]`."""
+
+    def __post_init__(self) -> None:
         self._evaluations: list[list[float]] = []
         self._run: Any = None
         # How W&B is talked to: by way of our logger, which a failure of W&B's does not get past.

@@ -113,7 +113,7 @@ def measure(algorithm: str, part: str, rounds: int, folder: Path) -> TakeTurns:
         max_epochs=-1,
         limit_val_batches=0,
         logger=[CsvLogger(folder), wandb],
-        callbacks=[turns, SoftTargetUpdate(0.005), ProgressBar(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
+        callbacks=[turns, SoftTargetUpdate(tau=0.005), ProgressBar(refresh_seconds=0.5), GracefulStop(), Checkpoint()],
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator="cpu",
-            callbacks=[SoftTargetUpdate(0.005)],
+            callbacks=[SoftTargetUpdate(tau=0.005)],
             default_root_dir=folder,
             enable_checkpointing=False,
             enable_model_summary=False,

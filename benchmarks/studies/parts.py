@@ -30,6 +30,7 @@ from callbacks import Checkpoint, SoftTargetUpdate
 from lit_mbrl.app.application import run_command
 from lit_mbrl.data.loaders import CollectorPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
+from lit_mbrl.training import fast_path
 from lit_mbrl.utils.errors import require
 
 REST, EVALUATION, CHECKPOINT = "Lightning: the rest", "evaluation", "checkpoint"
@@ -136,8 +137,8 @@ class Parts(Callback):
         self._time(data, "sample", "replay: sample")
         self._time(module, "prepare_batch", "prepare the batch")
         self._time(module, "training_step", ROUND)
-        self._time(module, "_backward", lambda: f"updates: {self._update}, backward")
-        self._time(module, "_optimizer_step", lambda: f"updates: {self._update}, optimiser")
+        self._time(fast_path, "backward", lambda: f"updates: {self._update}, backward")
+        self._time(fast_path, "step", lambda: f"updates: {self._update}, optimiser")
         self._time(module.finite, "check", FINITE)
         self._name_updates(module)
         for name in ("log_training", "log_metrics"):

@@ -66,7 +66,7 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[SoftTargetUpdate(0.005, period=2 if algorithm == "td3" else 1), Collect()],
+        callbacks=[SoftTargetUpdate(tau=0.005, period=2 if algorithm == "td3" else 1), Collect()],
     )
     trainer.fit(models[algorithm](), data)
     return returns[-3:]

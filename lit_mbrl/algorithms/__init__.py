@@ -8,7 +8,9 @@ from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.me_trpo import METRPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
+from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
 from lit_mbrl.algorithms.sac import SAC
@@ -25,6 +27,9 @@ __all__ = [
     "METRPO",
     "MVE",
     "MVEDDPG",
+    "PETS",
+    "POPLINA",
+    "POPLINP",
     "PPO",
     "SAC",
     "SACSVG",

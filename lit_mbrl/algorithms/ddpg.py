@@ -20,56 +20,38 @@ from torch import Tensor, nn
 from lit_mbrl.losses import dpg_loss, q_loss, td_target
 from lit_mbrl.networks import DeterministicActor, QEnsemble
 from lit_mbrl.networks.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
-from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
-from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
+from lit_mbrl.training.algorithm import Algorithm, Update
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, Sizes
 
 
+@options
 class DDPG(Algorithm):
-    """One critic and a deterministic actor. Needs `callbacks.SoftTargetUpdate`.
-
-    Args:
-        hidden_sizes: hidden layers of actor and critic.
-        gamma: discount.
-        actor_lr: Adam's learning rate of the actor.
-        critic_lr: of the critic.
-        exploration: `"ou"` (the paper's) or `"gaussian"`.
-        exploration_sigma: the noise's standard deviation, for actions in [-1, 1].
-        ou_theta: the Ornstein-Uhlenbeck noise's rate of return.
-        normalize_observations: see `Algorithm`.
-        compile: see `Algorithm`.
-        max_grad_norm: see `Algorithm`.
-    """
+    """One critic and a deterministic actor. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Lillicrap et al. 2015, arXiv 1509.02971"
     num_critics = 1
 
-    def __init__(
-        self,
-        hidden_sizes: list[int] | None = None,
-        gamma: float = 0.99,
-        actor_lr: float = 1e-4,
-        critic_lr: float = 1e-3,
-        exploration: Literal["ou", "gaussian"] = "ou",
-        exploration_sigma: float = 0.2,
-        ou_theta: float = 0.15,
-        normalize_observations: Normalize = False,
-        compile: Compile = False,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__(normalize_observations, compile, max_grad_norm)
-        self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
-        positive_sizes("model.hidden_sizes", self.hidden_sizes)
-        in_unit_interval("model.gamma", gamma)
-        positive("model.actor_lr", actor_lr)
-        positive("model.critic_lr", critic_lr)
-        require(exploration_sigma >= 0, "model.exploration_sigma", exploration_sigma, "a number >= 0")
-        in_unit_interval("model.ou_theta", ou_theta)
-        self.gamma, self.actor_lr, self.critic_lr = gamma, actor_lr, critic_lr
-        self.exploration_noise: nn.Module
-        if exploration == "ou":
-            self.exploration_noise = OrnsteinUhlenbeckNoise(exploration_sigma, ou_theta)
-        else:
-            self.exploration_noise = GaussianNoise(exploration_sigma)
+    hidden_sizes: Sizes = (256, 256)
+    """Hidden layers of actor and critic."""
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    actor_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 1e-3
+    """Adam's learning rate of the critic."""
+    exploration: Literal["ou", "gaussian"] = "ou"
+    """Noise on collected actions: Ornstein-Uhlenbeck (`"ou"`, the paper's) or `"gaussian"`."""
+    exploration_sigma: NonNegativeFloat = 0.2
+    """The noise's standard deviation, for actions in [-1, 1]."""
+    ou_theta: ClosedUnitInterval = 0.15
+    """The Ornstein-Uhlenbeck noise's rate of return."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ou = self.exploration == "ou"
+        sigma = self.exploration_sigma
+        self.exploration_noise = OrnsteinUhlenbeckNoise(sigma, self.ou_theta) if ou else GaussianNoise(sigma)
 
     def build(self, spec: Any) -> None:
         self.actor = DeterministicActor(spec.observation_dim, spec.action_dim, self.hidden_sizes)

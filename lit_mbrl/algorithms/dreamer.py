@@ -24,7 +24,7 @@ Readings and departures:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -38,7 +38,8 @@ from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.returns import lambda_returns
 from lit_mbrl.training.algorithm import Update
 from lit_mbrl.training.latent_agent import LatentAgent, StartStates
-from lit_mbrl.utils.errors import in_unit_interval, positive, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt, Rule
 
 
 class ImaginedReturns(NamedTuple):
@@ -60,51 +61,36 @@ class ImaginedReturns(NamedTuple):
         return ImaginedReturns(*(value.detach() for value in self))
 
 
+@options
 class Dreamer(LatentAgent):
-    """Dreamer v1.
-
-    Args:
-        horizon: imagined steps H.
-        gamma: discount.
-        lmbda: of the lambda-returns.
-        actor_lr: Adam's learning rate of the actor.
-        critic_lr: of the value.
-        actor_layers: hidden layers of the actor.
-        critic_layers: hidden layers of the value.
-        init_std: standard deviation of the untrained policy, before the tanh.
-        exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAgent`.
-    """
+    """Dreamer v1."""
 
     paper = "Hafner et al. 2019, arXiv 1912.01603"
 
-    def __init__(
-        self,
-        horizon: int = 15,
-        gamma: float = 0.99,
-        lmbda: float = 0.95,
-        actor_lr: float = 8e-5,
-        critic_lr: float = 8e-5,
-        actor_layers: int = 4,
-        critic_layers: int = 3,
-        init_std: float = 5.0,
-        exploration_sigma: float = 0.3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        require(horizon >= 2, "model.horizon", horizon, "an integer >= 2: the last imagined state has only a value")
-        in_unit_interval("model.gamma", gamma)
-        in_unit_interval("model.lmbda", lmbda)
-        positive("model.actor_lr", actor_lr)
-        positive("model.critic_lr", critic_lr)
-        positive("model.init_std", init_std)
-        for name, layers in (("actor_layers", actor_layers), ("critic_layers", critic_layers)):
-            require(layers > 0, f"model.{name}", layers, "an integer > 0")
-        require(exploration_sigma >= 0, "model.exploration_sigma", exploration_sigma, "a number >= 0")
-        self.horizon, self.gamma, self.lmbda = horizon, gamma, lmbda
-        self.actor_lr, self.critic_lr, self.init_std = actor_lr, critic_lr, init_std
-        self.actor_layers, self.critic_layers = actor_layers, critic_layers
-        self.exploration_noise = GaussianNoise(exploration_sigma)
+    horizon: Annotated[
+        int, Rule("an integer >= 2: the last imagined state has only a value", lambda steps: steps >= 2)
+    ] = 15
+    """Imagined steps H."""
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    lmbda: ClosedUnitInterval = 0.95
+    """Lambda of the lambda-returns."""
+    actor_lr: PositiveFloat = 8e-5
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 8e-5
+    """Adam's learning rate of the value."""
+    actor_layers: PositiveInt = 4
+    """Hidden layers of the actor."""
+    critic_layers: PositiveInt = 3
+    """Hidden layers of the value."""
+    init_std: PositiveFloat = 5.0
+    """Standard deviation of the untrained policy, before the tanh."""
+    exploration_sigma: NonNegativeFloat = 0.3
+    """Standard deviation of the noise on collected actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.exploration_noise = GaussianNoise(self.exploration_sigma)
 
     def build(self, spec: Any) -> None:
         super().build(spec)

@@ -40,7 +40,8 @@ from lit_mbrl.models import Latent, MixtureDensityNetwork
 from lit_mbrl.networks import DeterministicLatentActor, glorot_
 from lit_mbrl.training.algorithm import Update
 from lit_mbrl.training.latent_agent import StartStates
-from lit_mbrl.utils.errors import in_unit_interval, positive, require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class Visited(NamedTuple):
@@ -51,43 +52,32 @@ class Visited(NamedTuple):
     ends: Tensor
 
 
+@options
 class MaxEntExploration(Dreamer):
     """Dreamer v1 that explores by the entropy of the states to come.
 
     Needs `callbacks.SoftTargetUpdate` (section 5.1: 0.1); `callbacks.EntropyAnnealing` on the attribute `entropy_coeff`
     lowers beta (section 5.1: linearly from 0.2 to 0.0001).
-
-    Args:
-        entropy_coeff: beta of eq. 7, at the start if something anneals it.
-        entropy_gamma: discount of the distribution of states.
-        density_heads: components of the mixture.
-        density_units: width of the density network's two hidden layers.
-        density_lr: its learning rate.
-        exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of the Dreamer.
     """
 
     paper = "Svidchenko and Shpilman 2021, arXiv 2112.01195"
 
-    def __init__(
-        self,
-        entropy_coeff: float = 0.2,
-        entropy_gamma: float = 0.9,
-        density_heads: int = 8,
-        density_units: int = 256,
-        density_lr: float = 2e-4,
-        exploration_sigma: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(exploration_sigma=exploration_sigma, **kwargs)
-        require(0 <= entropy_coeff < float("inf"), "model.entropy_coeff", entropy_coeff, "a finite number >= 0")
-        in_unit_interval("model.entropy_gamma", entropy_gamma)
-        require(density_heads > 0, "model.density_heads", density_heads, "an integer > 0")
-        require(density_units > 0, "model.density_units", density_units, "an integer > 0")
-        positive("model.density_lr", density_lr)
-        self.entropy_gamma, self.density_lr = entropy_gamma, density_lr
-        self.density_heads, self.density_units = density_heads, density_units
-        self.register_buffer("entropy_coeff", torch.tensor(float(entropy_coeff)))
+    entropy_coeff: NonNegativeFloat = 0.2
+    """Beta of eq. 7, at the start if something anneals it."""
+    entropy_gamma: ClosedUnitInterval = 0.9
+    """Discount of the distribution of states."""
+    density_heads: PositiveInt = 8
+    """Components of the mixture."""
+    density_units: PositiveInt = 256
+    """Width of the density network's two hidden layers."""
+    density_lr: PositiveFloat = 2e-4
+    """Adam's learning rate of the density network."""
+    exploration_sigma: NonNegativeFloat = 0.0
+    """Standard deviation of the noise on collected actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.register_buffer("entropy_coeff", torch.tensor(float(take(self, "entropy_coeff"))))
 
     def build(self, spec: Any) -> None:
         super().build(spec)
@@ -184,6 +174,7 @@ class MaxEntExploration(Dreamer):
         return self.greedy_actor.mode(latent.feature)
 
 
+@options
 class MaxEntDreamer(MaxEntExploration, RevisedDreamer):
     """Maximum Entropy Dreamer: the Revised Dreamer with maximum-entropy exploration."""
 

@@ -48,7 +48,7 @@ What else the report leaves open, and how it is read here:
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -57,27 +57,28 @@ from torch import Tensor
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.losses import max_entropy_advantage, standardized
 from lit_mbrl.returns import discounted_sums
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import NonNegativeFloat
 
 Standardization = Literal["before", "after_constant", "after_differentiated"]
 
 
+@options
 class EntropyBonusPPO(PPO):
     """`L^REG`: PPO with an entropy bonus (eq. 9 of arXiv 1707.06347v2).
 
     `callbacks.EntropyAnnealing` with `attribute: bonus_coeff` moves the coefficient.
-
-    Args:
-        bonus_coeff: c, weight of the mean entropy; the report's best on FruitBot is 0.01.
-        **kwargs: of `PPO`.
     """
 
     paper = "Schulman et al. 2017, arXiv 1707.06347, eq. 9"
-    coefficients: tuple[str, ...] = ("bonus_coeff",)
+    coefficients: ClassVar[tuple[str, ...]] = ("bonus_coeff",)
 
-    def __init__(self, bonus_coeff: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        _register(self, "bonus_coeff", bonus_coeff)
+    bonus_coeff: NonNegativeFloat = 0.01
+    """c, weight of the mean entropy; the report's best on FruitBot is 0.01."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _register(self)
 
     def entropy_bonus(self, entropy: Tensor) -> Tensor:
         """`c <H>`."""
@@ -89,36 +90,27 @@ class EntropyBonusPPO(PPO):
         _keep_options(self, self.coefficients, checkpoint)
 
 
+@options
 class MaxEntPPO(PPO):
     """`L^MAX` with the one-step approximation of section 4: the first step of each advantage is paid for entropy.
 
     `callbacks.EntropyAnnealing` with `attribute: entropy_coeff` moves the coefficient.
-
-    Args:
-        entropy_coeff: beta, per nat of entropy; the report's best on FruitBot is 0.3.
-        standardization: how advantages with entropy are standardised, if they are: `before` the entropy is added, or
-            after it with a mean and a standard deviation that are constants (`after_constant`) or pass a gradient
-            (`after_differentiated`).
-        differentiate_returns: let the gradient flow through the return in the value's loss, too.
-        **kwargs: of `PPO`.
     """
 
     paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
-    coefficients: tuple[str, ...] = ("entropy_coeff",)
+    coefficients: ClassVar[tuple[str, ...]] = ("entropy_coeff",)
 
-    def __init__(
-        self,
-        entropy_coeff: float = 0.3,
-        standardization: Standardization = "before",
-        differentiate_returns: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        _register(self, "entropy_coeff", entropy_coeff)
-        known = get_args(Standardization)
-        require(standardization in known, "model.standardization", standardization, f"one of {', '.join(known)}")
-        self.standardization = standardization
-        self.differentiate_returns = differentiate_returns
+    entropy_coeff: NonNegativeFloat = 0.3
+    """Beta, per nat of entropy; the report's best on FruitBot is 0.3."""
+    standardization: Standardization = "before"
+    """How advantages with entropy are standardised, if they are: `before` the entropy is added, or after it with a mean
+    and a standard deviation that are constants (`after_constant`) or pass a gradient (`after_differentiated`)."""
+    differentiate_returns: bool = True
+    """Let the gradient flow through the return in the value's loss, too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _register(self)
 
     def advantages_and_returns(self, batch: TensorDictBase, entropy: Tensor) -> tuple[Tensor, Tensor]:
         """`A_t(beta)`, standardised, and `R_t(beta)`, differentiable in the entropies."""
@@ -143,20 +135,15 @@ class MaxEntPPO(PPO):
         _keep_options(self, self.coefficients, checkpoint)
 
 
+@options
 class MaxEntBonusPPO(MaxEntPPO):
-    """The combined agent of section 5: one-step `L^MAX` and the entropy bonus of `L^REG`.
-
-    Args:
-        bonus_coeff: c, see `EntropyBonusPPO`.
-        **kwargs: of `MaxEntPPO` and `PPO`.
-    """
+    """The combined agent of section 5: one-step `L^MAX` and the entropy bonus of `L^REG`."""
 
     paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
     coefficients = ("entropy_coeff", "bonus_coeff")
 
-    def __init__(self, bonus_coeff: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        _register(self, "bonus_coeff", bonus_coeff)
+    bonus_coeff: NonNegativeFloat = 0.01
+    """c, see `EntropyBonusPPO`."""
 
     entropy_bonus = EntropyBonusPPO.entropy_bonus
 
@@ -166,9 +153,6 @@ class FullMaxEntPPO(MaxEntPPO):
 
     A minibatch needs the policy at all states of the rollout, forward and backward: about
     `data.rollout_steps * data.env.num_envs / data.batch_size` times the work of `MaxEntPPO`, for small problems.
-
-    Args:
-        **kwargs: of `MaxEntPPO` and `PPO`.
     """
 
     paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"
@@ -194,10 +178,10 @@ class FullMaxEntPPO(MaxEntPPO):
         return sums.transpose(0, 1).flatten(0, 1).index_select(0, batch["index"])
 
 
-def _register(algorithm: PPO, name: str, value: float) -> None:
-    """A coefficient: a buffer, so that a callback can move it and a compiled training step reads it."""
-    require(value >= 0, f"model.{name}", value, "a number >= 0")
-    algorithm.register_buffer(name, torch.tensor(float(value)))
+def _register(algorithm: EntropyBonusPPO | MaxEntPPO) -> None:
+    """Makes buffers of the coefficients, so that a callback can move them and a compiled training step reads them."""
+    for name in algorithm.coefficients:
+        algorithm.register_buffer(name, torch.tensor(float(take(algorithm, name))))
 
 
 def _keep_options(algorithm: PPO, names: tuple[str, ...], checkpoint: dict[str, Any]) -> None:

@@ -23,10 +23,9 @@ Readings and departures (the paper leaves the model's training to its code, `mod
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -34,111 +33,76 @@ from torch import Tensor
 
 from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.models import EnsembleConfig, ModelLoss, WorldModelFactory
-from lit_mbrl.training.model_fit import ModelFitter
+from lit_mbrl.training.model_fit import FitsModels, ModelFitter
 from lit_mbrl.utils.errors import require
-from lit_mbrl.utils.hooks import ModelWorkListener
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Rule
 
+RolloutLengths = Annotated[
+    tuple[int, int, int, int],
+    Rule(
+        "[first epoch, last epoch, length until the first, length from the last], as [20,150,1,15]",
+        lambda s: 0 <= s[0] <= s[1] and s[2] > 0 and s[3] > 0,
+    ),
+]
+RealRatio = Annotated[float, Rule("a number >= 0 and < 1 (1, no imagined data, is SAC)", lambda ratio: 0 <= ratio < 1)]
 # What a loss reads of a frame, real or imagined.
 _READ = ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated"))
 
 
-class MBPO(SAC):
+@options
+class MBPO(FitsModels, SAC):
     """SAC that learns from a model's data.
 
     Epochs here are `model_epoch` environment steps after the warm-up: the papers' unit, and not how often the policy is
     evaluated.
-
-    Args:
-        model_train_freq: environment steps between two fits of the model; the first is at the end of the warm-up.
-        rollout_freq: environment steps between two rollouts; None: `model_train_freq`.
-        rollout_batch_size: start states per rollout.
-        rollout_schedule: `[e0, e1, k0, k1]`: rollouts have k0 steps up to epoch e0 and k1 from epoch e1 on, and in
-            between the integer part of the straight line.
-        model_epoch: environment steps of an epoch.
-        retain_epochs: the model buffer keeps the transitions of so many epochs, if no rollout ended early.
-        real_ratio: share of a batch that is real: `int(real_ratio * data.batch_size)` transitions of each batch.
-        world_model: the model, `lit_mbrl.models.EnsembleConfig` (the default, MBPO's) or
-            `lit_mbrl.models.RecurrentConfig`.
-        model_batch_size: frames per member and gradient step of a fit.
-        holdout_ratio: share of the real data that a fit holds out.
-        max_holdout: frames held out at most (at least a sequence and two frames, if the model learns from sequences).
-        model_improvement: an epoch of a fit is better if it lowers a member's hold-out error by more than this share.
-        model_patience: epochs without a better one for any member, after which a fit ends.
-        model_max_epochs: epochs of a fit at most; None: no limit.
-        **kwargs: of `SAC`.
     """
 
     paper = "Janner et al. 2019, arXiv 1906.08253"
 
-    def __init__(
-        self,
-        model_train_freq: int = 250,
-        rollout_freq: int | None = None,
-        rollout_batch_size: int = 100_000,
-        rollout_schedule: tuple[int, int, int, int] = (20, 150, 1, 1),
-        model_epoch: int = 1_000,
-        retain_epochs: int = 1,
-        real_ratio: float = 0.05,
-        world_model: WorldModelFactory | None = None,
-        model_batch_size: int = 256,
-        holdout_ratio: float = 0.2,
-        max_holdout: int = 5_000,
-        model_improvement: float = 0.01,
-        model_patience: int = 5,
-        model_max_epochs: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        for name, number in {
-            "model_train_freq": model_train_freq,
-            "rollout_batch_size": rollout_batch_size,
-            "model_epoch": model_epoch,
-            "retain_epochs": retain_epochs,
-        }.items():
-            require(number > 0, f"model.{name}", number, "an integer > 0")
-        require(
-            rollout_freq is None or rollout_freq > 0,
-            "model.rollout_freq",
-            rollout_freq,
-            "an integer > 0, or null for model.model_train_freq",
-        )
-        first, last, shortest, longest = rollout_schedule
-        require(
-            0 <= first <= last and shortest > 0 and longest > 0,
-            "model.rollout_schedule",
-            list(rollout_schedule),
-            "[first epoch, last epoch, length until the first, length from the last], as [20,150,1,15]",
-        )
-        require(
-            math.isfinite(real_ratio) and 0.0 <= real_ratio < 1.0,
-            "model.real_ratio",
-            real_ratio,
-            "a number >= 0 and < 1 (1, no imagined data, is SAC)",
-        )
-        require(model_batch_size > 0, "model.model_batch_size", model_batch_size, "an integer > 0")
-        require(0.0 < holdout_ratio < 1.0, "model.holdout_ratio", holdout_ratio, "a number between 0 and 1")
-        require(max_holdout > 0, "model.max_holdout", max_holdout, "an integer > 0")
-        require(0.0 <= model_improvement < 1.0, "model.model_improvement", model_improvement, "a number >= 0 and < 1")
-        require(model_patience >= 0, "model.model_patience", model_patience, "an integer >= 0")
-        require(
-            model_max_epochs is None or model_max_epochs > 0,
-            "model.model_max_epochs",
-            model_max_epochs,
-            "an integer > 0, or null for no limit",
-        )
-        self.model_train_freq, self.rollout_freq = model_train_freq, rollout_freq or model_train_freq
-        self.rollout_batch_size, self.rollout_schedule = rollout_batch_size, tuple(rollout_schedule)
-        self.model_epoch, self.retain_epochs = model_epoch, retain_epochs
-        self.real_ratio = Fraction(str(real_ratio))
-        self.world_model_factory = EnsembleConfig() if world_model is None else world_model
+    model_train_freq: PositiveInt = 250
+    """Environment steps between two fits of the model; the first is at the end of the warm-up."""
+    rollout_freq: PositiveInt | None = None
+    """Environment steps between two rollouts; null: `model_train_freq`."""
+    rollout_batch_size: PositiveInt = 100_000
+    """Start states per rollout."""
+    rollout_schedule: RolloutLengths = (20, 150, 1, 1)
+    """`[e0, e1, k0, k1]`: rollouts have k0 steps up to epoch e0 and k1 from epoch e1 on, and in between the integer
+    part of the straight line."""
+    model_epoch: PositiveInt = 1_000
+    """Environment steps of an epoch."""
+    retain_epochs: PositiveInt = 1
+    """The model buffer keeps the transitions of so many epochs, if no rollout ended early."""
+    real_ratio: RealRatio = 0.05
+    """Share of a batch that is real: `int(real_ratio * data.batch_size)` transitions of each batch."""
+    world_model: WorldModelFactory | None = None
+    """The model, `lit_mbrl.models.EnsembleConfig` (null: MBPO's) or `lit_mbrl.models.RecurrentConfig`."""
+    model_batch_size: PositiveInt = 256
+    """Frames per member and gradient step of a fit."""
+    holdout_ratio: OpenUnitInterval = 0.2
+    """Share of the real data that a fit holds out."""
+    max_holdout: PositiveInt = 5_000
+    """Frames held out at most (at least a sequence and two frames, if the model learns from sequences)."""
+    model_improvement: HalfOpenUnitInterval = 0.01
+    """An epoch of a fit is better if it lowers a member's hold-out error by more than this share."""
+    model_patience: NonNegativeInt = 5
+    """Epochs without a better one for any member, after which a fit ends."""
+    model_max_epochs: PositiveInt | None = None
+    """Epochs of a fit at most; null: no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rollout_freq = self.rollout_freq or self.model_train_freq
+        self.real_ratio = Fraction(str(self.real_ratio))
+        self.world_model_factory = take(self, "world_model") or EnsembleConfig()
         self.fitter = ModelFitter(
             self,
-            batch_size=model_batch_size,
-            holdout_ratio=holdout_ratio,
-            max_holdout=max_holdout,
-            improvement=model_improvement,
-            patience=model_patience,
-            max_epochs=model_max_epochs,
+            batch_size=self.model_batch_size,
+            holdout_ratio=self.holdout_ratio,
+            max_holdout=self.max_holdout,
+            improvement=self.model_improvement,
+            patience=self.model_patience,
+            max_epochs=self.model_max_epochs,
         )
 
     def check_data(self, data: Any) -> None:
@@ -293,27 +257,6 @@ class MBPO(SAC):
         share = self.fitter.options["holdout_ratio"], self.fitter.options["max_holdout"]
         training, holdout = replay.split_sequences(length, *share)
         return training.to(self.device), holdout.to(self.device)
-
-    def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no training step ends for a while."""
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, ModelWorkListener):
-                callback.on_model_work(self.trainer, self, news)
-
-    def on_fit_start(self) -> None:
-        """Forgets graphs of tensors that may have moved to another device since."""
-        super().on_fit_start()
-        self.fitter.graphs = {}
-
-    # ------------------------------------------------------------------ checkpoint
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the optimisers of the fits."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["own_optimizers"] = self.fitter.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.fitter.load_state_dict(checkpoint["own_optimizers"])
 
 
 def _rows(state: Any, chosen: Tensor) -> Any:

@@ -24,6 +24,7 @@ Readings and departures (what the paper leaves out is its public code's):
   policy's parameters and its larger standard deviation while collecting are left out.
 - Models are fitted as MBPO's (`models.fit`): each has a bootstrap sample, and held out are frames, not trajectories;
   they go on from their last weights, which the code draws anew every five collections.
+- The reward is known, as the paper has it, or a further output of the ensemble.
 - Rollouts begin in states that episodes of the environment began with, or by option in any. What happens after
   `horizon` steps does not count. A sample that terminates leaves the rollout; the code's tasks do not terminate.
 - The baseline is linear (`networks.LinearBaseline`), and fitted after the advantages have been computed with its last
@@ -33,7 +34,7 @@ Readings and departures (what the paper leaves out is its public code's):
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -43,11 +44,17 @@ from lit_mbrl.algorithms.trpo import TrustRegionPolicy
 from lit_mbrl.models import EnsembleConfig
 from lit_mbrl.networks.linear_baseline import LinearBaseline
 from lit_mbrl.returns import discounted_sums, generalized_advantages
-from lit_mbrl.training.model_fit import ModelFitter
-from lit_mbrl.utils.errors import in_unit_interval, require
-from lit_mbrl.utils.hooks import ModelWorkListener
-
-StartStates = Literal["initial", "replay"]
+from lit_mbrl.training.model_fit import FitsModels, ModelFitter
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import (
+    ClosedUnitInterval,
+    HalfOpenUnitInterval,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveInt,
+    Sizes,
+)
 
 
 @dataclass
@@ -71,85 +78,63 @@ class Sweep:
     starts: Tensor | None = None
 
 
-class METRPO(TrustRegionPolicy):
-    """A Gaussian policy that steps on imagined rollouts as long as most models say that it improves.
-
-    Args:
-        horizon: steps of an imagined rollout, `H`.
-        rollouts: imagined side by side for an update, `N`.
-        start_states: `"initial"`, those that episodes of the environment began with, or all of the `"replay"`, for
-            episodes that are much longer than the horizon.
-        gamma: discount.
-        lmbda: lambda of the generalised advantages.
-        validation_freq: updates between two estimates of the performance.
-        improvement_share: share of the models in which the policy has to improve.
-        patience: updates without improvement after which the policy waits for the next collection.
-        validation_rollouts: start states of an estimate.
-        reset_std: begin after each collection with the standard deviation of the start.
-        world_model: the ensemble; None: five deterministic networks of 1024 x 1024.
-        model_batch_size: frames per member and gradient step of a fit.
-        holdout_ratio: share of the data that a fit holds out.
-        model_improvement: an epoch of a fit is better if it lowers a member's hold-out error by more than this share.
-        model_patience: epochs without a better one for any member, after which a fit ends.
-        model_max_epochs: epochs of a fit at most; None: no limit.
-        **kwargs: of `TrustRegionPolicy`.
-    """
+@options
+class METRPO(FitsModels, TrustRegionPolicy):
+    """A Gaussian policy that steps on imagined rollouts as long as most models say that it improves."""
 
     paper = "Kurutach et al. 2018, arXiv 1802.10592"
+    fixed_on_resume = (*TrustRegionPolicy.fixed_on_resume, "reward")
 
-    def __init__(
-        self,
-        horizon: int = 100,
-        rollouts: int = 500,
-        start_states: StartStates = "initial",
-        gamma: float = 1.0,
-        lmbda: float = 1.0,
-        validation_freq: int = 5,
-        improvement_share: float = 0.7,
-        patience: int = 25,
-        validation_rollouts: int = 50,
-        reset_std: bool = True,
-        world_model: EnsembleConfig | None = None,
-        model_batch_size: int = 1000,
-        holdout_ratio: float = 1 / 3,
-        model_improvement: float = 0.0,
-        model_patience: int = 25,
-        model_max_epochs: int | None = 2000,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        for name, number in {
-            "horizon": horizon,
-            "rollouts": rollouts,
-            "validation_freq": validation_freq,
-            "patience": patience,
-            "validation_rollouts": validation_rollouts,
-            "model_batch_size": model_batch_size,
-        }.items():
-            require(number > 0, f"model.{name}", number, "an integer > 0")
-        known = get_args(StartStates)
-        require(start_states in known, "model.start_states", start_states, " or ".join(known))
-        in_unit_interval("model.gamma", gamma)
-        in_unit_interval("model.lmbda", lmbda)
-        in_unit_interval("model.improvement_share", improvement_share)
-        require(0.0 < holdout_ratio < 1.0, "model.holdout_ratio", holdout_ratio, "a number between 0 and 1")
-        require(0.0 <= model_improvement < 1.0, "model.model_improvement", model_improvement, "a number >= 0 and < 1")
-        require(model_patience >= 0, "model.model_patience", model_patience, "an integer >= 0")
-        epochs = "an integer > 0, or null for no limit"
-        require(model_max_epochs is None or model_max_epochs > 0, "model.model_max_epochs", model_max_epochs, epochs)
-        self.horizon, self.rollouts, self.gamma, self.lmbda = horizon, rollouts, gamma, lmbda
-        self.validation_freq, self.improvement_share, self.patience = validation_freq, improvement_share, patience
-        self.validation_rollouts, self.reset_std, self.start_states = validation_rollouts, reset_std, start_states
-        self.world_model_factory = default_ensemble() if world_model is None else world_model
+    hidden_sizes: Sizes = (32, 32)
+    """Hidden layers, tanh, of the policy."""
+    horizon: PositiveInt = 100
+    """Steps of an imagined rollout, `H`."""
+    rollouts: PositiveInt = 500
+    """Rollouts imagined side by side for an update, `N`."""
+    start_states: Literal["initial", "replay"] = "initial"
+    """Where rollouts begin: `"initial"`, in states that episodes of the environment began with, or in any of the
+    `"replay"`, for episodes that are much longer than the horizon."""
+    reward: Literal["known", "learned", "auto"] = "auto"
+    """`"known"` (`envs/tasks/rewards.py`), `"learned"` by the ensemble, or `"auto"`: known where it is."""
+    gamma: ClosedUnitInterval = 1.0
+    """Discount."""
+    lmbda: ClosedUnitInterval = 1.0
+    """Lambda of the generalised advantages."""
+    validation_freq: PositiveInt = 5
+    """Updates between two estimates of the performance."""
+    improvement_share: ClosedUnitInterval = 0.7
+    """Share of the models in which the policy has to improve."""
+    patience: PositiveInt = 25
+    """Updates without improvement after which the policy waits for the next collection."""
+    validation_rollouts: PositiveInt = 50
+    """Start states of an estimate."""
+    reset_std: bool = True
+    """Begin after each collection with the standard deviation of the start."""
+    world_model: EnsembleConfig | None = None
+    """The ensemble; null: five deterministic networks of 1024 x 1024."""
+    model_batch_size: PositiveInt = 1_000
+    """Frames per member and gradient step of a fit."""
+    holdout_ratio: OpenUnitInterval = 1 / 3
+    """Share of the real data that a fit holds out."""
+    model_improvement: HalfOpenUnitInterval = 0.0
+    """An epoch of a fit is better if it lowers a member's hold-out error by more than this share."""
+    model_patience: NonNegativeInt = 25
+    """Epochs without a better one for any member, after which a fit ends."""
+    model_max_epochs: PositiveInt | None = 2_000
+    """Epochs of a fit at most; null: no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.world_model_factory = take(self, "world_model") or default_ensemble()
         self.sweep = Sweep()
         self.fitter = ModelFitter(
             self,
-            batch_size=model_batch_size,
-            holdout_ratio=holdout_ratio,
+            batch_size=self.model_batch_size,
+            holdout_ratio=self.holdout_ratio,
             max_holdout=2**62,
-            improvement=model_improvement,
-            patience=model_patience,
-            max_epochs=model_max_epochs,
+            improvement=self.model_improvement,
+            patience=self.model_patience,
+            max_epochs=self.model_max_epochs,
         )
 
     def check(self, spec: Any) -> None:
@@ -157,6 +142,8 @@ class METRPO(TrustRegionPolicy):
         limit = spec.max_episode_steps
         steps = f"at most {limit}, the steps of an episode of {spec.name}"
         require(limit is None or self.horizon <= limit, "model.horizon", self.horizon, steps)
+        known = f"learned or auto: envs/tasks/rewards.py knows no reward of {spec.name} as it is configured"
+        require(self.reward != "known" or spec.reward is not None, "model.reward", "known", known)
 
     def check_data(self, data: Any) -> None:
         steps = f"an integer > 0: the policy updates after a collection at the most, with {type(self).__name__}"
@@ -174,6 +161,11 @@ class METRPO(TrustRegionPolicy):
         super().build(spec)
         self.baseline = LinearBaseline(spec.observation_dim)
         self.world_model = self.world_model_factory.build(spec.observation_dim, spec.action_dim, spec.terminated)
+        self._known_reward = None if self.reward == "learned" else spec.reward
+
+    def reward_of(self, observation: Tensor, action: Tensor, following: Tensor, predicted: Tensor) -> Tensor:
+        """The reward `[..., 1]` of transitions, by the task's known function or as predicted."""
+        return predicted if self._known_reward is None else self._known_reward(observation, action, following)
 
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:
@@ -248,7 +240,8 @@ class METRPO(TrustRegionPolicy):
             action = self.actor.mode(self.normalize(observation))
             predicted, _ = dynamics(observation, action, dynamics.elites)
             following = observation + predicted[..., :-1]
-            returns += self.gamma**step * alive * predicted[..., -1:]
+            reward = self.reward_of(observation, action, following, predicted[..., -1:])
+            returns += self.gamma**step * alive * reward
             if model.rule is not None:
                 alive = alive * ~model.rule(observation, action, following)
             else:
@@ -275,9 +268,11 @@ class METRPO(TrustRegionPolicy):
         state, alive = self.world_model.initial(observation), torch.ones_like(observation[:, :1], dtype=torch.bool)
         steps: dict[str, list[Tensor]] = {name: [] for name in ("observation", "action", "reward", "alive", "ended")}
         for _ in range(self.horizon):
-            normalized = self.normalize(self.world_model.observation(state))
+            normalized = self.normalize(state)
             action = self.actor.sample(normalized)
-            state, reward, logit = self.world_model.step(state, action.clamp(-1.0, 1.0))
+            taken = action.clamp(-1.0, 1.0)
+            following, predicted, logit = self.world_model.step(state, taken)
+            reward, state = self.reward_of(state, taken, following, predicted), following
             ended = torch.rand_like(logit) < logit.sigmoid()
             found = {"observation": normalized, "action": action, "reward": reward, "alive": alive, "ended": ended}
             for name, value in found.items():
@@ -324,26 +319,14 @@ class METRPO(TrustRegionPolicy):
         self.note({"model/epochs": float(epochs)})
         self.finite.flush()
 
-    def notify_progress(self, news: str) -> None:
-        """Lets the callbacks know what is going on where no training step ends for a while."""
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, ModelWorkListener):
-                callback.on_model_work(self.trainer, self, news)
-
-    def on_fit_start(self) -> None:
-        """Forgets graphs of tensors that may have moved to another device since."""
-        super().on_fit_start()
-        self.fitter.graphs = {}
-
     # ------------------------------------------------------------------ checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the optimisers of the fits and the running sweep."""
+        """Adds the running sweep."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["own_optimizers"], checkpoint["sweep"] = self.fitter.state_dict(), asdict(self.sweep)
+        checkpoint["sweep"] = asdict(self.sweep)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.fitter.load_state_dict(checkpoint["own_optimizers"])
         self.sweep = Sweep(**checkpoint["sweep"])
 
 
@@ -352,9 +335,10 @@ def default_ensemble() -> EnsembleConfig:
     return EnsembleConfig(
         num_members=5,
         num_elites=5,
-        hidden_sizes=[1024, 1024],
+        hidden_sizes=(1024, 1024),
         activation="relu",
         probabilistic=False,
-        weight_decay=[0.0, 0.0, 0.0],
+        scale_targets=True,
+        weight_decay=(0.0, 0.0, 0.0),
         propagation="mean",
     )

@@ -21,14 +21,13 @@ Readings and departures (`variant="reference"` gives the author's code's choice)
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.algorithms.mbpo import MBPO
+from lit_mbrl.algorithms.mbpo import MBPO, RealRatio
 from lit_mbrl.losses import (
     behaviour_loss,
     entropy_priority,
@@ -40,82 +39,55 @@ from lit_mbrl.losses import (
     weighted,
 )
 from lit_mbrl.networks import DiagonalGaussian
-from lit_mbrl.utils.errors import positive, positive_sizes, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt, Rule, Sizes
 
+Exponents = Annotated[tuple[float, float], Rule("two numbers >= 0, as [0.4,1]", lambda pair: min(pair) >= 0)]
 _LEAST = 1e-6
 _CODE_BOUNDS = (1e-4, 50.0)
 
 
+@options
 class MEMR(MBPO):
     """MBPO with one-step rollouts from prioritised states.
 
-    Args:
-        rollout_freq: environment steps between two rollouts, each of which fills a segment.
-        rollout_batch_size: rows `M` of a segment.
-        segments: segments that the model buffer keeps.
-        real_ratio: see `MBPO`; algorithm 1 learns from imagined data only.
-        variant: `"paper"` or `"reference"`, see above.
-        priority_exponent: alpha of eq. 3; 0 draws uniformly.
-        weight_exponent: beta of eq. 5 at the start and at the end of the run, on a straight line in between.
-        behaviour_hidden_sizes: hidden layers of `psi`; None: `hidden_sizes`.
-        behaviour_lr: Adam's learning rate of `psi`.
-        behaviour_epochs: passes `D` over the rows of a rollout, of which `psi` learns.
-        behaviour_batch_size: rows per gradient step of `psi`.
-        **kwargs: of `MBPO`. `rollout_schedule` has to be one step throughout, and `retain_epochs` plays no part:
-            `segments` says what is kept.
+    `rollout_schedule` has to be one step throughout, and `retain_epochs` plays no part: `segments` says what is kept.
     """
 
     paper = "Zhang et al. 2020, arXiv 2006.04802"
     # Segments of another size do not fit into the ring.
     fixed_on_resume = (*MBPO.fixed_on_resume, "rollout_batch_size", "segments")
 
-    def __init__(
-        self,
-        rollout_freq: int = 1,
-        rollout_batch_size: int = 400,
-        segments: int = 1_000,
-        real_ratio: float = 0.0,
-        variant: Literal["paper", "reference"] = "paper",
-        priority_exponent: float = 0.6,
-        weight_exponent: tuple[float, float] = (0.4, 1.0),
-        behaviour_hidden_sizes: list[int] | None = None,
-        behaviour_lr: float = 3e-4,
-        behaviour_epochs: int = 1,
-        behaviour_batch_size: int = 256,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            rollout_freq=rollout_freq, rollout_batch_size=rollout_batch_size, real_ratio=real_ratio, **kwargs
-        )
-        require(segments > 0, "model.segments", segments, "an integer > 0")
-        require(
-            self.rollout_schedule[2:] == (1, 1),
-            "model.rollout_schedule",
-            list(self.rollout_schedule),
-            "one step throughout, as [0,0,1,1]: a longer rollout would leave the states that priorities are of",
-        )
-        require(
-            math.isfinite(priority_exponent) and priority_exponent >= 0,
-            "model.priority_exponent",
-            priority_exponent,
-            "a number >= 0",
-        )
-        require(
-            all(math.isfinite(beta) and beta >= 0 for beta in weight_exponent),
-            "model.weight_exponent",
-            list(weight_exponent),
-            "two numbers >= 0, as [0.4,1]",
-        )
-        sizes = self.hidden_sizes if behaviour_hidden_sizes is None else list(behaviour_hidden_sizes)
-        positive_sizes("model.behaviour_hidden_sizes", sizes)
-        positive("model.behaviour_lr", behaviour_lr)
-        require(behaviour_epochs > 0, "model.behaviour_epochs", behaviour_epochs, "an integer > 0")
-        require(behaviour_batch_size > 0, "model.behaviour_batch_size", behaviour_batch_size, "an integer > 0")
-        self.segments = segments
-        self.variant, self.priority_exponent = variant, priority_exponent
-        self.weight_exponent = (float(weight_exponent[0]), float(weight_exponent[1]))
-        self.behaviour_hidden_sizes, self.behaviour_lr = sizes, behaviour_lr
-        self.behaviour_epochs, self.behaviour_batch_size = behaviour_epochs, behaviour_batch_size
+    rollout_freq: PositiveInt = 1
+    """Environment steps between two rollouts, each of which fills a segment."""
+    rollout_batch_size: PositiveInt = 400
+    """Rows `M` of a segment."""
+    segments: PositiveInt = 1_000
+    """Segments that the model buffer keeps."""
+    real_ratio: RealRatio = 0.0
+    """See `MBPO`; algorithm 1 learns from imagined data only."""
+    variant: Literal["paper", "reference"] = "paper"
+    """`"paper"` or `"reference"`, see the head of `memr.py`."""
+    priority_exponent: NonNegativeFloat = 0.6
+    """Alpha of eq. 3; 0 draws uniformly."""
+    weight_exponent: Exponents = (0.4, 1.0)
+    """Beta of eq. 5 at the start and at the end of the run, on a straight line in between."""
+    behaviour_hidden_sizes: Sizes | None = None
+    """Hidden layers of `psi`; null: `hidden_sizes`."""
+    behaviour_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of `psi`."""
+    behaviour_epochs: PositiveInt = 1
+    """Passes `D` over the rows of a rollout, of which `psi` learns."""
+    behaviour_batch_size: PositiveInt = 256
+    """Rows per gradient step of `psi`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one = "one step throughout, as [0,0,1,1]: a longer rollout would leave the states that priorities are of"
+        require(self.rollout_schedule[2:] == (1, 1), "model.rollout_schedule", self.rollout_schedule, one)
+        if self.behaviour_hidden_sizes is None:
+            self.behaviour_hidden_sizes = self.hidden_sizes
 
     def build(self, spec: Any) -> None:
         super().build(spec)

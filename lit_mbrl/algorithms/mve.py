@@ -18,7 +18,6 @@ divided by its H + 1 terms, so `critic_horizon=0` is SAC's critic.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -29,23 +28,24 @@ from lit_mbrl.losses import q_loss, soft_q_target, soft_value
 from lit_mbrl.returns import survival, td_k_targets
 from lit_mbrl.training.update import SequenceBatchSpec
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeInt
 
 
+@options
 class MVE(SACSVG):
-    """SAC-SVG(H) whose critic, too, expands its value through the model.
-
-    Args:
-        critic_horizon: model steps of the critic's target; 0 is the model-free target.
-        **kwargs: of `SACSVG`; `horizon=0` keeps the model-free actor.
-    """
+    """SAC-SVG(H) whose critic, too, expands its value through the model."""
 
     paper = "Feinberg et al. 2018, arXiv 1803.00101"
 
-    def __init__(self, critic_horizon: int = 2, horizon: int = 0, **kwargs: Any) -> None:
-        super().__init__(horizon=horizon, **kwargs)
-        require(critic_horizon >= 0, "model.critic_horizon", critic_horizon, "an integer >= 0")
+    critic_horizon: NonNegativeInt = 2
+    """Model steps of the critic's target; 0 is the model-free target."""
+    horizon: NonNegativeInt = 0
+    """Model steps H of the actor's value expansion; 0 keeps the model-free actor."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.terminal_value, "model.terminal_value", False, "true: MVE is about the critic")
-        self.critic_horizon = critic_horizon
 
     @property
     def model_horizon(self) -> int:

@@ -16,7 +16,7 @@ Readings and departures:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,54 +26,41 @@ from lit_mbrl.models import Latent, Posterior
 from lit_mbrl.networks.exploration import GaussianNoise
 from lit_mbrl.planners import CEM
 from lit_mbrl.training.latent_agent import LatentAgent
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 _PLAYER_SEED = 0
 
 
+@options
 class PlaNet(LatentAgent):
-    """An RSSM and the cross-entropy method.
-
-    Args:
-        units: width of the reward head's layers.
-        reward_layers: hidden layers of the reward head.
-        reward_scale: weight of the reward's likelihood.
-        model_lr: Adam's learning rate.
-        adam_eps: of Adam.
-        max_grad_norm: bound of the gradient's norm.
-        planner: the cross-entropy method and its sizes; None: the paper's.
-        exploration_sigma: standard deviation of the noise on collected actions.
-        **kwargs: of `LatentAgent`.
-    """
+    """An RSSM and the cross-entropy method."""
 
     paper = "Hafner et al. 2018, arXiv 1811.04551"
     activation: ClassVar[type[nn.Module]] = nn.ReLU
     bits: ClassVar[int] = 5
 
-    def __init__(
-        self,
-        units: int = 300,
-        reward_layers: int = 3,
-        reward_scale: float = 10.0,
-        model_lr: float = 1e-3,
-        adam_eps: float = 1e-4,
-        max_grad_norm: float = 1000.0,
-        planner: CEM | None = None,
-        exploration_sigma: float = 0.3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            units=units,
-            reward_layers=reward_layers,
-            reward_scale=reward_scale,
-            model_lr=model_lr,
-            adam_eps=adam_eps,
-            max_grad_norm=max_grad_norm,
-            **kwargs,
-        )
-        require(exploration_sigma >= 0, "model.exploration_sigma", exploration_sigma, "a number >= 0")
-        self.planner = CEM() if planner is None else planner
-        self.exploration_noise = GaussianNoise(exploration_sigma)
+    units: PositiveInt = 300
+    """Width of the reward head's layers."""
+    reward_layers: PositiveInt = 3
+    """Hidden layers of the reward head."""
+    reward_scale: NonNegativeFloat = 10.0
+    """Weight of the reward's likelihood."""
+    model_lr: PositiveFloat = 1e-3
+    """Adam's learning rate."""
+    adam_eps: PositiveFloat = 1e-4
+    """Adam's epsilon."""
+    max_grad_norm: PositiveFloat = 1000.0
+    """Bound of the gradient's norm."""
+    planner: CEM | None = None
+    """The cross-entropy method and its sizes; null: the paper's."""
+    exploration_sigma: NonNegativeFloat = 0.3
+    """Standard deviation of the noise on collected actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.planner = self.planner or CEM()
+        self.exploration_noise = GaussianNoise(self.exploration_sigma)
 
     def kl_loss(self, observed: Posterior, mean: Callable[[Tensor], Tensor]) -> Tensor:
         """`max(D_KL - free nats, 0)` of every step, then the mean."""

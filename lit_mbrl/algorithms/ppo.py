@@ -28,81 +28,58 @@ from torch import Tensor, nn
 
 from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
 from lit_mbrl.networks import ImpalaEncoder, RewardNormalizer, orthogonal_mlp
-from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
+from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.training.rollouts import RolloutAgent, make_actor
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, Sizes
 
 
+@options
 class PPO(RolloutAgent):
-    """A policy and a value, trained together on rollouts; for continuous and discrete actions.
-
-    Args:
-        hidden_sizes: hidden layers, tanh, of policy and value each; None: [64, 64], and after `encoder` none.
-        encoder: of images only: the network that policy and value share; None: IMPALA's with the sizes of its paper.
-        gamma: discount.
-        lmbda: lambda of the generalised advantages.
-        lr: Adam's learning rate.
-        anneal_lr: let it fall linearly, with each rollout, to 0 at `data.total_frames`.
-        adam_eps: Adam's epsilon.
-        clip_range: epsilon of eq. 7.
-        value_clip_range: cut the value's change since the rollout to this range (`losses.clipped_value_loss`); None: do
-            not.
-        value_coeff: weight of the value's loss.
-        max_grad_norm: clip the gradient of all networks together to this norm.
-        target_kl: leave out the rest of a rollout's epochs when the policy has moved 1.5 times so far; None: never.
-        standardize_advantages: within each minibatch.
-        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`).
-        init_log_std: log standard deviation of the Gaussian policy at the start.
-        normalize_observations: see `Algorithm`.
-        compile: see `Algorithm`.
-    """
+    """A policy and a value, trained together on rollouts; for continuous and discrete actions."""
 
     paper = "Schulman et al. 2017, arXiv 1707.06347"
     pixels = None  # vectors or images
     fixed_on_resume = (*Algorithm.fixed_on_resume, "scale_rewards", "init_log_std")
 
-    def __init__(
-        self,
-        hidden_sizes: list[int] | None = None,
-        encoder: ImpalaEncoder | None = None,
-        gamma: float = 0.99,
-        lmbda: float = 0.95,
-        lr: float = 3e-4,
-        anneal_lr: bool = False,
-        adam_eps: float = 1e-5,
-        clip_range: float = 0.2,
-        value_clip_range: float | None = None,
-        value_coeff: float = 0.5,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
-        standardize_advantages: bool = True,
-        scale_rewards: bool = False,
-        init_log_std: float = 0.0,
-        normalize_observations: Normalize = False,
-        compile: Compile = False,
-    ) -> None:
-        super().__init__(normalize_observations, compile)
-        self.hidden_sizes = hidden_sizes
-        positive_sizes("model.hidden_sizes", hidden_sizes or [])
-        self.encoder_options = encoder
-        in_unit_interval("model.gamma", gamma)
-        in_unit_interval("model.lmbda", lmbda)
-        positive("model.lr", lr)
-        positive("model.adam_eps", adam_eps)
-        positive("model.clip_range", clip_range)
-        for option, value in (("value_clip_range", value_clip_range), ("target_kl", target_kl)):
-            require(value is None or value > 0, f"model.{option}", value, "a number > 0 or null")
-        require(value_coeff >= 0, "model.value_coeff", value_coeff, "a number >= 0")
-        positive("model.max_grad_norm", max_grad_norm)
-        self.gamma, self.lmbda = gamma, lmbda
-        self.lr, self.anneal_lr, self.adam_eps = lr, anneal_lr, adam_eps
-        self.clip_range, self.value_clip_range, self.value_coeff = clip_range, value_clip_range, value_coeff
-        self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
-        self.standardize_advantages = standardize_advantages
-        self.init_log_std = init_log_std
-        self.reward_normalizer = RewardNormalizer(gamma) if scale_rewards else None
-        self.needs_metrics = target_kl is not None
+    hidden_sizes: Sizes | None = None
+    """Hidden layers, tanh, of policy and value each; null: [64, 64], and after `encoder` none."""
+    encoder: ImpalaEncoder | None = None
+    """Of images only: the network that policy and value share; null: IMPALA's with the sizes of its paper."""
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    lmbda: ClosedUnitInterval = 0.95
+    """Lambda of the generalised advantages."""
+    lr: PositiveFloat = 3e-4
+    """Adam's learning rate."""
+    anneal_lr: bool = False
+    """Let it fall linearly, with each rollout, to 0 at `data.total_frames`."""
+    adam_eps: PositiveFloat = 1e-5
+    """Adam's epsilon."""
+    clip_range: PositiveFloat = 0.2
+    """Epsilon of eq. 7."""
+    value_clip_range: PositiveFloat | None = None
+    """Cut the value's change since the rollout to this range (`losses.clipped_value_loss`); null: do not."""
+    value_coeff: NonNegativeFloat = 0.5
+    """Weight of the value's loss."""
+    max_grad_norm: PositiveFloat = 0.5
+    """Clip the gradient of all networks together to this norm."""
+    target_kl: PositiveFloat | None = None
+    """Leave out the rest of a rollout's epochs when the policy has moved 1.5 times so far; null: never."""
+    standardize_advantages: bool = True
+    """Standardise advantages within each minibatch."""
+    scale_rewards: bool = False
+    """Divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`)."""
+    init_log_std: float = 0.0
+    """Log standard deviation of the Gaussian policy at the start."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder_options = take(self, "encoder")
+        self.reward_normalizer = RewardNormalizer(self.gamma) if self.scale_rewards else None
+        self.needs_metrics = self.target_kl is not None
         # What was recorded in the training step after which the rest of the running rollout's minibatches is left out.
         self._stopped: dict[str, Tensor] | None = None
 

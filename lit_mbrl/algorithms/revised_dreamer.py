@@ -33,7 +33,7 @@ Readings where the paper is open:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,39 +44,29 @@ from lit_mbrl.losses import free_nats, jeffreys, smooth_l1, standard_normal_kl
 from lit_mbrl.models import Latent, Posterior, TimeOrder
 from lit_mbrl.networks import MLP
 from lit_mbrl.returns import lambda_returns
-from lit_mbrl.utils.errors import in_unit_interval, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 
+@options
 class RevisedDreamer(Dreamer):
-    """Dreamer with section 4.2 of MaxEnt Dreamer.
-
-    Args:
-        stoch: stochastic units of the state (section 5.1).
-        time_order: of acting and observing.
-        termination: learn when episodes end, and cut returns there.
-        kl_scale: weight of the divergence to the fixed prior N(0, 1) (section 5.1).
-        jeffreys_scale: weight of the Jeffreys divergence to the trainable prior (section 5.1).
-        random_action_prob: probability of a uniformly random action while collecting.
-        **kwargs: of `Dreamer`.
-    """
+    """Dreamer with section 4.2 of MaxEnt Dreamer."""
 
     paper = "Svidchenko and Shpilman 2021, arXiv 2112.01195"
     decode_from_stoch: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        stoch: int = 128,
-        time_order: TimeOrder = "observe_first",
-        termination: bool = True,
-        kl_scale: float = 0.1,
-        jeffreys_scale: float = 0.1,
-        random_action_prob: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(stoch=stoch, time_order=time_order, termination=termination, kl_scale=kl_scale, **kwargs)
-        require(0 <= jeffreys_scale < float("inf"), "model.jeffreys_scale", jeffreys_scale, "a finite number >= 0")
-        in_unit_interval("model.random_action_prob", random_action_prob)
-        self.jeffreys_scale, self.random_action_prob = jeffreys_scale, random_action_prob
+    stoch: PositiveInt = 128
+    """Stochastic units of the state (section 5.1)."""
+    time_order: TimeOrder = "observe_first"
+    """Of acting and observing."""
+    termination: bool = True
+    """Learn when episodes end, and cut returns there."""
+    kl_scale: NonNegativeFloat = 0.1
+    """Weight of the divergence to the fixed prior N(0, 1) (section 5.1)."""
+    jeffreys_scale: NonNegativeFloat = 0.1
+    """Weight of the Jeffreys divergence to the trainable prior (section 5.1)."""
+    random_action_prob: ClosedUnitInterval = 0.1
+    """Probability of a uniformly random action while collecting."""
 
     def make_critic(self) -> MLP:
         """`Q(s, a)`: features and action side by side to `[..., 1]`."""

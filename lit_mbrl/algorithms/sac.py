@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -24,79 +24,57 @@ from torch import Tensor, nn
 
 from lit_mbrl.losses import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.networks import QEnsemble, TanhGaussianActor, orthogonal_
-from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
-from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
+from lit_mbrl.training.algorithm import Algorithm, Update
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, Rule, Sizes
 
 
+@options
 class SAC(Algorithm):
     """Twin critics, a tanh-Gaussian actor and an adaptive temperature.
 
     Needs `callbacks.SoftTargetUpdate`; `callbacks.EntropyAnnealing` may move the target entropy (SVG eq. 14).
-
-    Args:
-        hidden_sizes: hidden layers of the actor and of each critic.
-        gamma: discount.
-        actor_lr: Adam's learning rate of the actor.
-        critic_lr: of both critics.
-        alpha_lr: of the temperature.
-        init_alpha: temperature at the start; 0 (with `learn_alpha=False`) removes the entropy altogether.
-        learn_alpha: adapt the temperature so that the policy's entropy meets `target_entropy`.
-        target_entropy: in nats; `"auto"` is minus the number of action dimensions.
-        log_std_bounds: range of the Gaussian's log standard deviation.
-        log_std_squash: how the range is kept, `"tanh"` (smooth) or `"clamp"`.
-        orthogonal_init: orthogonal weights and zero biases for the MLPs that act and value (and, in SAC-SVG, for the
-            dynamics' encoder and decoder), as SVG's public code; otherwise torch's default.
-        normalize_observations: see `Algorithm`.
-        compile: see `Algorithm`.
-        max_grad_norm: see `Algorithm`.
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
     fixed_on_resume = (*Algorithm.fixed_on_resume, "init_alpha", "orthogonal_init")
 
-    def __init__(
-        self,
-        hidden_sizes: list[int] | None = None,
-        gamma: float = 0.99,
-        actor_lr: float = 3e-4,
-        critic_lr: float = 3e-4,
-        alpha_lr: float = 3e-4,
-        init_alpha: float = 1.0,
-        learn_alpha: bool = True,
-        target_entropy: float | Literal["auto"] = "auto",
-        log_std_bounds: tuple[float, float] = (-5.0, 2.0),
-        log_std_squash: Literal["tanh", "clamp"] = "tanh",
-        orthogonal_init: bool = False,
-        normalize_observations: Normalize = False,
-        compile: Compile = False,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__(normalize_observations, compile, max_grad_norm)
-        self.hidden_sizes = [256, 256] if hidden_sizes is None else list(hidden_sizes)
-        positive_sizes("model.hidden_sizes", self.hidden_sizes)
-        in_unit_interval("model.gamma", gamma)
-        positive("model.actor_lr", actor_lr)
-        positive("model.critic_lr", critic_lr)
-        positive("model.alpha_lr", alpha_lr)
-        if learn_alpha:
-            require(init_alpha > 0, "model.init_alpha", init_alpha, "a number > 0 while model.learn_alpha is true")
-        else:
-            require(init_alpha >= 0, "model.init_alpha", init_alpha, "a number >= 0")
-        require(
-            log_std_bounds[0] < log_std_bounds[1],
-            "model.log_std_bounds",
-            list(log_std_bounds),
-            "a lower and a higher bound",
-        )
-        self.gamma = gamma
-        self.actor_lr, self.critic_lr, self.alpha_lr = actor_lr, critic_lr, alpha_lr
-        self.learn_alpha = learn_alpha
-        self.init_target_entropy = target_entropy
-        self.log_std_bounds, self.log_std_squash = tuple(log_std_bounds), log_std_squash
-        self.orthogonal_init = orthogonal_init
+    hidden_sizes: Sizes = (256, 256)
+    """Hidden layers of the actor and of each critic."""
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    actor_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of both critics."""
+    alpha_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of the temperature."""
+    init_alpha: NonNegativeFloat = 1.0
+    """Temperature at the start; 0 (with `learn_alpha=False`) removes the entropy altogether."""
+    learn_alpha: bool = True
+    """Adapt the temperature so that the policy's entropy meets `target_entropy`."""
+    target_entropy: float | Literal["auto"] = "auto"
+    """In nats; `"auto"` is minus the number of action dimensions."""
+    log_std_bounds: Annotated[tuple[float, float], Rule("a lower and a higher bound", lambda b: b[0] < b[1])] = (
+        -5.0,
+        2.0,
+    )
+    """Range of the Gaussian's log standard deviation."""
+    log_std_squash: Literal["tanh", "clamp"] = "tanh"
+    """How the range is kept, `"tanh"` (smooth) or `"clamp"`."""
+    orthogonal_init: bool = False
+    """Orthogonal weights and zero biases for the MLPs that act and value (and, in SAC-SVG, for the dynamics' encoder
+    and decoder), as SVG's public code; otherwise torch's default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive = "a number > 0 while model.learn_alpha is true"
+        require(self.init_alpha > 0 or not self.learn_alpha, "model.init_alpha", self.init_alpha, positive)
         # A parameter in the logarithm; a constant temperature may be 0, whose logarithm has no gradient to follow.
-        log_alpha = torch.tensor(math.log(init_alpha) if init_alpha > 0 else -math.inf)
-        self.log_alpha = nn.Parameter(log_alpha, requires_grad=learn_alpha)
+        log_alpha = torch.tensor(math.log(self.init_alpha) if self.init_alpha > 0 else -math.inf)
+        self.log_alpha = nn.Parameter(log_alpha, requires_grad=self.learn_alpha)
+        self.init_target_entropy = take(self, "target_entropy")
         self.register_buffer("target_entropy", torch.tensor(math.nan))
 
     def build(self, spec: Any) -> None:

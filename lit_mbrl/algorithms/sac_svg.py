@@ -26,8 +26,8 @@ Readings and departures (`variant="reference"` and the other options named here 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Iterator
+from dataclasses import fields
 from typing import Any, Literal
 
 from tensordict import TensorDictBase
@@ -39,106 +39,79 @@ from lit_mbrl.losses import value_gradient_loss
 from lit_mbrl.models import ModelLoss, RecurrentConfig, WorldModelFactory, open_loop_errors
 from lit_mbrl.returns import survival, value_expansion, value_expansion_reference
 from lit_mbrl.training.algorithm import SequenceBatchSpec, Update
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import NonNegativeInt, PositiveFloat, PositiveInt
 
+# Of the recurrent model, by the names that they have in its configuration.
 _RECURRENT_OPTIONS = {
-    "model_hidden_size",
-    "model_layers",
-    "decoder_layers",
-    "gru_layers",
-    "model_lr",
-    "detach_model_state",
-    "model_max_grad_norm",
-    "balance_terminations",
+    "model_hidden_size": "hidden_size",
+    "model_layers": "layers",
+    "decoder_layers": "decoder_layers",
+    "gru_layers": "gru_layers",
+    "model_lr": "lr",
+    "detach_model_state": "detach_state",
+    "model_max_grad_norm": "max_grad_norm",
+    "balance_terminations": "balance_terminations",
 }
 
 
+@options
 class SACSVG(SAC):
-    """SAC with the model-based actor of SVG(H).
-
-    Args:
-        horizon: model steps H of the actor's value expansion; 0 is SAC.
-        variant: masks of the value expansion, `"paper"` or `"reference"` (see above).
-        terminal_value: end the expansion with the critic's soft value. Without it the actor follows the pure model-
-            based policy gradient of H rewards, and no critic is trained.
-        warmup_steps: environment steps during which the actor's objective is SAC's.
-        model_hidden_size: width of encoder, GRU and decoder, and of the hidden layers of reward and termination.
-        model_layers: hidden layers of encoder, reward and termination.
-        decoder_layers: hidden layers of the decoder (the code: 0).
-        gru_layers: stacked GRU layers.
-        model_lr: Adam's learning rate of dynamics, reward and termination.
-        model_updates: dynamics updates per training step, each on its own batch.
-        detach_model_state: stop the dynamics' gradient at each predicted observation (the code's choice).
-        model_max_grad_norm: clip the dynamics' gradient to this norm.
-        balance_terminations: weigh terminations in eq. 13 by their rarity in the batch (the code's choice).
-        world_model: another model than SVG's, with options of its own (`models.EnsembleConfig`); None: the recurrent
-            one, with the options above.
-        **kwargs: of `SAC`.
-    """
+    """SAC with the model-based actor of SVG(H)."""
 
     paper = "Amos et al. 2021, arXiv 2008.12775"
 
-    def __init__(
-        self,
-        horizon: int = 2,
-        variant: Literal["paper", "reference"] = "paper",
-        terminal_value: bool = True,
-        warmup_steps: int = 0,
-        model_hidden_size: int = 512,
-        model_layers: int = 2,
-        decoder_layers: int = 2,
-        gru_layers: int = 2,
-        model_lr: float = 1e-3,
-        model_updates: int = 4,
-        detach_model_state: bool = False,
-        model_max_grad_norm: float | None = None,
-        balance_terminations: bool = False,
-        world_model: WorldModelFactory | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        require(horizon >= 0, "model.horizon", horizon, "an integer >= 0")
-        require(terminal_value or horizon > 0, "model.horizon", horizon, "at least 1 without model.terminal_value")
-        require(warmup_steps >= 0, "model.warmup_steps", warmup_steps, "an integer >= 0")
-        require(
-            terminal_value or not warmup_steps,
-            "model.warmup_steps",
-            warmup_steps,
-            "0 without model.terminal_value: there is no critic to warm up on",
-        )
-        for name, size in (("model_hidden_size", model_hidden_size), ("gru_layers", gru_layers)):
-            require(size > 0, f"model.{name}", size, "an integer > 0")
-        for name, layers in (("model_layers", model_layers), ("decoder_layers", decoder_layers)):
-            require(layers >= 0, f"model.{name}", layers, "an integer >= 0")
-        require(model_updates > 0, "model.model_updates", model_updates, "an integer > 0")
-        positive("model.model_lr", model_lr)
-        if model_max_grad_norm is not None:
-            positive("model.model_max_grad_norm", model_max_grad_norm)
+    horizon: NonNegativeInt = 2
+    """Model steps H of the actor's value expansion; 0 is SAC."""
+    variant: Literal["paper", "reference"] = "paper"
+    """Masks of the value expansion, `"paper"` or `"reference"` (see the head of `sac_svg.py`)."""
+    terminal_value: bool = True
+    """End the expansion with the critic's soft value. Without it the actor follows the pure model-based policy gradient
+    of H rewards, and no critic is trained."""
+    warmup_steps: NonNegativeInt = 0
+    """Environment steps during which the actor's objective is SAC's."""
+    model_hidden_size: PositiveInt = 512
+    """Width of encoder, GRU and decoder, and of the hidden layers of reward and termination."""
+    model_layers: NonNegativeInt = 2
+    """Hidden layers of encoder, reward and termination."""
+    decoder_layers: NonNegativeInt = 2
+    """Hidden layers of the decoder (the code: 0)."""
+    gru_layers: PositiveInt = 2
+    """Stacked GRU layers."""
+    model_lr: PositiveFloat = 1e-3
+    """Adam's learning rate of dynamics, reward and termination."""
+    model_updates: PositiveInt = 4
+    """Dynamics updates per training step, each on its own batch."""
+    detach_model_state: bool = False
+    """Stop the dynamics' gradient at each predicted observation (the code's choice)."""
+    model_max_grad_norm: PositiveFloat | None = None
+    """Clip the dynamics' gradient to this norm."""
+    balance_terminations: bool = False
+    """Weigh terminations in eq. 13 by their rarity in the batch (the code's choice)."""
+    world_model: WorldModelFactory | None = None
+    """Another model than SVG's, with options of its own (`models.EnsembleConfig`); null: the recurrent one, with the
+    options above."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        horizon, warmup, with_critic = self.horizon, self.warmup_steps, self.terminal_value
+        require(with_critic or horizon > 0, "model.horizon", horizon, "at least 1 without model.terminal_value")
+        no_critic = "0 without model.terminal_value: there is no critic to warm up on"
+        require(with_critic or not warmup, "model.warmup_steps", warmup, no_critic)
+        world_model = take(self, "world_model")
         if world_model is None:
-            world_model = RecurrentConfig(
-                model_hidden_size,
-                model_layers,
-                decoder_layers,
-                gru_layers,
-                model_lr,
-                detach_model_state,
-                model_max_grad_norm,
-                balance_terminations,
-                self.orthogonal_init,
-            )
+            given = {name: getattr(self, option) for option, name in _RECURRENT_OPTIONS.items()}
+            world_model = RecurrentConfig(orthogonal_init=self.orthogonal_init, **given)
         else:
-            given = locals()
-            for name, option in inspect.signature(SACSVG.__init__).parameters.items():
+            right = "left out beside model.world_model, which has options of its own"
+            for each in fields(self):
+                value = getattr(self, each.name, None)
                 require(
-                    name not in _RECURRENT_OPTIONS or given[name] == option.default,
-                    f"model.{name}",
-                    given.get(name),
-                    "left out beside model.world_model, which has options of its own",
+                    each.name not in _RECURRENT_OPTIONS or value == each.default, f"model.{each.name}", value, right
                 )
             world_model.check_rounds()
-        self.horizon = horizon
-        self.variant, self.terminal_value, self.warmup_steps = variant, terminal_value, warmup_steps
-        self.world_model_factory, self.model_updates = world_model, model_updates
+        self.world_model_factory = world_model
         self._sampling: SequenceBatchSpec | None = None  # asked for in every training step
 
     @property

@@ -25,7 +25,8 @@ Readings and departures (what the paper leaves open is as in its public code, un
 
 - Members learn from different rows of each batch ("different data" in the paper): each from an equal share of them,
   where the code draws the member of every row. The mean loss is the same in expectation, and a batch goes once through
-  the networks instead of `L` times. `data.batch_size` has to be a multiple of the numbers of members.
+  the networks instead of `L` times. `data.batch_size` has to be a multiple of the numbers of members. Of a small batch
+  a share is a noisy gradient: `member_data: batch` gives every member all rows.
 - The policy of a target is the current one. DDPG's own, which follows slowly, by `target_policy`.
 - Models and policy learn in the same training step and from the same batch, the models first. The code has a process
   for each, whose policy takes over the models' weights every 500 updates only.
@@ -40,10 +41,10 @@ Readings and departures (what the paper leaves open is as in its public code, un
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDictBase
 from torch import Tensor
 
@@ -53,44 +54,41 @@ from lit_mbrl.imagination import Rollout, imagine
 from lit_mbrl.losses import dpg_loss, q_loss, soft_policy_loss, td_target
 from lit_mbrl.models import SplitEnsembleConfig, open_loop_errors
 from lit_mbrl.networks import BatchedQEnsemble
+from lit_mbrl.networks.ensemble import MemberData, member_rows
 from lit_mbrl.returns import candidate_moments, inverse_variance_weights, survival, td_k_targets
 from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt, Sizes
 
 
+@options
 class EnsembleExpansion(Algorithm):
     """What STEVE's two forms share: the ensembles, their rollouts, and the mix of the candidate targets.
 
     A base for a model-free algorithm to stand behind: `class STEVE(EnsembleExpansion, DDPG)`.
-
-    Args:
-        horizon: model steps H of the longest candidate; 0: the model-free target of an ensemble of critics.
-        num_critics: members `L` of the critic.
-        world_model: transition, reward and termination models (`lit_mbrl.models.SplitEnsembleConfig`, the default).
-        pretrain_updates: updates of the models at the end of the warm-up, before the first of the policy.
-        **kwargs: of the model-free algorithm.
     """
 
-    twins = 1  # state-action values of a member of the critic
-    gamma: float
-    critic: Any
-    critic_target: Any
-    hidden_sizes: list[int]
+    twins: ClassVar[int] = 1  # state-action values of a member of the critic
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    hidden_sizes: Sizes = (256, 256)
+    """Hidden layers of the actor and of each critic."""
+    horizon: NonNegativeInt = 3
+    """Model steps H of the longest candidate; 0: the model-free target of an ensemble of critics."""
+    num_critics: PositiveInt = 4
+    """Members `L` of the critic."""
+    world_model: SplitEnsembleConfig | None = None
+    """Transition, reward and termination models (`lit_mbrl.models.SplitEnsembleConfig`); null: with its defaults."""
+    member_data: MemberData = "shares"
+    """Rows of a batch that a member of any ensemble learns from: its own equal share (`"shares"`, the paper's), or all
+    of them (`"batch"`), so that members differ by their initial weights alone."""
+    pretrain_updates: NonNegativeInt = 0
+    """Updates of the models at the end of the warm-up, before the first of the policy."""
 
-    def __init__(
-        self,
-        horizon: int = 3,
-        num_critics: int = 4,
-        world_model: SplitEnsembleConfig | None = None,
-        pretrain_updates: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        require(horizon >= 0, "model.horizon", horizon, "an integer >= 0")
-        require(num_critics > 0, "model.num_critics", num_critics, "an integer > 0")
-        require(pretrain_updates >= 0, "model.pretrain_updates", pretrain_updates, "an integer >= 0")
-        self.horizon, self.num_members, self.pretrain_updates = horizon, num_critics, pretrain_updates
-        self.world_model_config = SplitEnsembleConfig() if world_model is None else world_model
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.world_model_config = take(self, "world_model") or SplitEnsembleConfig()
         self._batch_size: int | None = None
 
     def check_data(self, data: Any) -> None:
@@ -99,29 +97,27 @@ class EnsembleExpansion(Algorithm):
 
     def check_devices(self, count: int) -> None:
         """Raises `OptionError` unless each member has an equal share of a device's share of the batch."""
-        sizes = {"model.num_critics": self.num_members}
+        if self.member_data == "batch":
+            return
+        sizes = {"model.num_critics": self.num_critics}
         if self.horizon > 0:
             sizes["model.world_model.num_transitions"] = self.world_model_config.num_transitions
             sizes["model.world_model.num_rewards"] = self.world_model_config.num_rewards
         for option, members in sizes.items():
             devices = f" times the number of devices, {count}" if count > 1 else ""
+            expected = f"a multiple of {option}={members}{devices}: members share it"
             fits = self._batch_size is None or self._batch_size % (members * count) == 0
-            require(
-                fits,
-                "data.batch_size",
-                self._batch_size,
-                f"a multiple of {option}={members}{devices}: members share it",
-            )
+            require(fits, "data.batch_size", self._batch_size, expected)
 
     def build(self, spec: Any) -> None:
         super().build(spec)
         if self.horizon > 0:
             sizes, rule = (spec.observation_dim, spec.action_dim), self.termination_rule()
-            self.world_model = self.world_model_config.build(*sizes, rule)
+            self.world_model = self.world_model_config.build(*sizes, rule, self.member_data)
 
     def make_critic(self, spec: Any) -> BatchedQEnsemble:
         sizes = spec.observation_dim, spec.action_dim
-        return BatchedQEnsemble(*sizes, self.hidden_sizes, self.num_members, self.twins)
+        return BatchedQEnsemble(*sizes, self.hidden_sizes, self.num_critics, self.twins)
 
     # ------------------------------------------------------------------ updates
     def updates(self) -> Iterator[Update]:
@@ -150,10 +146,10 @@ class EnsembleExpansion(Algorithm):
 
     def pretrain(self, data: Any) -> None:
         """Takes `pretrain_updates` of the models, each on a batch of its own."""
-        rank_zero_info(f"{self.pretrain_updates:,} updates of the models before the first of the policy")
         optimizers = self.trainer.strategy._lightning_optimizers
         count = len(list(self.model_updates()))
-        for _ in range(self.pretrain_updates):
+        for step in range(self.pretrain_updates):
+            self.notify_progress(f"training the models: update {step + 1:,} of {self.pretrain_updates:,}")
             batch = self.prepare_batch(data.sample()["transitions"].to(self.device))
             for update, optimizer in zip(self.update_list[:count], optimizers, strict=False):
                 self.gradient_step(update, optimizer, batch, {})
@@ -211,12 +207,13 @@ class EnsembleExpansion(Algorithm):
             return (weight * mean).sum(1)
 
     def critic_loss(self, batch: TensorDictBase) -> Tensor:
-        """Squared error of each member on its share of the batch, against the one mixed target."""
+        """Squared error of each member on its rows of the batch, against the one mixed target."""
+        rows = partial(member_rows, members=self.num_critics, data=self.member_data)
         target = self.mixed_target(batch)
-        q = self.critic.on_shares(batch["observation"], batch["action"])  # [K, L, B / L, 1]
+        q = self.critic.of_members(rows(batch["observation"]), rows(batch["action"]))  # [K, L, B / L, 1]
         self.record("q/mean", q.mean)
         self.record("q/target", target.mean)
-        return q_loss(q, target.unflatten(0, (self.num_members, -1))).mean((2, 3)).sum()
+        return q_loss(q, rows(target)).mean((2, 3)).sum()
 
     # ------------------------------------------------------------------ evaluation
     def episode_metrics(self, episodes: TensorDictBase) -> dict[str, Tensor]:
@@ -224,37 +221,19 @@ class EnsembleExpansion(Algorithm):
         return {} if self.horizon == 0 else open_loop_errors(self.world_model, episodes, self.horizon)
 
 
+@options
 class STEVE(EnsembleExpansion, DDPG):
-    """STEVE on DDPG, as in the paper. Needs `callbacks.SoftTargetUpdate`.
-
-    Args:
-        target_policy: take the actions of targets from DDPG's slowly following policy.
-        exploration_chance: explore as the public code: with this probability a number `tanh(m)` of an action becomes
-            `tanh(m + n)`, `n ~ N(0, 1)`. None: DDPG's noise.
-        action_penalty: weight of the mean of `m^2` in the actor's loss (the code: 1e-3), which keeps `tanh` from
-            saturating.
-        **kwargs: of `EnsembleExpansion` and `DDPG`.
-    """
+    """STEVE on DDPG, as in the paper. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Buckman et al. 2018, arXiv 1807.01675"
 
-    def __init__(
-        self,
-        target_policy: bool = False,
-        exploration_chance: float | None = None,
-        action_penalty: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        require(
-            exploration_chance is None or 0.0 <= exploration_chance <= 1.0,
-            "model.exploration_chance",
-            exploration_chance,
-            "a number between 0 and 1, or null for model.exploration",
-        )
-        require(action_penalty >= 0, "model.action_penalty", action_penalty, "a number >= 0")
-        self.target_policy, self.exploration_chance = target_policy, exploration_chance
-        self.action_penalty = action_penalty
+    target_policy: bool = False
+    """Take the actions of targets from DDPG's slowly following policy."""
+    exploration_chance: ClosedUnitInterval | None = None
+    """Explore as the public code: with this probability a number `tanh(m)` of an action becomes `tanh(m + n)`, with `n`
+    from `N(0, 1)`. Null: DDPG's noise."""
+    action_penalty: NonNegativeFloat = 0.0
+    """Weight of the mean of `m^2` in the actor's loss (the code: 1e-3), which keeps `tanh` from saturating."""
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         if self.exploration_chance is None:
@@ -278,18 +257,15 @@ class STEVE(EnsembleExpansion, DDPG):
         return dpg_loss(q).mean() + self.action_penalty * mean.square().mean()
 
 
+@options
 class STEVESAC(EnsembleExpansion, SAC):
-    """STEVE on SAC: soft candidates, a member of the critic is a pair. Needs `callbacks.SoftTargetUpdate`.
-
-    Args:
-        **kwargs: of `EnsembleExpansion` and `SAC`.
-    """
+    """STEVE on SAC: soft candidates, a member of the critic is a pair. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Buckman et al. 2018, arXiv 1807.01675"
     twins = 2
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(not self.orthogonal_init, "model.orthogonal_init", True, "false: the critics are one batched network")
 
     def rollout_policy(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -309,28 +285,27 @@ class STEVESAC(EnsembleExpansion, SAC):
         return soft_policy_loss(q, log_prob, self.alpha).mean(), log_prob.detach()
 
 
+@options
 class MVEDDPG(STEVE):
-    """MVE on DDPG: one model, one critic, one horizon. Needs `callbacks.SoftTargetUpdate`.
-
-    Args:
-        horizon: model steps H.
-        td_k: train the critic at the imagined states as well (TD-k trick).
-        world_model: with one member of each kind, the default.
-        **kwargs: of `STEVE`.
-    """
+    """MVE on DDPG: one model, one critic, one horizon. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Feinberg et al. 2018, arXiv 1803.00101"
+    num_critics: ClassVar[int] = 1  # type: ignore[misc]  # no option here
 
-    def __init__(
-        self, horizon: int = 3, td_k: bool = True, world_model: SplitEnsembleConfig | None = None, **kwargs: Any
-    ) -> None:
-        world_model = SplitEnsembleConfig(num_transitions=1, num_rewards=1) if world_model is None else world_model
-        super().__init__(horizon=horizon, num_critics=1, world_model=world_model, **kwargs)
-        require(horizon > 0, "model.horizon", horizon, "an integer > 0 (0, no expansion, is DDPG)")
+    horizon: PositiveInt = 3
+    """Model steps H of the target."""
+    td_k: bool = True
+    """Train the critic at the imagined states as well (TD-k trick)."""
+    world_model: SplitEnsembleConfig | None = None
+    """Transition, reward and termination model (`lit_mbrl.models.SplitEnsembleConfig`); null: one of each, otherwise
+    with its defaults."""
+
+    def __post_init__(self) -> None:
+        self.world_model = self.world_model or SplitEnsembleConfig(num_transitions=1, num_rewards=1)
+        super().__post_init__()
         for option in ("num_transitions", "num_rewards"):
-            members = getattr(world_model, option)
+            members = getattr(self.world_model_config, option)
             require(members == 1, f"model.world_model.{option}", members, "1 with MVEDDPG; more are STEVE's")
-        self.td_k = td_k
 
     def critic_loss(self, batch: TensorDictBase) -> Tensor:
         """Squared residual of the H-step target and, with `td_k`, of those at the imagined states."""

@@ -7,7 +7,7 @@ policy that is updated (and targets that follow, `callbacks.SoftTargetUpdate(per
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,48 +15,31 @@ from torch import Tensor
 from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.losses import smoothed_action
 from lit_mbrl.training.algorithm import Update
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
+@options
 class TD3(DDPG):
-    """Twin critics, target policy smoothing, delayed policy updates.
-
-    Args:
-        actor_lr: Adam's learning rate of the actor.
-        critic_lr: of both critics.
-        exploration: `"gaussian"` (the paper's) or `"ou"`.
-        exploration_sigma: the noise's standard deviation, for actions in [-1, 1].
-        policy_delay: training steps per policy update.
-        target_noise: standard deviation of the smoothing noise.
-        target_noise_clip: bound of the smoothing noise.
-        **kwargs: of `DDPG`.
-    """
+    """Twin critics, target policy smoothing, delayed policy updates."""
 
     paper = "Fujimoto et al. 2018, arXiv 1802.09477"
     num_critics = 2
 
-    def __init__(
-        self,
-        actor_lr: float = 3e-4,
-        critic_lr: float = 3e-4,
-        exploration: Literal["ou", "gaussian"] = "gaussian",
-        exploration_sigma: float = 0.1,
-        policy_delay: int = 2,
-        target_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            actor_lr=actor_lr,
-            critic_lr=critic_lr,
-            exploration=exploration,
-            exploration_sigma=exploration_sigma,
-            **kwargs,
-        )
-        require(policy_delay > 0, "model.policy_delay", policy_delay, "an integer > 0")
-        require(target_noise >= 0, "model.target_noise", target_noise, "a number >= 0")
-        require(target_noise_clip >= 0, "model.target_noise_clip", target_noise_clip, "a number >= 0")
-        self.policy_delay, self.target_noise, self.target_noise_clip = policy_delay, target_noise, target_noise_clip
+    actor_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 3e-4
+    """Adam's learning rate of both critics."""
+    exploration: Literal["ou", "gaussian"] = "gaussian"
+    """Noise on collected actions: `"gaussian"` (the paper's) or Ornstein-Uhlenbeck (`"ou"`)."""
+    exploration_sigma: NonNegativeFloat = 0.1
+    """The noise's standard deviation, for actions in [-1, 1]."""
+    policy_delay: PositiveInt = 2
+    """Training steps per policy update."""
+    target_noise: NonNegativeFloat = 0.2
+    """Standard deviation of the smoothing noise."""
+    target_noise_clip: NonNegativeFloat = 0.5
+    """Bound of the smoothing noise."""
 
     def updates(self) -> Iterator[Update]:
         """Critics in every training step, the actor in every `policy_delay`-th: Algorithm 1 of arXiv 1802.09477."""

@@ -26,64 +26,48 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.losses import standardized, surrogate_objective, value_loss
-from lit_mbrl.networks import CategoricalActor, GaussianActor, RewardNormalizer, orthogonal_mlp
-from lit_mbrl.training.algorithm import Algorithm, Compile, Normalize, Update
+from lit_mbrl.networks import RewardNormalizer, orthogonal_mlp
+from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.training.natural_gradient import NaturalGradient
 from lit_mbrl.training.rollouts import RolloutAgent, make_actor
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import in_unit_interval, positive, positive_sizes, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    Sizes,
+)
 
 
+@options
 class TrustRegionPolicy(Algorithm):
     """A policy that takes natural gradient steps on eq. 14, for those who bring rollouts with advantages.
 
-    Args:
-        hidden_sizes: hidden layers, tanh, of the policy; None: [64, 64].
-        max_kl: delta, bound of the mean divergence KL(old, new) of a step, in nats.
-        damping: what is added to the Fisher matrix's diagonal.
-        cg_iterations: iterations of conjugate gradient.
-        line_search_shrink: ratio of two tries of the line search.
-        line_search_tries: tries after which the policy stays as it is.
-        standardize_advantages: over the rollout.
-        init_log_std: log standard deviation of the Gaussian policy at the start.
-        normalize_observations: see `Algorithm`.
-        compile: see `Algorithm`; the search cannot be compiled, so training steps run eagerly.
+    The search cannot be compiled, so with `compile` training steps run eagerly. `max_grad_norm` is of other updates: a
+    natural gradient step is as long whatever its gradient's norm.
     """
 
-    actor: GaussianActor | CategoricalActor
     fixed_on_resume = (*Algorithm.fixed_on_resume, "init_log_std")
 
-    def __init__(
-        self,
-        hidden_sizes: list[int] | None = None,
-        max_kl: float = 0.01,
-        damping: float = 0.1,
-        cg_iterations: int = 10,
-        line_search_shrink: float = 0.8,
-        line_search_tries: int = 10,
-        standardize_advantages: bool = True,
-        init_log_std: float = 0.0,
-        normalize_observations: Normalize = False,
-        compile: Compile = False,
-    ) -> None:
-        super().__init__(normalize_observations, compile)
-        self.hidden_sizes = [64, 64] if hidden_sizes is None else hidden_sizes
-        positive_sizes("model.hidden_sizes", self.hidden_sizes)
-        positive("model.max_kl", max_kl)
-        require(damping >= 0, "model.damping", damping, "a number >= 0")
-        require(cg_iterations > 0, "model.cg_iterations", cg_iterations, "an integer > 0")
-        shrink = "a number between 0 and 1, both excluded"
-        require(0 < line_search_shrink < 1, "model.line_search_shrink", line_search_shrink, shrink)
-        require(line_search_tries > 0, "model.line_search_tries", line_search_tries, "an integer > 0")
-        self.damping, self.standardize_advantages = damping, standardize_advantages
-        self.init_log_std = init_log_std
-        self.policy_step = partial(
-            NaturalGradient,
-            max_kl=max_kl,
-            cg_iterations=cg_iterations,
-            shrink=line_search_shrink,
-            max_tries=line_search_tries,
-        )
+    hidden_sizes: Sizes = (64, 64)
+    """Hidden layers, tanh."""
+    max_kl: PositiveFloat = 0.01
+    """Delta, bound of the mean divergence KL(old, new) of a step, in nats."""
+    damping: NonNegativeFloat = 0.1
+    """What is added to the Fisher matrix's diagonal."""
+    cg_iterations: PositiveInt = 10
+    """Iterations of conjugate gradient."""
+    line_search_shrink: OpenUnitInterval = 0.8
+    """Ratio of two tries of the line search."""
+    line_search_tries: PositiveInt = 10
+    """Tries after which the policy stays as it is."""
+    standardize_advantages: bool = True
+    """Standardise advantages over the rollout."""
+    init_log_std: float = 0.0
+    """Log standard deviation of the Gaussian policy at the start."""
 
     def build(self, spec: Any) -> None:
         self.actor = make_actor(spec, spec.observation_dim, self.hidden_sizes, self.init_log_std)
@@ -96,7 +80,13 @@ class TrustRegionPolicy(Algorithm):
             self.policy_loss,
             lr=1.0,
             batch="rollout",
-            step=self.policy_step,
+            step=partial(
+                NaturalGradient,
+                max_kl=self.max_kl,
+                cg_iterations=self.cg_iterations,
+                shrink=self.line_search_shrink,
+                max_tries=self.line_search_tries,
+            ),
             eps=self.damping,
             divergence=self.divergence,
         )
@@ -112,34 +102,25 @@ class TrustRegionPolicy(Algorithm):
         return self.actor.kl(batch["acted"], batch["observation"]).mean()
 
 
+@options
 class TRPO(TrustRegionPolicy, RolloutAgent):
-    """A policy by natural gradients under a bound of its divergence, and a value; continuous and discrete actions.
-
-    Args:
-        gamma: discount.
-        lmbda: lambda of the generalised advantages.
-        value_lr: Adam's learning rate of the value, which has the policy's hidden layers.
-        scale_rewards: divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`).
-        **kwargs: of `TrustRegionPolicy`.
-    """
+    """A policy by natural gradients under a bound of its divergence, and a value; continuous and discrete actions."""
 
     paper = "Schulman et al. 2015, arXiv 1502.05477"
     fixed_on_resume = (*TrustRegionPolicy.fixed_on_resume, "scale_rewards")
 
-    def __init__(
-        self,
-        gamma: float = 0.99,
-        lmbda: float = 0.95,
-        value_lr: float = 1e-3,
-        scale_rewards: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        in_unit_interval("model.gamma", gamma)
-        in_unit_interval("model.lmbda", lmbda)
-        positive("model.value_lr", value_lr)
-        self.gamma, self.lmbda, self.value_lr = gamma, lmbda, value_lr
-        self.reward_normalizer = RewardNormalizer(gamma) if scale_rewards else None
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    lmbda: ClosedUnitInterval = 0.95
+    """Lambda of the generalised advantages."""
+    value_lr: PositiveFloat = 1e-3
+    """Adam's learning rate of the value, which has the policy's hidden layers."""
+    scale_rewards: bool = False
+    """Divide rewards by the standard deviation of their discounted sum (`networks.RewardNormalizer`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.reward_normalizer = RewardNormalizer(self.gamma) if self.scale_rewards else None
 
     def build(self, spec: Any) -> None:
         super().build(spec)

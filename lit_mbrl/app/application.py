@@ -181,6 +181,7 @@ class Application(CommandLine):
             check_precision(twin, self.trainer.precision_plugin)
             given = self._get(self.config, "trainer").callbacks
             check_targets(twin, self.trainer.callbacks, given)
+            self.datamodule.check_sampling(twin)
             require_episodes(twin, self.datamodule)
             require_monitor(self._get(self.config, "checkpoint").monitor, self.model, self.datamodule)
             check_callbacks(self.trainer, self.model, self.datamodule)
@@ -247,6 +248,7 @@ class Application(CommandLine):
         """Trains, and ends with one line that says where everything is."""
         saved = self.saved_run
         model.finite.action = self._get(self.config, "non_finite")
+        model.fast_path = self._get(self.config, "fast_path")
         print_rank_zero(
             f"run folder: {shorten(self.run_folder)}{f', resumed at {saved.env_steps:,} env steps' if saved else ''}"
         )

@@ -6,10 +6,8 @@ import sys
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.hooks import NothingInsideARound
 
-
-class NormalizerBounds(NothingInsideARound, Callback):
+class NormalizerBounds(Callback):
     """Warns once, at the end of an epoch, of observations whose standard deviation the normaliser clips."""
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +31,8 @@ class CommandLine(LightningCLI):
     argv: list[str]  # the words of the user, for messages
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        # What the help says about an option stands below it; to look there takes seconds.
+        set_parsing_settings(docstring_parse_attribute_docstrings=any("help" in word for word in arguments))
         # omegaconf+: interpolations are resolved after the command line has been applied, by `Parser`.
         parser: dict[str, Any] = {"parser_mode": "omegaconf+"}
         command = parser | {"default_config_files": [str(CONF / "base.yaml")]}
@@ -80,6 +83,12 @@ class CommandLine(LightningCLI):
             type=typing.Literal["stop", "skip"],
             default="stop",
             help="what a NaN or infinite loss or gradient does: stop the run, or skip that step and count it",
+        )
+        parser.add_argument(
+            "--fast_path",
+            type=bool,
+            default=True,
+            help="let training steps bypass Lightning where it has nothing to do around them; the results are the same",
         )
         parser.add_argument(
             "--init_from", type=str | None, default=None, help="a checkpoint whose weights a new run starts with"

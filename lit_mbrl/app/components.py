@@ -12,12 +12,12 @@ from typing import Any
 
 import jsonargparse
 
-from callbacks import Checkpoint, ProgressBar
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.interpolation import option_name
-from lit_mbrl.app.messages import type_names
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.utils.errors import OptionError, UsageError, did_you_mean, require
+from lit_mbrl.utils.options import declared_options
+from lit_mbrl.utils.types import expected
 
 _SECTIONS = ("model", "data", "trainer", "checkpoint", "progress")
 _ENVIRONMENTS = {("data", "env", "kwargs"), ("data", "env", "eval_kwargs")}
@@ -40,8 +40,6 @@ def check_config(config: jsonargparse.Namespace) -> None:
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, jsonargparse.Namespace):
             reject_nulls("trainer.callbacks", class_of(callback), callback.get("init_args"))
-    reject_nulls("checkpoint", Checkpoint, config.checkpoint)
-    reject_nulls("progress", ProgressBar, config.progress)
     require_finite(config)
     every, threads = config.trainer.log_every_n_steps, config.num_threads
     require(every is None or every >= 0, "trainer.log_every_n_steps", every, "an integer >= 0")
@@ -65,8 +63,8 @@ def require_components(model: Any, data: Any) -> None:
     whole = algorithm.updates is not Algorithm.updates and algorithm.build is not Algorithm.build
     require(whole, "model", model.class_path, "an algorithm, as `python -m lit_mbrl list` shows them")
     ours = issubclass(module, EnvDataModule) and module.collect is not EnvDataModule.collect
-    expected = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
-    require(ours, "data", data.class_path, expected)
+    right = "a data module that steps environments, as lit_mbrl.data.OffPolicy"
+    require(ours, "data", data.class_path, right)
 
 
 def require_finite(config: jsonargparse.Namespace) -> None:
@@ -100,8 +98,8 @@ def reject_unknown_fields(key: str, component: Any) -> None:
 
 def _reject_unknown(key: str, hint: Any, value: Any) -> None:
     kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
-    if not kinds or not isinstance(value, jsonargparse.Namespace | dict):
-        return
+    if not kinds or not isinstance(value, jsonargparse.Namespace | dict) or "class_path" in value:
+        return  # of a class that is named, jsonargparse complains
     known = [field.name for field in dataclasses.fields(kinds[0])]
     hints = typing.get_type_hints(kinds[0])
     for given, inner in (value if isinstance(value, dict) else vars(value)).items():
@@ -111,12 +109,13 @@ def _reject_unknown(key: str, hint: Any, value: Any) -> None:
 
 
 def reject_nulls(key: str, cls: type, options: Any) -> None:
-    """jsonargparse takes null for any option of a class, whatever its type."""
+    """Classes with constructors written by hand: jsonargparse takes null for any option, whatever its type."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         if "__init__" in vars(base):
             hints |= typing.get_type_hints(base.__init__)  # type: ignore[misc]
+    declared = declared_options(cls)
     for option, value in vars(options).items() if options is not None else ():
         hint = hints.get(option, Any)
-        if value is None and hint is not Any and type(None) not in typing.get_args(hint):
-            raise OptionError(f"{key}.{option}", "null", type_names(str(hint)) if isinstance(hint, type) else "a value")
+        if value is None and not (option in declared or hint is Any or type(None) in typing.get_args(hint)):
+            raise OptionError(f"{key}.{option}", "null", expected(hint))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from jsonargparse import ArgumentParser
 from omegaconf.errors import InterpolationKeyError
 
 from lit_mbrl.utils.errors import OptionError, did_you_mean
+from lit_mbrl.utils.options import declared_options
+from lit_mbrl.utils.types import expected as expected_of
 
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string", "NoneType": "null"}
 # Where an option's short class names come from.
@@ -182,7 +185,14 @@ def _explain_type(key: str, chain: Sequence[BaseException]) -> str | None:
     leaf = re.match(r"Expected an? (.+?)(?:\. Got value: (.*))?$", str(chain[-1]), re.DOTALL)
     if leaf is None or not key:
         return None
-    expected, value = leaf[1], leaf[2]
+    value = leaf[2]
+    text = "\n".join(map(str, chain))
+    if (kind := _declared(key, text)) is not None:
+        name = re.escape(key.rpartition(".")[2])
+        given = re.search(rf"NestedArg\(key='(?:[\w.]+\.)?{name}', val=(.*)\)$", text, re.MULTILINE)
+        value = given[1].strip("'") if given else value
+        return f"--{key}={value}: expected {expected_of(kind)}"
+    expected = leaf[1]
     # The union next to the leaf, if it is one of plain types, says all that is possible.
     unions = [str(cause) for cause in chain[:-1] if str(cause).startswith("Does not validate against any of the Union")]
     if unions and (match := re.search(r"Subtypes: \[(.*)\]\nErrors", unions[-1])) and "lightning." not in match[1]:
@@ -192,6 +202,20 @@ def _explain_type(key: str, chain: Sequence[BaseException]) -> str | None:
             given = re.search(r"\nGiven value: (.*)$", unions[-1], re.DOTALL)
             value = given[1] if given else value
     return f"--{key}={value}: expected {type_names(expected)}"
+
+
+def _declared(key: str, text: str) -> Any:
+    """The type of an option as the class declares it that jsonargparse writes of, with its restrictions; or None."""
+    names = key.split(".")
+    for path in reversed(re.findall(r"Problem with given class_path '([^']+)'", text)):
+        for start in range(1, len(names)):
+            kind = _resolve(path)
+            for name in names[start:]:
+                holders = [each for each in (kind, *typing.get_args(kind)) if isinstance(each, type)]
+                kind = next((of[name][0] for of in map(declared_options, holders) if name in of), None)
+            if kind is not None:
+                return kind
+    return None
 
 
 def type_names(types: str) -> str:

@@ -67,6 +67,8 @@ def monitors(algorithm: Algorithm, data: Any) -> list[str]:
         names += [f"eval/return/{task.rpartition('/')[2]}" for task in env.tasks]
     if env.eval_kwargs is not None:
         names += ["eval/train_levels_return", "eval/train_levels_return_std"]
+    for name in algorithm.also_evaluated:
+        names += [f"eval/{name}_return", f"eval/{name}_return_std"]
     return names + [f"model/mse_{h + 1}" for h in range(getattr(algorithm, "model_horizon", 0))]
 
 

@@ -74,11 +74,13 @@ class Agent(Protocol):
 
     Attributes:
         learns_from: kind of experience, and so of data module.
+        also_evaluated: names of further policies that are evaluated beside the one of `eval_policy`.
         device: of its networks.
         finite: what is done about steps that are not finite, those of the environment included.
     """
 
     learns_from: ClassVar[Experience]
+    also_evaluated: ClassVar[tuple[str, ...]]
     device: torch.device
     finite: Faults
 
@@ -117,6 +119,9 @@ class Agent(Protocol):
 
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the policy of an evaluation."""
+
+    def further_policy(self, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the policy of `also_evaluated` with that name."""
 
     def restart_episodes(self, envs: Iterable[int]) -> None:
         """Is called where new episodes begin out of turn in these environments."""

@@ -13,6 +13,7 @@ take the same training steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import field
 from typing import Any, ClassVar
 
 import torch
@@ -26,56 +27,48 @@ from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.collector import FrameCollector
 from lit_mbrl.data.evaluated import EvaluationMixin
 from lit_mbrl.data.loaders import CollectorPolicy, EvalLoader, TrainLoader
-from lit_mbrl.data.round_loop import use_round_loop
-from lit_mbrl.data.schedule import Schedule, UpdateSchedule
+from lit_mbrl.data.schedule import Schedule
 from lit_mbrl.data.staged import schedule_of
 from lit_mbrl.data.statistics import EpisodeStatistics
 from lit_mbrl.envs import EnvConfig, Spec, VectorEnv, describe
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
+from lit_mbrl.utils.types import PositiveInt
 
 
+@options
 class EnvDataModule(EvaluationMixin, LightningDataModule):
     """Steps environments and serves one batch per training step; a subclass keeps the frames and makes the batches.
 
-    Args:
-        env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
-        total_frames: environment steps of the whole run, of all devices together.
-        epoch_frames: environment steps between evaluations.
-        frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
-        eval_episodes: deterministic episodes per evaluation.
-        update_schedule: counts steps and training steps.
+    A subclass makes `update_schedule`, which counts environment steps and training steps, and says how many steps are
+    collected at a time, `frames_per_batch`.
     """
 
+    section: ClassVar[str] = "data"
     # Options that a resumed run cannot change.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("env",)
     # Whether the policy may draw continuous actions beyond [-1, 1], of which the environment gets the nearest inside.
     unbounded_actions: ClassVar[bool] = False
     serves: ClassVar[Experience]
 
-    def __init__(
-        self,
-        env: EnvConfig,
-        total_frames: int,
-        epoch_frames: int,
-        frames_per_batch: int,
-        eval_episodes: int,
-        update_schedule: UpdateSchedule,
-    ) -> None:
-        super().__init__()
-        self.env = env
-        self.total_frames = total_frames
-        self.epoch_frames = epoch_frames
-        self.frames_per_batch = frames_per_batch
-        self.eval_episodes = eval_episodes
-        self.update_schedule = update_schedule
+    env: EnvConfig = field(kw_only=False)
+    """Which environment, and how many side by side (`envs.EnvConfig`), on each device."""
+    total_frames: PositiveInt = 1_000_000
+    """Environment steps of the whole run, warm-up included, of all devices together."""
+    epoch_frames: PositiveInt = 5_000
+    """Environment steps between evaluations."""
+    eval_episodes: PositiveInt = 10
+    """Deterministic episodes per evaluation."""
+
+    def __post_init__(self) -> None:
         self.schedule = Schedule()
         self.buffers: dict[str, Any] = {}
         self.buffer_specs: dict[str, BufferSpec] = {}
         self._saved_buffers: dict[str, Any] = {}
         self.collector: FrameCollector | None = None
-        self.episode_statistics = EpisodeStatistics(env.num_envs)
+        self.episode_statistics = EpisodeStatistics(self.env.num_envs)
         self._spec: Spec | None = None
         self._policy: CollectorPolicy | None = None
         self._eval_envs: dict[bool, VectorEnv] = {}
@@ -139,6 +132,9 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         self.buffer_specs = {}
         agent.add_buffers(self)
 
+    def check_sampling(self, agent: Agent) -> None:
+        """Raises `OptionError` if an algorithm, built, asks for batches that these data cannot give; they can here."""
+
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices."""
 
@@ -155,7 +151,6 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         for name, spec in self.buffer_specs.items():
             if spec.text:
                 rank_zero_info(f"{name} buffer: {spec.text}, {spec.nbytes / 1e6:,.1f} MB at the most")
-        use_round_loop(self.trainer)
         self._max_epochs = self.trainer.fit_loop.max_epochs
         self._limit_epochs()
         # Epochs differ in length, so each asks for a loader of its own.
@@ -199,6 +194,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> TrainLoader:
         """The rest of the running epoch, one batch per training step."""
+        self.check_sampling(self.agent)
         return TrainLoader(self, self.update_schedule.epoch_end())
 
     def iterate_train_steps(self, end: int) -> Iterator[Batch]:

@@ -50,16 +50,16 @@ class FrameCollector(Collector):
         self._begun = False
         self._early: Transition | None = None  # what came of the step that was begun, if that is known
         # The policy's next input; the flags `done`, `terminated` and `truncated` of a root are always False.
-        self._carrier = self._carrier.select(*_CARRIED).clone()
-        self._observation: np.ndarray = self._carrier["observation"].numpy()
-        self._is_init: np.ndarray = self._carrier["is_init"].numpy()
+        self._input = env.first_root.select(*_CARRIED).clone()
+        self._observation: np.ndarray = self._input["observation"].numpy()
+        self._is_init: np.ndarray = self._input["is_init"].numpy()
         steps, num_envs = frames_per_batch // env.config.num_envs, env.config.num_envs
         action = env.action_spec
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(steps, num_envs, *shape, dtype=dtype)  # so that the frames of a step lie side by side
 
-        seen = self._carrier["observation"]
+        seen = self._input["observation"]
         root = {
             "observation": empty(*seen.shape[1:], dtype=seen.dtype),
             "action": empty(*action.shape[1:], dtype=action.dtype),
@@ -107,7 +107,7 @@ class FrameCollector(Collector):
 
     def _act(self, t: int) -> np.ndarray:
         # `nn.Module.__call__` would only look for hooks.
-        action = self.policy.forward(self._carrier).get("action").detach().numpy()
+        action = self.policy.forward(self._input).get("action").detach().numpy()
         self._root["observation"][t] = self._observation
         self._root["action"][t] = action
         return action.clip(-1.0, 1.0) if self._clip_actions else action
@@ -129,7 +129,7 @@ class FrameCollector(Collector):
 
     def get_carrier(self) -> dict[str, Tensor]:
         """The policy's next input; and of a step that has been begun (and settled) its action and what came of it."""
-        carrier = {key: self._carrier[key].clone() for key in _CARRIED}
+        carrier = {key: self._input[key].clone() for key in _CARRIED}
         if self._early is not None:
             carrier["begun.action"] = torch.from_numpy(self._root["action"][0].copy())
             carrier |= {f"begun.{name}": torch.from_numpy(value) for name, value in self._early._asdict().items()}
@@ -138,7 +138,7 @@ class FrameCollector(Collector):
     def set_carrier(self, carrier: Mapping[str, Tensor]) -> None:
         """Goes on from what `get_carrier` returned."""
         for key in _CARRIED:
-            self._carrier[key].copy_(carrier[key])
+            self._input[key].copy_(carrier[key])
         self._begun = "begun.action" in carrier
         if self._begun:
             self._root["observation"][0] = self._observation

@@ -18,6 +18,9 @@ from lit_mbrl.envs.wrappers.rendering import require_rendering
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
 
+EvalPolicy = Callable[[Tensor, Tensor], Tensor]
+AS_TRAINED = "train_levels"
+
 
 class EvaluationMixin:
     """Deterministic episodes of the current policy, for a data module with these attributes."""
@@ -38,19 +41,29 @@ class EvaluationMixin:
         """Environment steps so far."""
         raise NotImplementedError
 
-    def evaluate(self, as_trained: bool = False) -> TensorDictBase:
+    def evaluations(self) -> list[str]:
+        """Names of the evaluations, each of which plays episodes of its own, from the same start states.
+
+        The first, `""`, is of the algorithm's policy. `"train_levels"` is of the same in the environment of training,
+        where `env.eval_kwargs` gives the others another; the rest are further policies of the algorithm's.
+        """
+        trained = [] if self.env.eval_kwargs is None else [AS_TRAINED]
+        return ["", *trained, *self.trainer.lightning_module.also_evaluated]
+
+    def evaluate(self, name: str = "") -> TensorDictBase:
         """Deterministic episodes `[K, T]` of the current policy; leaves every random state as it was.
 
         The start states depend on the run's seed and on `env_steps` alone, so they differ from one evaluation to the
         next but not between a run and its resumed copy. On several devices rank 0 plays, and all get its episodes.
 
         Args:
-            as_trained: in the environment of training, whatever `env.eval_kwargs` says.
+            name: one of `evaluations`.
         """
-        return distributed.broadcast(self._evaluate(as_trained) if distributed.rank() == 0 else None)
+        return distributed.broadcast(self._evaluate(name) if distributed.rank() == 0 else None)
 
-    def _evaluate(self, as_trained: bool) -> TensorDictBase:
-        random_state = get_random_state()
+    def _evaluate(self, name: str) -> TensorDictBase:
+        random_state, as_trained = get_random_state(), name == AS_TRAINED
+        further = None if name in ("", AS_TRAINED) else self.trainer.lightning_module.further_policy(name)
         if as_trained not in self._eval_envs:
             config = self.env if as_trained else self.env.eval_config()
             self._eval_envs[as_trained] = VectorEnv(config, seed=self.evaluation_seed, num_envs=self.eval_episodes)
@@ -58,7 +71,7 @@ class EvaluationMixin:
         env.non_finite = "end" if self.trainer.lightning_module.finite.action == "skip" else "stop"
         while not whole:
             env.set_seed(self.evaluation_seed)
-            episodes = self.run_eval_episodes(env)
+            episodes = self.run_eval_episodes(env, further)
             whole = not env.pop_truncations()  # once more if a worker has died in the middle of it
         set_random_state(random_state)
         return episodes
@@ -72,10 +85,14 @@ class EvaluationMixin:
         """
         return int(np.random.SeedSequence((torch.initial_seed(), self.env_steps)).generate_state(1)[0]) % 2**31
 
-    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
-        """One deterministic episode of the current policy in each environment, `[K, T]`: see `run_episodes`."""
+    def run_eval_episodes(self, env: VectorEnv, policy: EvalPolicy | None = None) -> TensorDictBase:
+        """One deterministic episode of a policy in each environment, `[K, T]`: see `run_episodes`.
+
+        Args:
+            policy: None: the current one.
+        """
         algorithm = self.trainer.lightning_module
-        policy = self.eval_policy()
+        policy = self.eval_policy() if policy is None else policy
 
         def act(observation: Tensor, is_init: Tensor) -> Tensor:
             self.on_eval_observation(observation)

@@ -52,15 +52,14 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """A loader of the evaluation episodes: one batch, and with `data.env.eval_kwargs` another as in training."""
+    """A loader of the evaluation episodes: a batch for each of the data module's `evaluations`."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
 
     def __len__(self) -> int:
-        return 1 if self._data.env.eval_kwargs is None else 2
+        return len(self._data.evaluations())
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        yield self._data.evaluate()
-        if self._data.env.eval_kwargs is not None:
-            yield self._data.evaluate(as_trained=True)
+        for name in self._data.evaluations():
+            yield self._data.evaluate(name)

@@ -13,7 +13,6 @@ ranks, so they agree on every clock and take the same training steps; a batch is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -21,120 +20,120 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torchrl.data import ReplayBuffer
+from torchrl.data.replay_buffers import Sampler
 
-from lit_mbrl.data.agent import Batch, Experience
+from lit_mbrl.data.agent import Agent, Batch, Experience
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.data.buffers.disk import COPIES, frames_in_files
 from lit_mbrl.data.buffers.episodes import EpisodeReplay
 from lit_mbrl.data.buffers.files import ReplayFiles
+from lit_mbrl.data.buffers.foreign import ForeignReplay
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
 from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, predicted_bytes
 from lit_mbrl.data.schedule import UpdateSchedule
-from lit_mbrl.envs import EnvConfig
-from lit_mbrl.utils import distributed
+from lit_mbrl.utils import class_path, distributed
 from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.hooks import WarmupListener
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveFloat, PositiveInt
 
 
+@options
 class OffPolicy(EnvDataModule):
-    """Collects with the current policy into a replay and serves batches from it.
-
-    Args:
-        env: which environment, and how many side by side (`envs.EnvConfig`), on each device.
-        total_frames: environment steps of the whole run, warm-up included, of all devices together.
-        epoch_frames: environment steps between evaluations.
-        learning_starts: environment steps with uniformly random actions before the first training step.
-        frames_per_batch: environment steps that each device collects at a time; a multiple of `env.num_envs`.
-        utd_ratio: training steps per environment step after the warm-up.
-        train_steps_per_collection: training steps after the warm-up and after every `frames_per_batch` environment
-            steps from there on, in the place of `utd_ratio`; None: `utd_ratio` counts.
-        batch_size: transitions per training step, of all devices together.
-        sequence_batch_size: sequences per model update, of all devices together; None: `batch_size`.
-        capacity: transitions kept, by each device.
-        storage: `"memory"`, or `"memmap"` for a replay on disk; None: in memory.
-        eval_episodes: deterministic episodes per evaluation.
-    """
+    """Collects with the current policy into a replay and serves batches from it."""
 
     serves: ClassVar[Experience] = "transitions"
     stored: ClassVar[str] = "transitions"  # what `capacity` counts
     # Not the option's own default: where a config names a subclass later, this class's defaults stay.
     default_storage: ClassVar[Storage] = "memory"
-    # Options that a resumed run cannot change: the first is over, and the replay is full of the second.
-    fixed_on_resume: ClassVar[tuple[str, ...]] = ("learning_starts", *EnvDataModule.fixed_on_resume)
+    # Options that a resumed run cannot change: the first is over, and the replay is full of the last one's steps.
+    fixed_on_resume: ClassVar[tuple[str, ...]] = (
+        "learning_starts",
+        "sampler",
+        "buffer",
+        *EnvDataModule.fixed_on_resume,
+    )
 
-    def __init__(
-        self,
-        env: EnvConfig,
-        total_frames: int = 1_000_000,
-        epoch_frames: int = 5_000,
-        learning_starts: int = 1_000,
-        frames_per_batch: int = 1,
-        utd_ratio: float = 1.0,
-        batch_size: int = 256,
-        sequence_batch_size: int | None = None,
-        capacity: int = 1_000_000,
-        storage: Storage | None = None,
-        eval_episodes: int = 10,
-        train_steps_per_collection: int | None = None,
-    ) -> None:
-        require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
-        require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
-        require(learning_starts > 0, "data.learning_starts", learning_starts, "an integer > 0")
-        require(
-            total_frames > learning_starts,
-            "data.total_frames",
-            total_frames,
-            f"more than data.learning_starts={learning_starts}",
-        )
-        require(
-            frames_per_batch > 0 and frames_per_batch % env.num_envs == 0,
-            "data.frames_per_batch",
-            frames_per_batch,
-            f"a positive multiple of data.env.num_envs={env.num_envs}",
-        )
-        require(math.isfinite(utd_ratio) and utd_ratio > 0, "data.utd_ratio", utd_ratio, "a finite number > 0")
-        require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
-        require(
-            sequence_batch_size is None or sequence_batch_size > 0,
-            "data.sequence_batch_size",
-            sequence_batch_size,
-            "an integer > 0, or null for data.batch_size",
-        )
-        require(capacity >= env.num_envs, "data.capacity", capacity, "at least one transition per environment")
-        require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
-        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", eval_episodes)):
+    learning_starts: PositiveInt = 1_000
+    """Environment steps with uniformly random actions before the first training step."""
+    frames_per_batch: PositiveInt = 1
+    """Environment steps that each device collects at a time; a multiple of `env.num_envs`."""
+    utd_ratio: PositiveFloat = 1.0
+    """Training steps per environment step after the warm-up."""
+    train_steps_per_collection: PositiveInt | None = None
+    """Training steps after the warm-up and after every `frames_per_batch` environment steps from there on, in the place
+    of `utd_ratio`; null: `utd_ratio` counts."""
+    batch_size: PositiveInt = 256
+    """Transitions per training step, of all devices together."""
+    sequence_batch_size: PositiveInt | None = None
+    """Sequences per model update, of all devices together; null: `batch_size`."""
+    capacity: PositiveInt = 1_000_000
+    """Transitions kept, by each device."""
+    storage: Storage | None = None
+    """`"memory"`, or `"memmap"` for a replay on disk; null: in memory."""
+    sampler: str | dict[str, Any] | None = None
+    """TorchRL's sampler of the replay's transitions: a path (`torchrl.data.SamplerWithoutReplacement`), or
+    `{class_path: ..., init_args: {...}}`; null: uniformly, with replacement."""
+    buffer: str | dict[str, Any] | None = None
+    """TorchRL's replay buffer in the place of the replay, described alike, its storage and its sampler, too; it gives
+    single transitions. Null: the replay, which gives sequences as well."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        env, starts = self.env, self.learning_starts
+        more = f"more than data.learning_starts={starts}"
+        require(self.total_frames > starts, "data.total_frames", self.total_frames, more)
+        multiple = f"a positive multiple of data.env.num_envs={env.num_envs}"
+        frames = self.frames_per_batch
+        require(frames % env.num_envs == 0, "data.frames_per_batch", frames, multiple)
+        one = "at least one transition per environment"
+        require(self.capacity >= env.num_envs, "data.capacity", self.capacity, one)
+        for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", self.eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
             require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
-        require(
-            train_steps_per_collection is None or train_steps_per_collection > 0,
-            "data.train_steps_per_collection",
-            train_steps_per_collection,
-            "an integer > 0, or null for data.utd_ratio",
-        )
-        ratio, at_first = Fraction(str(utd_ratio)), 0
-        if train_steps_per_collection is not None:
-            require(utd_ratio == 1.0, "data.utd_ratio", utd_ratio, "1 where data.train_steps_per_collection is given")
-            collections = f"a multiple of data.frames_per_batch={frames_per_batch} with data.train_steps_per_collection"
-            require(learning_starts % frames_per_batch == 0, "data.learning_starts", learning_starts, collections)
-            ratio, at_first = Fraction(train_steps_per_collection, frames_per_batch), train_steps_per_collection
-        update_schedule = UpdateSchedule(total_frames, epoch_frames, learning_starts, ratio, at_first)
-        super().__init__(env, total_frames, epoch_frames, frames_per_batch, eval_episodes, update_schedule)
-        self.learning_starts = learning_starts
-        self.utd_ratio, self.train_steps_per_collection = ratio, train_steps_per_collection
-        self.batch_size = batch_size
-        self.sequence_batch_size = sequence_batch_size or batch_size
-        self.capacity = min(capacity, total_frames + frames_per_batch)
-        self.storage: Storage = storage or self.default_storage
+        ratio, at_first, steps = Fraction(str(self.utd_ratio)), 0, self.train_steps_per_collection
+        if steps is not None:
+            one = "1 where data.train_steps_per_collection is given"
+            require(ratio == 1, "data.utd_ratio", self.utd_ratio, one)
+            multiple = f"a multiple of data.frames_per_batch={frames} with data.train_steps_per_collection"
+            require(starts % frames == 0, "data.learning_starts", starts, multiple)
+            ratio, at_first = Fraction(steps, frames), steps
+        self.utd_ratio = ratio
+        self.update_schedule = UpdateSchedule(self.total_frames, self.epoch_frames, starts, ratio, at_first)
+        self.sequence_batch_size = self.sequence_batch_size or self.batch_size
+        self.capacity = min(self.capacity, self.total_frames + frames)
+        self.storage = self.storage or self.default_storage
         self.replay: Any = None  # what `make_replay` returned
         self._files: ReplayFiles | None = None
         self._warmup_listeners: list[WarmupListener] = []
 
     # ------------------------------------------------------------------ set-up
+    def check_algorithm(self, agent: Agent) -> None:
+        """See `EnvDataModule.check_algorithm`; somebody else's sampler or buffer gives single transitions only."""
+        super().check_algorithm(agent)
+        name = type(agent).__name__
+        if self.buffer is not None:
+            beside = ", ".join(self.buffer_specs)
+            own = f"null for {name}, whose {beside} needs the replay's own frames"
+            require(not self.buffer_specs, "data.buffer", self.buffer, own)
+            alone = "null beside data.buffer, which has its own"
+            require(self.sampler is None, "data.sampler", self.sampler, alone)
+            require(self.storage == "memory", "data.storage", self.storage, alone)
+        if self.buffer is not None or self.sampler is not None:
+            self.make_replay(Path())  # a wrong path or argument is told here
+
+    def check_sampling(self, agent: Agent) -> None:
+        """See `EnvDataModule.check_sampling`."""
+        for option, given in (("data.sampler", self.sampler), ("data.buffer", self.buffer)):
+            sequences = f"null for {type(agent).__name__}, which reads sequences: this gives single transitions"
+            require(given is None or not agent.sampling().sequence_batches, option, given, sequences)
+
     def check(self, directory: str = ".") -> None:
         """Raises `OptionError` for an environment that cannot be made, or a replay or buffers too large. Cheap."""
-        replay = self.capacity * self.frame_bytes
+        replay = 0 if self.buffer is not None else self.capacity * self.frame_bytes
         check_memory(replay, self.storage, directory)
         for spec in self.buffer_specs.values():
             check_memory(spec.nbytes, "memory", directory, spec.option)
@@ -149,9 +148,12 @@ class OffPolicy(EnvDataModule):
         """Bytes of a frame in the replay."""
         return predicted_bytes(1, self.spec.observation_dim, self.spec.action_dim)
 
-    def make_replay(self, folder: Path) -> Replay | EpisodeReplay:
+    def make_replay(self, folder: Path) -> Replay | EpisodeReplay | ForeignReplay:
         """An empty replay, whose files would lie in `folder`."""
-        return Replay(self.capacity, self.env.num_envs, self.storage, folder)
+        if self.buffer is not None:
+            return ForeignReplay(class_path.make("data.buffer", self.buffer, ReplayBuffer))
+        sampler = None if self.sampler is None else class_path.make("data.sampler", self.sampler, Sampler)
+        return Replay(self.capacity, self.env.num_envs, self.storage, folder, sampler)
 
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""
@@ -212,8 +214,9 @@ class OffPolicy(EnvDataModule):
     def allocate(self) -> None:
         """Makes the replay."""
         size = self.capacity * self.frame_bytes
-        rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
         self.replay = self.make_replay(Path(self.trainer.default_root_dir) / "replay")
+        if self.buffer is None:
+            rank_zero_info(f"replay: {self.capacity:,} {self.stored}, {size / 1e6:,.1f} MB in {self.storage} when full")
         self._warmup_listeners = [each for each in self.trainer.callbacks if isinstance(each, WarmupListener)]
 
     # ------------------------------------------------------------------ training batches
@@ -279,8 +282,10 @@ class OffPolicy(EnvDataModule):
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
         if self.collector is not None:
-            save_files = self._files is not None and self.trainer.is_global_zero
+            save_files = self._files is not None and self.trainer.is_global_zero and self.buffer is None
             state["replay"] = self._files.save(self.replay) if save_files else self.replay.state_dict()
+            if self.sampler is not None:
+                state["sampler"] = self.replay.buffer.sampler.state_dict()
         return state
 
     def load_data(self, own: dict[str, Any]) -> None:
@@ -291,3 +296,5 @@ class OffPolicy(EnvDataModule):
             (self._files if goes_on else source).load(self.replay, own["replay"])
         else:
             self.replay.load_state_dict(own["replay"])
+        if self.sampler is not None:
+            self.replay.buffer.sampler.load_state_dict(own["sampler"])

@@ -23,27 +23,20 @@ from lit_mbrl.data.agent import Experience
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.data.buffers.transitions import check_memory
 from lit_mbrl.data.schedule import RolloutSchedule
-from lit_mbrl.envs import EnvConfig, VectorEnv
+from lit_mbrl.envs import VectorEnv
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.malloc import keep_freed_memory
+from lit_mbrl.utils.options import options
 from lit_mbrl.utils.random_state import get_random_state, set_random_state
+from lit_mbrl.utils.types import PositiveInt
 
 
+@options
 class OnPolicy(EnvDataModule):
     """Collects rollouts and serves minibatches of them.
 
-    Args:
-        env: which environment, and how many side by side (`envs.EnvConfig`), on each device: N.
-        total_frames: environment steps of the whole run, of all devices together; the run ends with the last rollout
-            that fits into them.
-        epoch_frames: environment steps between evaluations, which wait for the end of a rollout.
-        rollout_steps: steps of each environment in a rollout: T.
-        num_epochs: passes over a rollout: K.
-        batch_size: frames in a minibatch, of all devices together; divides the frames of a rollout.
-        eval_episodes: episodes per evaluation.
-        eval_actions: of evaluation: the policy's most probable ones (`"mode"`), or drawn from it (`"sample"`), as
-            Procgen's paper has them.
+    The run ends with the last rollout that fits into `total_frames`; evaluations wait for the end of a rollout.
     """
 
     # Options that a resumed run cannot change: it may be in the middle of a rollout.
@@ -58,33 +51,25 @@ class OnPolicy(EnvDataModule):
     unbounded_actions: ClassVar[bool] = True
     # Images of a whole evaluation would take hundreds of megabytes, and nobody looks at them.
     evaluated_keys: ClassVar[Sequence[Any]] = ("action", *(("next", k) for k in ("reward", "terminated", "truncated")))
-    update_schedule: RolloutSchedule
 
-    def __init__(
-        self,
-        env: EnvConfig,
-        total_frames: int = 1_000_000,
-        epoch_frames: int = 10_000,
-        rollout_steps: int = 256,
-        num_epochs: int = 10,
-        batch_size: int = 64,
-        eval_episodes: int = 10,
-        eval_actions: Literal["mode", "sample"] = "mode",
-    ) -> None:
-        require(total_frames > 0, "data.total_frames", total_frames, "an integer > 0")
-        require(epoch_frames > 0, "data.epoch_frames", epoch_frames, "an integer > 0")
-        require(rollout_steps > 0, "data.rollout_steps", rollout_steps, "an integer > 0")
-        require(num_epochs > 0, "data.num_epochs", num_epochs, "an integer > 0")
-        require(batch_size > 0, "data.batch_size", batch_size, "an integer > 0")
-        require(eval_episodes > 0, "data.eval_episodes", eval_episodes, "an integer > 0")
-        frames = rollout_steps * env.num_envs
+    epoch_frames: PositiveInt = 10_000
+    """Environment steps between evaluations, which wait for the end of a rollout."""
+    rollout_steps: PositiveInt = 256
+    """Steps of each environment in a rollout: T."""
+    num_epochs: PositiveInt = 10
+    """Passes over a rollout: K."""
+    batch_size: PositiveInt = 64
+    """Frames in a minibatch, of all devices together; divides the frames of a rollout."""
+    eval_actions: Literal["mode", "sample"] = "mode"
+    """Of evaluation: the policy's most probable ones (`"mode"`), or drawn from it (`"sample"`), as Procgen's paper has
+    them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frames = self.frames_per_batch = self.rollout_steps * self.env.num_envs
         # `split_across_ranks` says what the number of devices makes of it.
-        update_schedule = RolloutSchedule(total_frames, epoch_frames, frames, num_epochs * max(frames // batch_size, 1))
-        super().__init__(env, total_frames, epoch_frames, frames, eval_episodes, update_schedule)
-        self.eval_actions = eval_actions
-        self.rollout_steps = rollout_steps
-        self.num_epochs = num_epochs
-        self.batch_size = batch_size
+        train_steps = self.num_epochs * max(frames // self.batch_size, 1)
+        self.update_schedule = RolloutSchedule(self.total_frames, self.epoch_frames, frames, train_steps)
         self.rollout: TensorDictBase | None = None  # `[T, N]`, as the algorithm's `after_collect` has prepared it
         self._order: Tensor | None = None  # of the frames in the running epoch
 

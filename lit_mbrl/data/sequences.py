@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -21,34 +21,20 @@ from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEp
 from lit_mbrl.data.buffers.transitions import Storage
 from lit_mbrl.data.off_policy import OffPolicy
 from lit_mbrl.data.schedule import UpdateSchedule
-from lit_mbrl.envs import EnvConfig, VectorEnv
+from lit_mbrl.envs import VectorEnv
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeInt, PositiveInt, Rule
 
 
+@options
 class SequenceReplay(OffPolicy):
     """Collects episodes with a policy that may carry a state, and serves sequences of them.
 
     Batches have one key, `"sequences"` `[R, B, T]` with the keys of `data.buffers.episodes` and `"mask"`; R is 1 unless
     the algorithm asks for several batches a training step. All counts are of the agent's steps: an environment whose
     actions are repeated takes `data.env.action_repeat` times as many.
-
-    Args:
-        env: see `OffPolicy`.
-        sequence_length: T, frames of a sequence.
-        batch_size: B, sequences per training step, of all devices together.
-        capacity: frames kept by each device, the first of every episode included.
-        storage: where observations are: `"memmap"`, a file in the run folder, or `"memory"`; None: in the file.
-        episode_choice: `"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform
-            over all sequences.
-        short_episodes: what becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are
-            served with padding that `"mask"` tells.
-        pretrain_steps: training steps right after the warm-up.
-        async_env_steps: step, and draw, the environments in their worker processes during the updates of a training
-            step: the policy acts before them, with the weights of the training step before. One step of every
-                environment at a
-            time, so `frames_per_batch` has to be `env.num_envs`, and `env.workers` true.
-        **kwargs: of `OffPolicy`.
     """
 
     serves: ClassVar[Experience] = "sequences"
@@ -63,42 +49,49 @@ class SequenceReplay(OffPolicy):
         ("next", "truncated"),
     )
 
-    def __init__(
-        self,
-        env: EnvConfig,
-        sequence_length: int = 50,
-        batch_size: int = 50,
-        capacity: int = 1_000_000,
-        storage: Storage | None = None,
-        episode_choice: EpisodeChoice = "episodes",
-        short_episodes: ShortEpisodes = "skip",
-        pretrain_steps: int = 0,
-        async_env_steps: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(env, batch_size=batch_size, capacity=capacity, storage=storage, **kwargs)
-        given = kwargs.get("sequence_batch_size")
+    sampler: ClassVar[None] = None  # not options: sequences are drawn from whole episodes
+    buffer: ClassVar[None] = None
+    train_steps_per_collection: ClassVar[None] = None
+    sequence_length: Annotated[int, Rule("an integer > 1", lambda frames: frames > 1)] = 50
+    """T, frames of a sequence."""
+    batch_size: PositiveInt = 50
+    """B, sequences per training step, of all devices together."""
+    capacity: PositiveInt = 1_000_000
+    """Frames kept by each device, the first of every episode included."""
+    storage: Storage | None = None
+    """Where observations are: `"memmap"`, a file in the run folder, or `"memory"`; null: in the file."""
+    episode_choice: EpisodeChoice = "episodes"
+    """`"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform over all
+    sequences."""
+    short_episodes: ShortEpisodes = "skip"
+    """What becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are served with padding
+    that `"mask"` tells."""
+    pretrain_steps: NonNegativeInt = 0
+    """Training steps right after the warm-up."""
+    async_env_steps: bool = False
+    """Step, and draw, the environments in their worker processes during the updates of a training step: the policy acts
+    before them, with the weights of the training step before. One step of every environment at a time, so
+    `frames_per_batch` has to be `env.num_envs`, and `env.workers` true."""
+
+    def __post_init__(self) -> None:
+        given, capacity, frames = self.sequence_batch_size, self.capacity, self.frames_per_batch
         require(given is None, "data.sequence_batch_size", given, "null: all batches are of sequences, data.batch_size")
-        require(sequence_length > 1, "data.sequence_length", sequence_length, "an integer > 1")
-        require(pretrain_steps >= 0, "data.pretrain_steps", pretrain_steps, "an integer >= 0")
+        super().__post_init__()
+        envs = self.env.num_envs
         require(
-            self.capacity >= max(2 * self.frames_per_batch, env.num_envs * sequence_length),
+            self.capacity >= max(2 * frames, envs * self.sequence_length),
             "data.capacity",
             capacity,
             "at least two frames per step of data.frames_per_batch, and data.sequence_length per environment",
         )
         require(
-            not async_env_steps or (env.workers and self.frames_per_batch == env.num_envs),
+            not self.async_env_steps or (self.env.workers and frames == envs),
             "data.async_env_steps",
-            async_env_steps,
-            f"data.env.workers=true and data.frames_per_batch={env.num_envs}, which is data.env.num_envs",
+            self.async_env_steps,
+            f"data.env.workers=true and data.frames_per_batch={envs}, which is data.env.num_envs",
         )
-        self.async_env_steps = async_env_steps
-        self.sequence_length, self.pretrain_steps = sequence_length, pretrain_steps
-        self.episode_choice: EpisodeChoice = episode_choice
-        self.short_episodes: ShortEpisodes = short_episodes
         self.update_schedule = UpdateSchedule(
-            self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, pretrain_steps
+            self.total_frames, self.epoch_frames, self.learning_starts, self.utd_ratio, self.pretrain_steps
         )
         # The first episode of the last evaluation on this process, `[1, T]`, as sequences are.
         self.eval_episode: TensorDictBase | None = None

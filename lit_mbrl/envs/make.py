@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,22 +14,24 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
-from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Spec
-from lit_mbrl.envs.tasks import mbpo, poplin, terminations
+from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
+from lit_mbrl.envs.tasks import mbpo, pets, poplin, rewards, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
 from lit_mbrl.envs.wrappers.images import ChannelFirst, is_channel_first, is_image
 from lit_mbrl.envs.wrappers.repeat import ActionRepeat
+from lit_mbrl.utils.c_output import quiet_c_code
 from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
 L = TypeVar("L", bound=gym.Wrapper)
+_PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets}
 
 
 def registered_variants() -> list[str]:
     """Names of the papers' tasks, such as `poplin/Hopper`."""
-    return [f"poplin/{task}" for task in poplin.TASKS] + [f"mbpo/{task}" for task in mbpo.TASKS]
+    return [f"{family}/{task}" for family, tasks in _PAPERS.items() for task in tasks.TASKS]
 
 
 def make_gym(name: str, *, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
@@ -104,10 +103,14 @@ def make_configured(config: EnvConfig) -> gym.Env:
         env = _make(config.name, limit, config.kwargs, timeout, keys)
     if config.action_repeat > 1:
         env = ActionRepeat(env, config.action_repeat)
-    if config.pixels is None:
-        return env
     try:
-        return pixels.PixelObservation(env, config)
+        if config.pixels is not None:
+            env = pixels.PixelObservation(env, config)
+        if config.transforms:
+            from lit_mbrl.envs.wrappers.torchrl_env import Transformed
+
+            env = Transformed(env, config.transforms)
+        return env
     except BaseException:
         env.close()
         raise
@@ -162,9 +165,12 @@ def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str
             raise
         env.close()
     # The rules read observations, and say what one step of the environment does.
-    known = not spec.pixels and config.action_repeat == 1
-    rule = terminations.rule(config.name, config.kwargs) if known else None
-    return replace(spec, terminated=rule, remarks=remarks)
+    known = not spec.pixels and config.action_repeat == 1 and not config.transforms
+    if not known:
+        return replace(spec, remarks=remarks)
+    name, kwargs = config.name, config.kwargs
+    rule, reward, features = (find(name, kwargs) for find in (terminations.rule, rewards.rule, rewards.features))
+    return replace(spec, terminated=rule, reward=reward, features=features, remarks=remarks)
 
 
 @contextlib.contextmanager
@@ -201,6 +207,8 @@ def _common(specs: list[Spec]) -> Spec:
         action_dim=max(spec.action_dim for spec in specs),
         max_episode_steps=longest,
         terminated=None,
+        reward=None,
+        features=Features(),
     )
 
 
@@ -208,8 +216,8 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
     family, _, task = name.partition("/")
     if name in registered_variants():
         _log_mujoco_warnings()
-        return (poplin if family == "poplin" else mbpo).make(task, max_episode_steps, **kwargs)
-    if family in ("poplin", "mbpo"):
+        return _PAPERS[family].make(task, max_episode_steps, **kwargs)
+    if family in _PAPERS:
         raise _unknown(name)
     if family == "dmc":
         try:
@@ -224,6 +232,11 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
         from lit_mbrl.envs.tasks.procgen_games import ProcgenGame
 
         return ProcgenGame(name, max_episode_steps, **kwargs)
+    if family == "torchrl":
+        from lit_mbrl.envs.wrappers.torchrl_env import TorchRLEnv
+
+        own = TorchRLEnv(name, **kwargs)
+        return own if max_episode_steps is None else gym.wrappers.TimeLimit(own, max_episode_steps)
     if "bullet" in name.lower():
         return _build_bullet(name, max_episode_steps, kwargs)
     registered = gym.registry.get(name)
@@ -233,7 +246,7 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
 
 
 def _build_bullet(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> gym.Env:
-    with _quiet():
+    with quiet_c_code():
         try:
             import pybullet_envs_gymnasium  # noqa: F401  registers its ids
         except ImportError as error:
@@ -286,8 +299,8 @@ def _unknown(name: str) -> OptionError:
     return OptionError(
         "data.env.name",
         name,
-        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, or a paper's task such as "
-        "poplin/Hopper" + did_you_mean(name, known),
+        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, torchrl/<package.module.Name>, or "
+        "a paper's task such as poplin/Hopper" + did_you_mean(name, known),
     )
 
 
@@ -311,27 +324,3 @@ def _log_mujoco_warnings() -> None:
 def _on_mujoco_warning(message: str) -> None:
     # Deprecated attributes in the model files of Gymnasium and dm_control are nothing that a user could mend.
     logging.getLogger(__name__).log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message.strip())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what C code writes to the standard streams: PyBullet announces its build and every connection there."""
-    if os.name != "posix":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    libc.fflush(None)
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for fd, _ in saved:
-            os.dup2(sink, fd)
-        yield
-    finally:
-        libc.fflush(None)
-        os.close(sink)
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)

@@ -50,6 +50,7 @@ class VectorEnv(EnvBase):
             `"restart"`: the copy begins a new episode and takes the step there; `pop_truncations` tells. `"end"`: the
             episode is truncated with that step, which has zeros in their place.
         faults: steps that were left out so far.
+        first_root: what the last reset of all copies returned.
 
     Raises:
         OptionError: if the environment cannot be made or its observation is neither a vector nor an image.
@@ -66,6 +67,7 @@ class VectorEnv(EnvBase):
         self._false = torch.zeros(n, 1, dtype=torch.bool)
         self.non_finite: NonFinite = "stop"
         self.faults = 0
+        self.first_root = TensorDict({}, (n,))
         self._cut: list[tuple[int, int, Tensor]] = []
         self._steps = 0
         self._action = np.zeros(0)
@@ -99,7 +101,7 @@ class VectorEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         rows = None if mask is None else mask.reshape(-1).numpy()
-        return TensorDict(
+        root = TensorDict(
             {
                 "observation": torch.from_numpy(self.restart(rows)),
                 "is_init": ~self._false if mask is None else mask.reshape(-1, 1).clone(),
@@ -110,6 +112,9 @@ class VectorEnv(EnvBase):
             batch_size=self.batch_size,
             device=self.device,
         )
+        if mask is None:
+            self.first_root = root
+        return root
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = tensordict.get("action").detach().numpy()
@@ -234,10 +239,6 @@ class VectorEnv(EnvBase):
         """
         cut, self._cut, self._steps = self._cut, [], 0
         return cut
-
-    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
-        # `_step` returns every key in its exact shape; checking that again costs as much as a Pendulum's step.
-        return next_tensordict_out
 
     def get_env_state(self) -> list[dict[str, Any]] | None:
         """The exact state of every copy, as plain values and tensors that `torch.load(weights_only=True)` reads.

@@ -6,13 +6,14 @@ from __future__ import annotations
 from lit_mbrl.models.base import ModelLoss, Step, TerminationRule, WorldModel, WorldModelFactory
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
 from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
-from lit_mbrl.models.fitting import FitResult, GradientStep, fit
+from lit_mbrl.models.fitting import FitResult, GradientStep, fit, fit_epochs
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
 from lit_mbrl.models.open_loop import open_loop_errors
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
 from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
 from lit_mbrl.models.split_ensemble import SplitEnsemble, SplitEnsembleConfig
+from lit_mbrl.models.task_ensemble import TaskEnsemble
 
 __all__ = [
     "RSSM",
@@ -35,11 +36,13 @@ __all__ = [
     "SplitEnsembleConfig",
     "State",
     "Step",
+    "TaskEnsemble",
     "TerminationModel",
     "TerminationRule",
     "TimeOrder",
     "WorldModel",
     "WorldModelFactory",
     "fit",
+    "fit_epochs",
     "open_loop_errors",
 ]

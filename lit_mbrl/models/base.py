@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
@@ -117,6 +117,8 @@ class ModelLoss:
 class WorldModelFactory:
     """A world model as a section of a config file: `model.world_model: {class_path: ..., init_args: {...}}`."""
 
+    section: ClassVar[str] = "model.world_model"
+
     def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> Any:
         """A module that speaks `WorldModel` and has `unroll(observation [B, O], actions [B, T, A]) -> [B, T, O]`.
 
@@ -137,10 +139,8 @@ def require_rule(mode: str, rule: TerminationRule | None) -> TerminationRule | N
     """The rule that an option `termination` (known, learned or auto) asks for; None: the termination is learned.
 
     Raises:
-        OptionError: the mode is unknown, or the task has no known rule.
+        OptionError: the task has no known rule.
     """
-    if mode not in ("known", "learned", "auto"):
-        raise OptionError("model.world_model.termination", mode, "known, learned or auto")
     if mode == "known" and rule is None:
         raise OptionError(
             "model.world_model.termination",

@@ -34,6 +34,7 @@ class EnsembleDynamics(nn.Module):
     | buffer | shape | |
     |---|---|---|
     | `input_mean`, `input_std` | `[O + A]` | of the data of the last fit; 0 and 1 before any |
+    | `target_mean`, `target_std` | `[D]` | likewise of what is predicted, with `scale_targets` only |
     | `elites` | `[K]` | the members with the least hold-out error of the last fit; the first K before any |
 
     Args:
@@ -43,10 +44,15 @@ class EnsembleDynamics(nn.Module):
         activation: between them.
         probabilistic: predict a variance as well.
         weight_decay: of each layer, the last one included.
+        inputs: numbers that the networks read, where `features` gives others than observation and action.
+        outputs: numbers `D` that they predict, where `targets` gives others.
+        scale_targets: let deterministic networks predict in standard deviations of the data, and count errors in them.
     """
 
     input_mean: Tensor
     input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
     elites: Tensor
 
     def __init__(
@@ -59,9 +65,12 @@ class EnsembleDynamics(nn.Module):
         activation: Activation = "swish",
         probabilistic: bool = True,
         weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+        inputs: int | None = None,
+        outputs: int | None = None,
+        scale_targets: bool = False,
     ) -> None:
         super().__init__()
-        inputs, self.outputs = observation_dim + action_dim, observation_dim + 1
+        inputs, self.outputs = inputs or observation_dim + action_dim, outputs or observation_dim + 1
         self.members, self.probabilistic, self.weight_decay = members, probabilistic, tuple(weight_decay)
         width = 2 * self.outputs if probabilistic else self.outputs
         self.networks = EnsembleMLP(members, inputs, hidden_sizes, width, activation)
@@ -71,15 +80,28 @@ class EnsembleDynamics(nn.Module):
         self.register_buffer("input_mean", torch.zeros(inputs))
         self.register_buffer("input_std", torch.ones(inputs))
         self.register_buffer("elites", torch.arange(elites))
+        self.scale_targets = scale_targets
+        if scale_targets:
+            assert not probabilistic, "variances and their bounds are in the task's units"
+            self.register_buffer("target_mean", torch.zeros(self.outputs))
+            self.register_buffer("target_std", torch.ones(self.outputs))
+
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Computes what the networks read, before it is scaled, `[..., O + A]`."""
+        return torch.cat([observation, action], dim=-1)
+
+    def targets(self, frames: TensorDictBase) -> Tensor:
+        """Computes what the networks shall predict, `[..., D]`."""
+        return targets(frames)
 
     def scale(self, observation: Tensor, action: Tensor) -> Tensor:
         """Computes the networks' input, `[..., O + A]`."""
-        return (torch.cat([observation, action], dim=-1) - self.input_mean) / self.input_std
+        return (self.features(observation, action) - self.input_mean) / self.input_std
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The networks' output to mean and log-variance `[..., D]`; no log-variance if deterministic."""
         if not self.probabilistic:
-            return output, None
+            return output * self.target_std + self.target_mean if self.scale_targets else output, None
         mean, raw = output.chunk(2, dim=-1)
         return mean, bounded_log_variance(raw, self.min_log_var, self.max_log_var)
 
@@ -106,9 +128,9 @@ class EnsembleDynamics(nn.Module):
         Gaussian likelihood with the penalty of the shared bounds in equal parts, or squared error.
         """
         mean, log_var = self(frames["observation"], frames["action"])
-        target = targets(frames)
+        target = self.targets(frames)
         if log_var is None:
-            return ensemble_squared_error(mean, target).mean((1, 2))
+            return self._squared_error(mean, target)
         loss = gaussian_nll(mean, log_var, target).mean((1, 2))
         return loss + bound_penalty(self.min_log_var, self.max_log_var) / self.members
 
@@ -122,15 +144,20 @@ class EnsembleDynamics(nn.Module):
         """Each member's mean squared error `[E]` on the same frames, of any batch shape."""
         frames = frames.flatten()
         mean, _ = self(frames["observation"], frames["action"])
-        return ensemble_squared_error(mean, targets(frames).expand_as(mean)).mean((1, 2))
+        return self._squared_error(mean, self.targets(frames).expand_as(mean))
+
+    def _squared_error(self, mean: Tensor, target: Tensor) -> Tensor:
+        """Each member's mean `[E]` over frames and dimensions of `[E, B, D]`."""
+        if self.scale_targets:
+            mean, target = mean / self.target_std, target / self.target_std
+        return ensemble_squared_error(mean, target).mean((1, 2))
 
     @torch.no_grad()
     def fit_scaler(self, frames: TensorDictBase) -> None:
-        """Takes mean and standard deviation of the inputs from these frames; what never varies is divided by 1."""
-        inputs = torch.cat([frames["observation"], frames["action"]], dim=-1).flatten(0, -2)
-        std = inputs.std(0, correction=0)
-        self.input_mean.copy_(inputs.mean(0))
-        self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
+        """Takes means and standard deviations from these frames; what never varies is divided by 1."""
+        _take_scale(self.features(frames["observation"], frames["action"]), self.input_mean, self.input_std)
+        if self.scale_targets:
+            _take_scale(self.targets(frames), self.target_mean, self.target_std)
 
     @torch.no_grad()
     def set_elites(self, errors: Tensor) -> None:
@@ -158,10 +185,26 @@ class EnsembleDynamics(nn.Module):
         return self.split(torch.zeros_like(output).index_copy(0, order, output))
 
 
+def _take_scale(values: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Writes mean and standard deviation of values `[..., D]`; 1 for what never varies."""
+    values = values.flatten(0, -2)
+    found = values.std(0, correction=0)
+    mean.copy_(values.mean(0))
+    std.copy_(torch.where(found < 1e-12, torch.ones_like(found), found))
+
+
 def targets(frames: TensorDictBase) -> Tensor:
     """Computes the networks' targets: `[x_{t+1} - x_t, r_t]`, `[..., D]`."""
     change = frames["next", "observation"] - frames["observation"]
     return torch.cat([change, frames["next", "reward"]], dim=-1)
+
+
+def default_decays(layers: int) -> tuple[float, ...]:
+    """MBPO's weight decay of five layers; for other depths the same from both ends, the middle one filling up."""
+    five = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    if layers <= 5:
+        return five[: layers - 1] + five[-1:]
+    return five[:2] + (7.5e-5,) * (layers - 3) + five[-1:]
 
 
 class EnsembleWorldModel(nn.Module):

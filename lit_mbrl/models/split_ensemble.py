@@ -4,7 +4,8 @@
     x', x, u --r_n--> reward               every n on the rollout of every m
     x', x, u --d_m--> termination          of the m-th rollout by the m-th member alone
 
-Members differ by their initial weights and by their data: of every batch each has its own share of the rows.
+Members differ by their initial weights and, unless all learn from all of a batch, by their data: each has its own share
+of a batch's rows.
 
 Legend: `M` transition (and termination) members, `N` reward members, `B` batch, `O` observation, `A` action. Rollouts
 lie one member after the other in the rows of a batch `[M B]`.
@@ -13,7 +14,7 @@ lie one member after the other in the rows of a batch `[M B]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -21,10 +22,9 @@ from torch import Tensor, nn
 
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 from lit_mbrl.models.base import Step, TerminationRule, require_rule
-from lit_mbrl.networks.ensemble import EnsembleMLP
-from lit_mbrl.utils.errors import positive, positive_sizes, require
-
-_OPTION = "model.world_model"
+from lit_mbrl.networks.ensemble import EnsembleMLP, MemberData, member_rows
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt, Sizes
 
 
 class SplitEnsemble(nn.Module):
@@ -40,6 +40,7 @@ class SplitEnsemble(nn.Module):
         head_sizes: hidden layers of each reward and termination model.
         weight_decay: `c` of `c / 2 |W|^2` in the losses; biases are left out.
         rule: the known termination; None: `M` models learn it.
+        data: what each member learns from of a batch, its share of the rows or all of them.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class SplitEnsemble(nn.Module):
         head_sizes: Sequence[int],
         weight_decay: float = 0.0,
         rule: TerminationRule | None = None,
+        data: MemberData = "shares",
     ) -> None:
         super().__init__()
         self.transitions, self.rewards, self.weight_decay, self.rule = transitions, rewards, weight_decay, rule
+        self.data: MemberData = data
         inputs = observation_dim + action_dim
         heads = observation_dim + inputs
         self.dynamics = EnsembleMLP(transitions, inputs, transition_sizes, observation_dim, "relu", "uniform")
@@ -101,24 +104,27 @@ class SplitEnsemble(nn.Module):
 
     # ------------------------------------------------------------------ learning
     def dynamics_loss(self, batch: TensorDictBase) -> Tensor:
-        """`1/2 |x' - x - delta_m|^2` of each member on its share, mean over the batch."""
+        """`1/2 |x' - x - delta_m|^2` of each member on its rows of the batch, mean over all."""
         observation, following = batch["observation"], batch["next", "observation"]
-        inputs = _shares(torch.cat([observation, batch["action"]], dim=-1), self.transitions)
-        error = dynamics_loss(self.dynamics(inputs), _shares(following - observation, self.transitions))
+        inputs = self._rows(torch.cat([observation, batch["action"]], dim=-1), self.transitions)
+        error = dynamics_loss(self.dynamics(inputs), self._rows(following - observation, self.transitions))
         return 0.5 * error.mean() + self._decay(self.dynamics)
 
     def reward_loss(self, batch: TensorDictBase) -> Tensor:
-        """`1/2 (r - r_n)^2` of each member on its share, mean over the batch."""
-        predicted = self.reward_model(_shares(_heads(batch), self.rewards))
-        error = reward_loss(predicted, _shares(batch["next", "reward"], self.rewards))
+        """`1/2 (r - r_n)^2` of each member on its rows of the batch, mean over all."""
+        predicted = self.reward_model(self._rows(_heads(batch), self.rewards))
+        error = reward_loss(predicted, self._rows(batch["next", "reward"], self.rewards))
         return 0.5 * error.mean() + self._decay(self.reward_model)
 
     def termination_loss(self, batch: TensorDictBase) -> Tensor:
-        """Negative log-likelihood of terminations, of each member on its share, mean over the batch."""
+        """Negative log-likelihood of terminations, of each member on its rows of the batch, mean over all."""
         assert self.termination_model is not None
-        logit = self.termination_model(_shares(_heads(batch), self.transitions))
-        error = termination_loss(logit, _shares(batch["next", "terminated"], self.transitions))
+        logit = self.termination_model(self._rows(_heads(batch), self.transitions))
+        error = termination_loss(logit, self._rows(batch["next", "terminated"], self.transitions))
         return error.mean() + self._decay(self.termination_model)
+
+    def _rows(self, rows: Tensor, members: int) -> Tensor:
+        return member_rows(rows, members, self.data)
 
     def _decay(self, networks: EnsembleMLP) -> Tensor:
         return networks.l2([self.weight_decay] * len(networks.weights)).sum()
@@ -128,48 +134,34 @@ def _heads(batch: TensorDictBase) -> Tensor:
     return torch.cat([batch["next", "observation"], batch["observation"], batch["action"]], dim=-1)
 
 
-def _shares(rows: Tensor, members: int) -> Tensor:
-    """`[B, ...]` to `[members, B / members, ...]`: rows of a batch are drawn independently, so any split is random."""
-    return rows.unflatten(0, (members, -1))
-
-
+@options
 class SplitEnsembleConfig:
-    """STEVE's ensembles; sizes, decay and rate are the public code's, since the paper leaves them to it.
+    """STEVE's ensembles; sizes, decay and rate are the public code's, since the paper leaves them to it."""
 
-    Args:
-        num_transitions: transition models, and termination models.
-        num_rewards: reward models.
-        hidden_sizes: hidden layers of each transition model.
-        head_sizes: hidden layers of each reward and termination model.
-        lr: Adam's learning rate.
-        weight_decay: `c / 2 |W|^2` in each loss.
-        termination: `"learned"`, `"known"` by the task's rule, or `"auto"`: known where the task has a rule.
-    """
+    section: ClassVar[str] = "model.world_model"
 
-    def __init__(
+    num_transitions: PositiveInt = 4
+    """Transition models, and termination models."""
+    num_rewards: PositiveInt = 4
+    """Reward models."""
+    hidden_sizes: Sizes = (512, 512, 512, 512, 512, 512, 512)
+    """Hidden layers of each transition model."""
+    head_sizes: Sizes = (128, 128, 128)
+    """Hidden layers of each reward and termination model."""
+    lr: PositiveFloat = 3e-4
+    """Adam's learning rate."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """`c` of `c / 2 |W|^2` in each loss; biases are left out."""
+    termination: Literal["known", "learned", "auto"] = "learned"
+    """`"learned"`, `"known"` by the task's rule, or `"auto"`: known where the task has a rule."""
+
+    def build(
         self,
-        num_transitions: int = 4,
-        num_rewards: int = 4,
-        hidden_sizes: list[int] | None = None,
-        head_sizes: list[int] | None = None,
-        lr: float = 3e-4,
-        weight_decay: float = 1e-4,
-        termination: Literal["known", "learned", "auto"] = "learned",
-    ) -> None:
-        require(num_transitions > 0, f"{_OPTION}.num_transitions", num_transitions, "an integer > 0")
-        require(num_rewards > 0, f"{_OPTION}.num_rewards", num_rewards, "an integer > 0")
-        self.hidden_sizes = [512] * 7 if hidden_sizes is None else list(hidden_sizes)
-        self.head_sizes = [128] * 3 if head_sizes is None else list(head_sizes)
-        positive_sizes(f"{_OPTION}.hidden_sizes", self.hidden_sizes)
-        positive_sizes(f"{_OPTION}.head_sizes", self.head_sizes)
-        positive(f"{_OPTION}.lr", lr)
-        require(weight_decay >= 0, f"{_OPTION}.weight_decay", weight_decay, "a number >= 0")
-        if termination != "known":  # which needs the task, and is asked for when the model is built
-            require_rule(termination, None)
-        self.num_transitions, self.num_rewards = num_transitions, num_rewards
-        self.lr, self.weight_decay, self.termination = lr, weight_decay, termination
-
-    def build(self, observation_dim: int, action_dim: int, rule: TerminationRule | None = None) -> SplitEnsemble:
+        observation_dim: int,
+        action_dim: int,
+        rule: TerminationRule | None = None,
+        data: MemberData = "shares",
+    ) -> SplitEnsemble:
         """The model; raises `OptionError` if the task's rule is wanted and there is none."""
         return SplitEnsemble(
             observation_dim,
@@ -180,4 +172,5 @@ class SplitEnsembleConfig:
             self.head_sizes,
             self.weight_decay,
             require_rule(self.termination, rule),
+            data,
         )

@@ -58,7 +58,7 @@ class BatchedQEnsemble(nn.Module):
         q = self.networks(features.reshape(-1, features.shape[-1]))  # [K L, rows, 1]
         return q.reshape(self.twins, self.num, *features.shape[:-1], 1).amin(0)
 
-    def on_shares(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Values `[K, L, B / L, 1]` of each member's share of the batch `[B]`, its first rows for the first member."""
-        features = torch.cat([observation, action], dim=-1).unflatten(0, (self.num, -1))
-        return self.networks(features.repeat(self.twins, 1, 1)).unflatten(0, (self.twins, self.num))
+    def of_members(self, observation: Tensor, action: Tensor) -> Tensor:
+        """All values `[K, L, B, 1]` of each member at its own observations `[L, B, O]` and actions `[L, B, A]`."""
+        features = torch.cat([observation, action], dim=-1).repeat(self.twins, 1, 1)
+        return self.networks(features).unflatten(0, (self.twins, self.num))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 Activation = Literal["swish", "relu", "tanh"]
 Initialization = Literal["truncated_normal", "uniform"]
+MemberData = Literal["shares", "batch"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "relu": F.relu, "tanh": torch.tanh}
 # Rows that a grouped pass takes at a time, so that the activations of a layer stay in a core's cache.
 _ROWS = 2048
@@ -102,6 +103,14 @@ class EnsembleMLP(nn.Module):
         for w, b in hidden:
             x = activation(torch.addmm(b, x, w))
         return _in_float32(x, lambda x: torch.addmm(bias, x, weight))
+
+
+def member_rows(rows: Tensor, members: int, data: MemberData) -> Tensor:
+    """Each of `E` members' rows of a batch `[B, ...]`: its share `[E, B / E, ...]`, or all of them `[E, B, ...]`.
+
+    Rows of a batch are drawn independently, so any split into shares is a random one.
+    """
+    return rows.unflatten(0, (members, -1)) if data == "shares" else rows.expand(members, *rows.shape)
 
 
 def _in_float32(x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:

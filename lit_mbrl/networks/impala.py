@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveInt, Rule
 
 
 class ResidualBlock(nn.Module):
@@ -48,31 +49,20 @@ class ImpalaStage(nn.Sequential):
         )
 
 
-@dataclass(frozen=True)
+@options(frozen=True, eq=True, repr=True)
 class ImpalaEncoder:
-    """The sizes of an `Impala`, as a configuration says them.
+    """The sizes of an `Impala`, as a configuration says them."""
 
-    Args:
-        features: size of the last layer.
-        channels: of the stages.
-        channels_last: see `Impala`.
+    section: ClassVar[str] = "model.encoder"
 
-    Raises:
-        OptionError: if a size is not positive.
-    """
-
-    features: int = 256
-    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
+    features: PositiveInt = 256
+    """Size of the last layer."""
+    channels: Annotated[
+        tuple[int, ...], Rule("integers > 0, one per stage", lambda sizes: len(sizes) > 0 and min(sizes) > 0)
+    ] = (16, 32, 32)
+    """Channels of the stages."""
     channels_last: bool = True
-
-    def __post_init__(self) -> None:
-        require(self.features > 0, "model.encoder.features", self.features, "an integer > 0")
-        require(
-            len(self.channels) > 0 and min(self.channels) > 0,
-            "model.encoder.channels",
-            self.channels,
-            "integers > 0, one per stage",
-        )
+    """Keep activations as [B, h, w, C] in memory, see `Impala`."""
 
     def build(self, observation_shape: Sequence[int]) -> Impala:
         """The network for images of a shape."""

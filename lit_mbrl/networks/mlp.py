@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,29 +40,14 @@ class MLP(nn.Sequential):
     @staticmethod
     def finish(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
         """The last `layers` of a perceptron, the linear one in float32; the caller has computed what is before them."""
-        device = x.device.type
-        if not torch.is_autocast_enabled(device):
-            hooked = nn.modules.module._has_any_global_hook()
-            for layer in layers:
-                # `nn.Module.__call__` would only look for hooks, for as long as a layer takes with a single row, and
-                # the attributes of a layer are looked up by way of its class. TensorDict's functional calls keep the
-                # weights elsewhere.
-                if hooked or _has_hooks(layer):
-                    x = layer(x)
-                elif type(layer) is nn.Linear and (weight := layer._parameters.get("weight")) is not None:
-                    x = F.linear(x, weight, layer._parameters["bias"])
-                else:
-                    x = layer.forward(x)
-            return x
         *hidden, last = layers
         for layer in hidden:
             x = layer(x)
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            return last(x)
         with torch.autocast(device, enabled=False):
             return last(x.float())
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def orthogonal_(module: M, gain: float = 1.0) -> M:

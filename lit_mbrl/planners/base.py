@@ -8,7 +8,7 @@ Legend: `B` environments, `N` candidates, `K` elites, `H` steps of a plan, `A` a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Planner:
         iterations: at most.
     """
 
+    section: ClassVar[str] = "model.planner"
     horizon: int
     num_candidates: int
     iterations: int

@@ -17,53 +17,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from lit_mbrl.planners.base import Objective, Planner, Search, evaluate
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import HalfOpenUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt, Rule
 
 _LEAST_VARIANCE = 1e-6
 _WITHIN_TWO_SIGMA = math.erf(math.sqrt(2.0))  # probability of a normal number
 
 
-@dataclass(frozen=True)
+SeveralInt = Annotated[int, Rule("an integer > 1", lambda value: value > 1)]
+
+
+@options(frozen=True, eq=True, repr=True)
 class CEM(Planner):
-    """PlaNet's cross-entropy method, for B environments at once.
+    """PlaNet's cross-entropy method, for B environments at once."""
 
-    Args:
-        horizon: H, steps of a plan.
-        num_candidates: N, sequences tried per iteration.
-        num_elites: K, the best of them, which fit the next distribution.
-        iterations: refits.
-        init_std: standard deviation of the first candidates, in units of the action range [-1, 1].
-        momentum: share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS.
-
-    Raises:
-        OptionError: if a value is out of range.
-    """
-
-    horizon: int = 12
-    num_candidates: int = 1000
-    num_elites: int = 100
-    iterations: int = 10
-    init_std: float = 1.0
-    momentum: float = 0.0
+    horizon: PositiveInt = 12
+    """H, steps of a plan."""
+    num_candidates: SeveralInt = 1000
+    """N, sequences tried per iteration."""
+    num_elites: SeveralInt = 100
+    """K, the best of them, which fit the next distribution."""
+    iterations: PositiveInt = 10
+    """Refits."""
+    init_std: PositiveFloat = 1.0
+    """Standard deviation of the first candidates, in units of the action range [-1, 1]."""
+    momentum: HalfOpenUnitInterval = 0.0
+    """Share of the old mean and standard deviation that a refit keeps; 0 in PlaNet, 0.1 in PETS."""
 
     def __post_init__(self) -> None:
-        require(self.horizon > 0, "model.planner.horizon", self.horizon, "an integer > 0")
-        require(self.num_candidates > 1, "model.planner.num_candidates", self.num_candidates, "an integer > 1")
-        require(
-            1 < self.num_elites <= self.num_candidates,
-            "model.planner.num_elites",
-            self.num_elites,
-            f"an integer > 1 and at most num_candidates={self.num_candidates}",
-        )
-        require(self.iterations > 0, "model.planner.iterations", self.iterations, "an integer > 0")
-        positive("model.planner.init_std", self.init_std)
-        require(0.0 <= self.momentum < 1.0, "model.planner.momentum", self.momentum, "a number >= 0 and < 1")
+        at_most = f"an integer > 1 and at most num_candidates={self.num_candidates}"
+        require(self.num_elites <= self.num_candidates, "model.planner.num_elites", self.num_elites, at_most)
 
     def noise(self, batch_size: int, action_dim: int, device: torch.device | None = None) -> Tensor:
         """Standard normal noise of a whole plan, `[iterations, B, N, H, A]`."""
@@ -135,40 +125,30 @@ class CEM(Planner):
         return None
 
 
-@dataclass(frozen=True)
+@options(frozen=True, eq=True, repr=True)
 class TruncatedCEM(CEM):
     """PETS' cross-entropy method: truncated at two sigma, within the bounds, smoothed, with a stop.
 
     The public code's variance of the first candidates, `(high - low)^2 / 16`, is 0.25 in units of [-1, 1].
-
-    Args:
-        horizon: H, steps of a plan.
-        num_candidates: N, sequences tried per iteration.
-        num_elites: K, the best of them, which fit the next distribution.
-        iterations: refits at most.
-        init_std: standard deviation of the first candidates.
-        momentum: share of the old mean and variance that a refit keeps.
-        min_variance: an environment's search stops once no variance is above this; 0: never. The public code's 0.001
-            is in units of the environment's own actions, this in units of [-1, 1].
-        bound: candidates lie in [-bound, bound]; None: anywhere.
-
-    Raises:
-        OptionError: if a value is out of range.
     """
 
-    horizon: int = 25
-    num_candidates: int = 400
-    num_elites: int = 40
-    iterations: int = 5
-    init_std: float = 0.5
-    momentum: float = 0.1
-    min_variance: float = 1e-3
-    bound: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.min_variance >= 0, "model.planner.min_variance", self.min_variance, "a number >= 0")
-        require(self.bound is None or self.bound > 0, "model.planner.bound", self.bound, "a number > 0, or null")
+    horizon: PositiveInt = 25
+    """H, steps of a plan."""
+    num_candidates: SeveralInt = 400
+    """N, sequences tried per iteration."""
+    num_elites: SeveralInt = 40
+    """K, the best of them, which fit the next distribution."""
+    iterations: PositiveInt = 5
+    """Refits at most."""
+    init_std: PositiveFloat = 0.5
+    """Standard deviation of the first candidates."""
+    momentum: HalfOpenUnitInterval = 0.1
+    """Share of the old mean and variance that a refit keeps."""
+    min_variance: NonNegativeFloat = 1e-3
+    """An environment's search stops once no variance is above this; 0: never. The public code's 0.001 is in units of
+    the environment's own actions, this in units of [-1, 1]."""
+    bound: PositiveFloat | None = 1.0
+    """Candidates lie in [-bound, bound]; null: anywhere."""
 
     def draw(self, shape: tuple[int, ...], device: torch.device | None) -> Tensor:
         """Draws from a standard normal distribution that is cut off at -2 and 2, whose variance is 0.774."""

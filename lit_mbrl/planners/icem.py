@@ -11,58 +11,51 @@ a shifted sequence is 0, where the paper draws one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from lit_mbrl.planners.base import Objective, Planner, Search, evaluate
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.planners.cem import SeveralInt
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import (
+    ClosedUnitInterval,
+    HalfOpenUnitInterval,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rule,
+)
 
 
-@dataclass(frozen=True)
+@options(frozen=True, eq=True, repr=True)
 class ICEM(Planner):
-    """The cross-entropy method with coloured noise, a shrinking population and kept elites.
+    """The cross-entropy method with coloured noise, a shrinking population and kept elites."""
 
-    Args:
-        horizon: H, steps of a plan.
-        num_candidates: N, sequences drawn in the first iteration.
-        num_elites: K, the best, which fit the next distribution.
-        iterations: refits.
-        init_std: standard deviation of the first candidates, in units of the action range [-1, 1].
-        momentum: share of the old mean and standard deviation that a refit keeps.
-        noise_beta: exponent of the noise's spectrum; 0: white noise.
-        decay: iteration i draws `N / decay^i` candidates, at least 2 K.
-        kept_elites: share of the elites that are candidates of the next iteration and of the next step again.
-
-    Raises:
-        OptionError: if a value is out of range.
-    """
-
-    horizon: int = 25
-    num_candidates: int = 400
-    num_elites: int = 10
-    iterations: int = 3
-    init_std: float = 0.5
-    momentum: float = 0.1
-    noise_beta: float = 2.0
-    decay: float = 1.25
-    kept_elites: float = 0.3
+    horizon: PositiveInt = 25
+    """H, steps of a plan."""
+    num_candidates: PositiveInt = 400
+    """N, sequences drawn in the first iteration."""
+    num_elites: SeveralInt = 10
+    """K, the best, which fit the next distribution."""
+    iterations: PositiveInt = 3
+    """Refits."""
+    init_std: PositiveFloat = 0.5
+    """Standard deviation of the first candidates, in units of the action range [-1, 1]."""
+    momentum: HalfOpenUnitInterval = 0.1
+    """Share of the old mean and standard deviation that a refit keeps."""
+    noise_beta: NonNegativeFloat = 2.0
+    """Exponent of the noise's spectrum; 0: white noise."""
+    decay: Annotated[float, Rule("a number >= 1", lambda value: value >= 1)] = 1.25
+    """Iteration i draws `N / decay^i` candidates, at least 2 K."""
+    kept_elites: ClosedUnitInterval = 0.3
+    """Share of the elites that are candidates of the next iteration and of the next step again."""
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "iterations"):
-            require(getattr(self, name) > 0, f"model.planner.{name}", getattr(self, name), "an integer > 0")
-        require(
-            self.num_elites > 1 and 2 * self.num_elites <= self.num_candidates,
-            "model.planner.num_elites",
-            self.num_elites,
-            f"an integer > 1 and at most half of num_candidates={self.num_candidates}",
-        )
-        positive("model.planner.init_std", self.init_std)
-        require(0.0 <= self.momentum < 1.0, "model.planner.momentum", self.momentum, "a number >= 0 and < 1")
-        require(self.noise_beta >= 0, "model.planner.noise_beta", self.noise_beta, "a number >= 0")
-        require(self.decay >= 1, "model.planner.decay", self.decay, "a number >= 1")
-        require(0.0 <= self.kept_elites <= 1.0, "model.planner.kept_elites", self.kept_elites, "a number from 0 to 1")
+        half = f"an integer > 1 and at most half of num_candidates={self.num_candidates}"
+        require(2 * self.num_elites <= self.num_candidates, "model.planner.num_elites", self.num_elites, half)
 
     @property
     def num_kept(self) -> int:

@@ -12,44 +12,32 @@ Williams et al. add the cost of leaving the mean, `lambda mean^T Sigma^-1 n`, to
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from lit_mbrl.planners.base import Objective, Planner, Search, evaluate
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveFloat, PositiveInt, Rule
 
 
-@dataclass(frozen=True)
+@options(frozen=True, eq=True, repr=True)
 class MPPI(Planner):
-    """Averages candidates by the exponential of their return.
+    """Averages candidates by the exponential of their return."""
 
-    Args:
-        horizon: H, steps of a plan.
-        num_candidates: N, sequences tried per iteration.
-        iterations: averages; the methods' own number is 1, since they go on from the last plan.
-        std: standard deviation sigma of the noise, in units of the action range [-1, 1].
-        temperature: lambda, in units of the return.
-        smoothing: beta, weight of the new noise at each step; 1: white noise.
-
-    Raises:
-        OptionError: if a value is out of range.
-    """
-
-    horizon: int = 25
-    num_candidates: int = 1000
-    iterations: int = 1
-    std: float = 0.5
-    temperature: float = 1.0
-    smoothing: float = 0.7
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "num_candidates", "iterations"):
-            require(getattr(self, name) > 0, f"model.planner.{name}", getattr(self, name), "an integer > 0")
-        positive("model.planner.std", self.std)
-        positive("model.planner.temperature", self.temperature)
-        require(0.0 < self.smoothing <= 1.0, "model.planner.smoothing", self.smoothing, "a number > 0, at most 1")
+    horizon: PositiveInt = 25
+    """H, steps of a plan."""
+    num_candidates: PositiveInt = 1000
+    """N, sequences tried per iteration."""
+    iterations: PositiveInt = 1
+    """Averages; the methods' own number is 1, since they go on from the last plan."""
+    std: PositiveFloat = 0.5
+    """Standard deviation sigma of the noise, in units of the action range [-1, 1]."""
+    temperature: PositiveFloat = 1.0
+    """Lambda, in units of the return."""
+    smoothing: Annotated[float, Rule("a number > 0, at most 1", lambda value: 0 < value <= 1)] = 0.7
+    """Beta, weight of the new noise at each step; 1: white noise."""
 
     def draws(self, batch_size: int, action_dim: int, device: torch.device | None = None) -> Iterator[Tensor]:
         """Draws the filtered noise of each iteration."""

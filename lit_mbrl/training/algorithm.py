@@ -10,11 +10,10 @@ steps of all updates together and is never used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -25,58 +24,52 @@ from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.training.checks import check_environment, check_precision, check_targets
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
+from lit_mbrl.training.fast_path import count_steps
 from lit_mbrl.training.gradient_step import ManualOptimization
 from lit_mbrl.training.stages import Stage
 from lit_mbrl.training.update import SequenceBatchSpec, Update, check_order
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options, take
+from lit_mbrl.utils.types import PositiveFloat, Rule
 
 Compile = bool | Literal["cudagraphs"]
-Normalize = bool | tuple[float, float]
+Bounds = Annotated[
+    tuple[float, float],
+    Rule("the lowest and the highest standard deviation, as [0.1,10]", lambda b: 0 < b[0] <= b[1]),
+]
+Normalize = bool | Bounds
 
 
+@options
 class Algorithm(ManualOptimization):
-    """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses.
+    """Base of all algorithms; subclasses fill in `build`, `updates`, `act` and their losses."""
 
-    Args:
-        normalize_observations: keep running statistics of the observations and feed networks `(x - mean) / std`, at
-            acting and in every batch with the same numbers (`networks.RunningNormalizer`). The standard deviation is
-            clipped to [0.1, 10], as in SVG's public code, or to bounds given in the place of true: [1e-6, 1e6].
-        compile: run the updates of a training step as compiled graphs (`training.compiled`); `"cudagraphs"` also
-            replays them as CUDA graphs. Where that is impossible a line says why, and the training step runs eagerly.
-        max_grad_norm: clip the gradient of every update that says nothing else to this global norm; None: do not.
-    """
-
+    section: ClassVar[str] = "model"
     paper: ClassVar[str] = ""
     continuous_actions: ClassVar[bool] = True
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
-    needs_metrics: bool = False  # whether metrics are recorded in every training step, for `on_train_metrics`
+    also_evaluated: ClassVar[tuple[str, ...]] = ()  # names of further policies: `further_policy`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
 
-    def __init__(
-        self, normalize_observations: Normalize = False, compile: Compile = False, max_grad_norm: float | None = None
-    ) -> None:
-        super().__init__()
-        require(
-            max_grad_norm is None or (math.isfinite(max_grad_norm) and max_grad_norm > 0),
-            "model.max_grad_norm",
-            max_grad_norm,
-            "a finite number > 0, or null",
-        )
-        self._max_grad_norm = max_grad_norm
-        if not isinstance(normalize_observations, bool):
-            lowest, highest = normalize_observations
-            expected = "true, false, or the lowest and the highest standard deviation, as [0.1,10]"
-            ordered = 0 < lowest <= highest
-            require(ordered, "model.normalize_observations", list(normalize_observations), expected)
-        self.normalize_observations = normalize_observations
+    normalize_observations: Normalize = False
+    """Keep running statistics of the observations and feed networks `(x - mean) / std`, at acting and in every batch
+    with the same numbers (`networks.RunningNormalizer`). The standard deviation is clipped to [0.1, 10], as in SVG's
+    public code, or to bounds given in the place of true: [1e-6, 1e6]."""
+    compile: Compile = False
+    """Run the updates of a training step as compiled graphs (`training.compiled`); `"cudagraphs"` also replays them as
+    CUDA graphs. Where that is impossible a line says why, and the training step runs eagerly."""
+    max_grad_norm: PositiveFloat | None = None
+    """Clip the gradient of every update that says nothing else to this global norm; null: do not."""
+
+    def __post_init__(self) -> None:
+        self.needs_metrics = False  # whether metrics are recorded in every training step, for `on_train_metrics`
         self.normalizer: RunningNormalizer | None = None
         self._built = False
         self.spec: Any = None  # the environment's (`envs.Spec`), from `configure` on
-        self.compile_option: Compile = compile
+        self.compile_option: Compile = take(self, "compile")  # a method of modules has the name
         self._compiled: CompiledTrainStep | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
@@ -85,8 +78,12 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one training step, in the order in which they happen."""
-        raise NotImplementedError
+        """The updates of one training step, in the order in which they happen.
+
+        None where all that is learned is fitted around the environment's steps: a training step then reads no batch,
+        and still marks where metrics are logged and epochs end.
+        """
+        yield from ()
 
     def act(self, observation: Tensor) -> Tensor:
         """The deterministic action `[N, A]` for evaluation at (normalised) observations `[N, O]`."""
@@ -95,6 +92,10 @@ class Algorithm(ManualOptimization):
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns an evaluation's policy, with a memory of its own: observations and `is_init` `[K, 1]` to actions."""
         return lambda observation, is_init: self.act(observation)
+
+    def further_policy(self, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns a policy of `also_evaluated`, as `eval_policy`: evaluations log its `eval/<name>_return`, too."""
+        raise NotImplementedError
 
     def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
         """The exploring action `[N, A]`; `is_init` `[N, 1]` marks the first observation of an episode."""
@@ -154,8 +155,8 @@ class Algorithm(ManualOptimization):
         self.update_statistics(frames)
 
     def sample(self, data: Any) -> dict[str, TensorDictBase]:
-        """Returns the batches of a training step (see `training_step`), this rank's share; here what `data` serves."""
-        return data.sample()
+        """Returns the batches of a training step, this rank's share; here what `data` serves, if there are updates."""
+        return data.sample() if self.update_list else {}
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -187,9 +188,9 @@ class Algorithm(ManualOptimization):
         self._built = True
 
     def _clipped(self, update: Update) -> Update:
-        if self._max_grad_norm is None or update.max_grad_norm is not None:
-            return update
-        return replace(update, max_grad_norm=self._max_grad_norm)
+        if self.max_grad_norm is None or update.max_grad_norm is not None or update.searches:
+            return update  # a search has a length of its own
+        return replace(update, max_grad_norm=self.max_grad_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One per update, in the order of `updates()`."""
@@ -197,14 +198,15 @@ class Algorithm(ManualOptimization):
 
     def on_train_start(self) -> None:
         """Starts to measure `wall_time`, and sets the configured learning rates in place of a checkpoint's."""
+        super().on_train_start()
         self.start_clock()
-        self.select_fast_path()
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
 
     def on_fit_start(self) -> None:
         """Forgets what has been compiled in an earlier fit; raises `OptionError` where training cannot go well."""
+        super().on_fit_start()
         check_precision(self, self.trainer.precision_plugin)
         callbacks = self.trainer.callbacks
         check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])
@@ -254,7 +256,7 @@ class Algorithm(ManualOptimization):
         due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
         if (stage := self.trainer.datamodule.update_schedule.stage) is not None:
             due = [index for index in due if stage.has(self.update_list[index].name)]
-        if not (self.compile_option and self._take_compiled_steps(batch, due)):
+        if due and not (self.compile_option and self._take_compiled_steps(batch, due)):
             self._take_steps(batch, due)
         if self.needs_metrics:
             self.on_train_metrics(self._recorded)
@@ -263,13 +265,12 @@ class Algorithm(ManualOptimization):
 
     def _take_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> None:
         batches = {name: self.prepare_batch(frames) for name, frames in batch.items() if frames is not None}
-        optimizers = self.trainer.strategy._lightning_optimizers  # `self.optimizers()` unpacks a list of one
         given: dict[str, Any] = {}
         for index in due:
             update = self.update_list[index]
             for k in range(update.repeat):
                 frames = batches[update.batch][k] if update.batch == "sequences" else batches[update.batch]
-                self.record(f"loss/{update.name}", self.gradient_step(update, optimizers[index], frames, given))
+                self.record(f"loss/{update.name}", self.gradient_step(update, self._optimizers[index], frames, given))
 
     def _take_compiled_steps(self, batch: dict[str, TensorDictBase | None], due: list[int]) -> bool:
         """Returns whether the training step could be compiled, and so has been run."""
@@ -282,7 +283,7 @@ class Algorithm(ManualOptimization):
             rank_zero_warn(f"model.compile: the training steps run eagerly, since {reason}")
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
-        self.count_steps(len(names))
+        count_steps(self.trainer, len(names))
         self.finite.record(names, self.train_steps, finite)
         self._recorded |= recorded
         return True
@@ -315,7 +316,7 @@ class Algorithm(ManualOptimization):
     def validation_step(self, episodes: TensorDictBase, batch_idx: int) -> None:
         """Logs return and length of deterministic evaluation episodes `[K, T]` and the algorithm's own metrics.
 
-        The second batch, if there is one, is of the environment as it is in training (`data.env.eval_kwargs`).
+        Batches after the first are of the data module's further `evaluations`.
 
         Reads `("next", "reward")` `[K, T, 1]` and `"mask"` `[K, T]` (True for the frames of the episode).
         """
@@ -334,10 +335,8 @@ class Algorithm(ManualOptimization):
             prepared["mask"] = mask
             metrics |= self.episode_metrics(prepared)
         else:
-            metrics = {
-                "eval/train_levels_return": returns.mean(),
-                "eval/train_levels_return_std": returns.std(correction=0),
-            }
+            name = f"eval/{self.trainer.datamodule.evaluations()[batch_idx]}_return"
+            metrics = {name: returns.mean(), f"{name}_std": returns.std(correction=0)}
         # The ranks have the same episodes; that they agree on what is best must not hang on their rounding.
         self.log_dict(metrics, logger=False, batch_size=1, sync_dist=distributed.world_size() > 1)
         if self.trainer.state.fn == "fit":

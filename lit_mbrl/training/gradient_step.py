@@ -1,4 +1,4 @@
-"""One gradient step: of an update, by way of Lightning or past it, and what is the same in a fit (`may_step`).
+"""One gradient step: of an update, by way of Lightning or past it (`fast_path`), and what a fit shares (`may_step`).
 
 loss -> gradients -> [clip -> check for NaN] -> step of the optimiser
 
@@ -18,12 +18,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from lit_mbrl.training import fast_path
 from lit_mbrl.training.nonfinite import NonFiniteGuard
-from lit_mbrl.training.optim import Adam, SearchOptimizer, clip_
+from lit_mbrl.training.optim import SearchOptimizer, clip_
 from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.hooks import can_use_fast_path
 
 
 def may_step(
@@ -46,22 +46,36 @@ def may_step(
 
 
 class ManualOptimization(Recording):
-    """A module that takes the gradient steps of its updates itself."""
+    """A module that takes the gradient steps of its updates itself.
+
+    Attributes:
+        fast_path: let steps bypass Lightning where it has nothing to do around them: see `training.fast_path`.
+        uses_fast_path: whether they do in this training.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.fast_path = True
+        self.uses_fast_path = False
         self._scaler: torch.amp.GradScaler | None = None
-        self._uses_fast_path = False
+        self._optimizers: list[LightningOptimizer] = []  # one per update
 
-    def select_fast_path(self) -> None:
-        """Decides, at the start of a training, whether steps may bypass Lightning: see `can_use_fast_path`."""
-        trainer = self.trainer
+    def on_fit_start(self) -> None:
+        """Puts the bypass of Lightning's loop in its place."""
+        if self.fast_path:
+            fast_path.use_epoch_loop(self.trainer)
+
+    def on_train_start(self) -> None:
+        """Looks up what every gradient step needs."""
+        trainer, optimizers = self.trainer, self.optimizers()
+        self._optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
-        own = all(isinstance(optimizer, Adam | SearchOptimizer) for optimizer in trainer.optimizers)
-        self._uses_fast_path = own and can_use_fast_path(trainer, self)
+        self.uses_fast_path = self.fast_path and fast_path.bypasses(trainer, self)
 
-    def gradient_step(self, update: Update, optimizer: Any, frames: TensorDictBase, given: dict[str, Any]) -> Tensor:
+    def gradient_step(
+        self, update: Update, optimizer: LightningOptimizer, frames: TensorDictBase, given: dict[str, Any]
+    ) -> Tensor:
         """Takes one gradient step. Only the update's own parameters receive gradients, whatever the loss reads.
 
         On several devices the gradients are the mean over the ranks as soon as the backward pass returns.
@@ -73,11 +87,13 @@ class ManualOptimization(Recording):
             The loss before the step.
         """
         loss = update.compute_loss(frames, given)
-        parameters = update.parameters()
+        parameters, torch_optimizer = update.parameters(), optimizer.optimizer
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None
-        self._backward(loss, parameters)
-        torch_optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        if self.uses_fast_path:
+            fast_path.backward(loss, parameters)
+        else:
+            self.manual_backward(loss, inputs=parameters)
         searches = isinstance(torch_optimizer, SearchOptimizer)
         if searches:
             torch_optimizer.set_direction(update.divergence and partial(update.divergence, frames))
@@ -85,8 +101,10 @@ class ManualOptimization(Recording):
         if may_step(self.finite, name, self.train_steps, loss, parameters, torch_optimizer, bound, scaler):
             if searches:
                 self._search(update, torch_optimizer, frames, given, loss)
+            elif self.uses_fast_path:
+                fast_path.step(self.trainer, torch_optimizer)
             else:
-                self._optimizer_step(optimizer)
+                optimizer.step()
         return loss
 
     def _search(
@@ -112,29 +130,7 @@ class ManualOptimization(Recording):
         self._recording = recording
         torch.clear_autocast_cache()
         self.note({f"{update.name}/{name}": value for name, value in found.items()})
-        self.count_steps(1)
-
-    def _backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
-        """Computes the gradients of these parameters, through Lightning unless the fast path is selected."""
-        if self._uses_fast_path:
-            loss.backward(inputs=parameters)
-        else:
-            self.manual_backward(loss, inputs=parameters)
-
-    def _optimizer_step(self, optimizer: Any) -> None:
-        """Steps the optimiser, through Lightning unless the fast path is selected."""
-        if self._uses_fast_path:
-            optimizer.optimizer.fused_step()
-            self.count_steps(1)
-        else:
-            optimizer.step()
-
-    def count_steps(self, steps: int) -> None:
-        """Counts steps for Lightning's `global_step` and `max_steps`, as its own optimiser step does."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for counts in (progress.total, progress.current):
-            counts.ready += steps
-            counts.completed += steps
+        fast_path.count_steps(self.trainer, 1)
 
 
 def _mean(value: Tensor) -> Tensor:

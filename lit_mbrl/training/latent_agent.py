@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from lit_mbrl.losses import free_nats, gaussian_kl, pixel_loss, termination_loss, unit_gaussian_loss
 from lit_mbrl.models import Latent, LatentWorldModel, Posterior, TimeOrder
 from lit_mbrl.networks import glorot_, to_uint8
-from lit_mbrl.training.algorithm import Algorithm, Compile, SequenceBatchSpec, Update
-from lit_mbrl.utils.errors import positive, require
+from lit_mbrl.training.algorithm import Algorithm, SequenceBatchSpec, Update
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class StartStates(NamedTuple):
@@ -59,75 +61,49 @@ class PolicyState(nn.Module):
         self.state = state if state.numel() else None
 
 
+@options
 class LatentAgent(Algorithm):
-    """An agent that learns an RSSM world model from sequences of images or vectors (`data.SequenceReplay`).
-
-    Args:
-        deter: deterministic units D of the state.
-        stoch: stochastic units S of the state.
-        hidden: width of the RSSM's layers.
-        depth: channels of the first convolution.
-        units: width of the heads' layers; for vectors also of encoder and decoder.
-        reward_layers: hidden layers of the reward head.
-        termination: learn whether an episode has ended in a state.
-        termination_layers: hidden layers of that head.
-        time_order: of acting and observing in the RSSM (`models.rssm`).
-        kl_scale: weight of the divergence of posterior and prior.
-        free_nats: divergence that costs nothing.
-        reward_scale: weight of the reward's likelihood.
-        termination_scale: weight of the termination's.
-        model_lr: Adam's learning rate of the whole model.
-        adam_eps: epsilon of every Adam; TensorFlow's, which the public codes have, is ten times PyTorch's.
-        max_grad_norm: bound of every gradient's norm.
-        compile: see `Algorithm`.
-    """
+    """An agent that learns an RSSM world model from sequences of images or vectors (`data.SequenceReplay`)."""
 
     pixels: ClassVar[bool | None] = None
     learns_from = "sequences"
     decode_from_stoch: ClassVar[bool] = False
     activation: ClassVar[type[nn.Module]] = nn.ELU
     bits: ClassVar[int] = 8
+    normalize_observations: ClassVar[bool] = False  # no option here
 
-    def __init__(
-        self,
-        deter: int = 200,
-        stoch: int = 30,
-        hidden: int = 200,
-        depth: int = 32,
-        units: int = 400,
-        reward_layers: int = 2,
-        termination: bool = False,
-        termination_layers: int = 3,
-        time_order: TimeOrder = "act_first",
-        kl_scale: float = 1.0,
-        free_nats: float = 3.0,
-        reward_scale: float = 1.0,
-        termination_scale: float = 10.0,
-        model_lr: float = 6e-4,
-        adam_eps: float = 1e-7,
-        max_grad_norm: float = 100.0,
-        compile: Compile = False,
-    ) -> None:
-        super().__init__(compile=compile)
-        given = {"deter": deter, "stoch": stoch, "hidden": hidden, "depth": depth, "units": units}
-        given |= {"reward_layers": reward_layers, "termination_layers": termination_layers}
-        for name, value in given.items():
-            require(value > 0, f"model.{name}", value, "an integer > 0")
-        for name, scale in {
-            "kl_scale": kl_scale,
-            "free_nats": free_nats,
-            "reward_scale": reward_scale,
-            "termination_scale": termination_scale,
-        }.items():
-            require(0 <= scale < float("inf"), f"model.{name}", scale, "a finite number >= 0")
-        for name, value in {"model_lr": model_lr, "adam_eps": adam_eps, "max_grad_norm": max_grad_norm}.items():
-            positive(f"model.{name}", value)
-        self.deter, self.stoch, self.hidden, self.depth, self.units = deter, stoch, hidden, depth, units
-        self.reward_layers, self.time_order = reward_layers, time_order
-        self.termination_layers = termination_layers if termination else 0
-        self.kl_scale, self.free_nats = kl_scale, free_nats
-        self.reward_scale, self.termination_scale = reward_scale, termination_scale
-        self.model_lr, self.adam_eps, self.max_grad_norm = model_lr, adam_eps, max_grad_norm
+    deter: PositiveInt = 200
+    """Deterministic units D of the state."""
+    stoch: PositiveInt = 30
+    """Stochastic units S of the state."""
+    hidden: PositiveInt = 200
+    """Width of the RSSM's layers."""
+    depth: PositiveInt = 32
+    """Channels of the first convolution."""
+    units: PositiveInt = 400
+    """Width of the heads' layers; for vectors also of encoder and decoder."""
+    reward_layers: PositiveInt = 2
+    """Hidden layers of the reward head."""
+    termination: bool = False
+    """Learn whether an episode has ended in a state."""
+    termination_layers: PositiveInt = 3
+    """Hidden layers of that head."""
+    time_order: TimeOrder = "act_first"
+    """Of acting and observing in the RSSM (`models.rssm`)."""
+    kl_scale: NonNegativeFloat = 1.0
+    """Weight of the divergence of posterior and prior."""
+    free_nats: NonNegativeFloat = 3.0
+    """Divergence that costs nothing."""
+    reward_scale: NonNegativeFloat = 1.0
+    """Weight of the reward's likelihood."""
+    termination_scale: NonNegativeFloat = 10.0
+    """Weight of the termination's likelihood."""
+    model_lr: PositiveFloat = 6e-4
+    """Adam's learning rate of the whole model."""
+    adam_eps: PositiveFloat = 1e-7
+    """Epsilon of every Adam; TensorFlow's, which the public codes have, is ten times PyTorch's."""
+    max_grad_norm: PositiveFloat = 100.0
+    """Bound of every gradient's norm."""
 
     # ------------------------------------------------------------------ construction
     def check(self, spec: Any) -> None:
@@ -155,7 +131,7 @@ class LatentAgent(Algorithm):
             self.hidden,
             self.depth,
             self.layers(self.reward_layers),
-            self.layers(self.termination_layers) if self.termination_layers else None,
+            self.layers(self.termination_layers) if self.termination else None,
             self.time_order,
             self.decode_from_stoch,
             self.activation,

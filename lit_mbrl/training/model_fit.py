@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.models import FitResult, GradientStep, ModelLoss, fit
+from lit_mbrl.models import FitResult, GradientStep, ModelLoss, fit, fit_epochs
 from lit_mbrl.training.compiled import CompileError
 from lit_mbrl.training.compiled_loss import CompiledLoss
 from lit_mbrl.training.gradient_step import may_step
@@ -41,7 +41,7 @@ class ModelFitter:
     Args:
         algorithm: an `Algorithm`, for its finite check, count of training steps and option `compile`; None: there is
             none.
-        **options: of every `models.fit`.
+        **options: of every `models.fit`, or `models.fit_epochs`.
     """
 
     def __init__(self, algorithm: Any | None = None, **options: Any) -> None:
@@ -66,9 +66,20 @@ class ModelFitter:
             module: the world model.
             **options: of this `models.fit`.
         """
+        return fit(objective, frames, self._step_of(objective, module), holdout=holdout, **(self.options | options))
+
+    def fit_epochs(self, objective: ModelLoss, module: nn.Module, frames: TensorDictBase, **options: Any) -> int:
+        """Fits one objective of a world model for a number of passes: see `models.fit_epochs`.
+
+        Args:
+            module: the world model.
+            **options: of `models.fit_epochs`, beside this fitter's own.
+        """
+        return fit_epochs(objective, frames, self._step_of(objective, module), **(self.options | options))
+
+    def _step_of(self, objective: ModelLoss, module: nn.Module) -> GradientStep:
         optimizer = self.optimizer(f"model/{objective.name}", objective.groups(), objective.lr)
-        step = self.step(objective.name, optimizer, module, objective.max_grad_norm)
-        return fit(objective, frames, step, holdout=holdout, **(self.options | options))
+        return self.step(objective.name, optimizer, module, objective.max_grad_norm)
 
     def optimizer(self, name: str, groups: list[dict[str, Any]], lr: float) -> Adam:
         """The optimiser of that name, made where there is none yet.
@@ -140,3 +151,25 @@ class ModelFitter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes them back when they are next used: the parameters have come to their device by then."""
         self._saved = dict(state)
+
+
+class FitsModels:
+    """For an algorithm with a `ModelFitter`: its optimisers are in checkpoints, its graphs end with a run."""
+
+    fitter: ModelFitter
+    trainer: Any
+
+    def on_fit_start(self) -> None:
+        """Forgets graphs of tensors that may have moved to another device since."""
+        super().on_fit_start()  # type: ignore[misc]
+        self.fitter.graphs = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the optimisers of the fits."""
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        checkpoint["own_optimizers"] = self.fitter.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them back."""
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        self.fitter.load_state_dict(checkpoint["own_optimizers"])

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import optimizer as torch_optimizer
 
 
 @dataclass(frozen=True)
@@ -30,26 +29,12 @@ class AdamState:
 
 
 class Adam(torch.optim.Adam):
-    """Fused Adam that can also be stepped without the work around the kernel.
-
-    | method | |
-    |---|---|
-    | `step` | torch's, except that on a CPU it does not look for accelerators first |
-    | `fused_step` | the same step, bit for bit, with what cannot change from step to step looked up once |
-
-    torch asks for an accelerator at every step, to check CUDA graph capture; after Lightning is imported that question
-    goes to the NVIDIA library (`PYTORCH_NVML_BASED_CUDA_CHECK`) and takes three times as long as a small network's
-    step. What is left around the kernel takes as long as the kernel.
-    """
+    """torch's Adam, by default with its fused kernel; it says where its tensors are."""
 
     _tensors: AdamState | None = None
 
     def __init__(self, parameters: Iterable[Any], **options: Any) -> None:
         super().__init__(parameters, **({"fused": True} | options))
-
-    def _accelerator_graph_capture_health_check(self) -> None:
-        if self.param_groups[0]["params"][0].device.type != "cpu":
-            super()._accelerator_graph_capture_health_check()
 
     def tensors(self) -> AdamState:
         """The parameters of the first group and their state, which is made where there is none yet."""
@@ -57,49 +42,6 @@ class Adam(torch.optim.Adam):
         if tensors is None or tensors.source is not self.state:  # `load_state_dict` brings a new one
             tensors = self._tensors = self._gather()
         return tensors
-
-    def fused_step(self) -> None:
-        """One step along the parameters' gradients."""
-        group = self.param_groups[0]
-        gradients = [parameter.grad for parameter in group["params"]]
-        if self._is_special(group) or any(gradient is None for gradient in gradients):
-            self.step()
-            return
-        tensors, found_inf = self.tensors(), getattr(self, "found_inf", None)
-        tensors.steps.add_(1)
-        torch._fused_adam_(
-            tensors.parameters,
-            gradients,
-            tensors.exp_avgs,
-            tensors.exp_avg_sqs,
-            [],
-            tensors.each_step,
-            amsgrad=False,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=group["maximize"],
-            grad_scale=None,
-            found_inf=found_inf,
-        )
-        if found_inf is not None:
-            tensors.steps.sub_(found_inf)
-
-    def _is_special(self, group: dict[str, Any]) -> bool:
-        """Returns whether hooks are set on `step`, as a learning rate scheduler does, or an option asks for more."""
-        return bool(
-            "step" in self.__dict__
-            or self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or len(self.param_groups) > 1
-            or not group["fused"]
-            or group["amsgrad"]
-            or group["decoupled_weight_decay"]
-        )
 
     @torch.no_grad()
     def _gather(self) -> AdamState:

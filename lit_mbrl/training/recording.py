@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
+from lit_mbrl.utils.hooks import ModelWorkListener
 
 
 class Recording(LightningModule):
@@ -86,6 +87,12 @@ class Recording(LightningModule):
     def start_clock(self) -> None:
         """Starts to count `wall_time`."""
         self._started = time.perf_counter()
+
+    def notify_progress(self, news: str) -> None:
+        """Lets the callbacks know what is going on where no training step ends for a while."""
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, ModelWorkListener):
+                callback.on_model_work(self.trainer, self, news)
 
     # ------------------------------------------------------------------ metrics
     def record(self, name: str, value: Tensor | float | Callable[[], Tensor]) -> None:

@@ -122,7 +122,7 @@ class RolloutAgent(Algorithm):
     def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
         """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
         rows = {key: value.flatten(0, 1).index_select(0, index) for key, value in rollout.items()}
-        return TensorDict._new_unsafe(rows, batch_size=index.shape)
+        return TensorDict(rows, index.shape)
 
     def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
         """The batch itself: a rollout's observations are normalised once."""

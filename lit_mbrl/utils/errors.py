@@ -17,7 +17,8 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, expected: str) -> None:
         self.option, self.value, self.expected = option, value, expected
-        super().__init__(f"--{option}={value}: expected {expected}")
+        shown = list(value) if isinstance(value, tuple) else value  # as it is typed
+        super().__init__(f"--{option}={shown}: expected {expected}")
 
     def __reduce__(self) -> tuple:
         # Exceptions pickle with the message alone; worker processes send this one whole.

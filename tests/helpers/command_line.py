@@ -53,6 +53,9 @@ TINY_SWEEPS = [
     "--model.rollouts=5",
     "--model.model_max_epochs=2",
 ]
+# The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
+TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
+PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
@@ -67,7 +70,7 @@ def tiny(config: Path | str) -> list[str]:
         return TINY_SWEEPS
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
-    return TINY
+    return TINY + TINY_PLANNING * (path.stem in PLANNING)
 
 
 class SendSignal(Callback):

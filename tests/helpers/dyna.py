@@ -58,7 +58,10 @@ SMALL: dict[str, Any] = {"hidden_sizes": [8, 8], "model_max_epochs": 3}
 MEMR_SMALL: dict[str, Any] = SMALL | {"rollout_freq": 2, "segments": 3}
 DYNA: dict[str, Callable[..., MBPO]] = {
     "mbpo": lambda **options: MBPO(world_model=ensemble(), **(SMALL | EVENTS | options)),
-    "mbpo_recurrent": lambda **options: MBPO(world_model=RecurrentConfig(8, 1, 1, 1), **(SMALL | EVENTS | options)),
+    "mbpo_recurrent": lambda **options: MBPO(
+        world_model=RecurrentConfig(hidden_size=8, layers=1, decoder_layers=1, gru_layers=1),
+        **(SMALL | EVENTS | options),
+    ),
     "mbpo_known": lambda **options: MBPO(world_model=Known(), **(SMALL | EVENTS | options)),
     "memr": lambda **options: MEMR(world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),
     "memr_code": lambda **options: MEMR(variant="reference", world_model=ensemble(), **(MEMR_SMALL | EVENTS | options)),

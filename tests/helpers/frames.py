@@ -16,7 +16,7 @@ SMALL = {"hidden_sizes": [8, 8], "model_hidden_size": 8}
 
 def small_ensembles(members: int = 2) -> SplitEnsembleConfig:
     """STEVE's model with so many members of each kind."""
-    return SplitEnsembleConfig(members, members, hidden_sizes=[8, 8], head_sizes=[8])
+    return SplitEnsembleConfig(num_transitions=members, num_rewards=members, hidden_sizes=[8, 8], head_sizes=[8])
 
 
 ALGORITHMS: dict[str, Callable[[], Algorithm]] = {

@@ -44,7 +44,7 @@ def make_trainer(*callbacks: Callback, period: int = 1, **options: Any) -> Train
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10,
     }
-    return Trainer(callbacks=[SoftTargetUpdate(0.05, period), *callbacks], **(defaults | options))
+    return Trainer(callbacks=[SoftTargetUpdate(tau=0.05, period=period), *callbacks], **(defaults | options))
 
 
 def make_data(env: str = "Pendulum-v1", max_episode_steps: int = 12, num_envs: int = 1, **options: Any) -> OffPolicy:

@@ -27,6 +27,7 @@ LAYERS, TRANSITION_LAYERS, WIDTH, TRANSITION_WIDTH = 4, 8, 128, 512  # the code'
 MODEL = {
     "horizon": 3,
     "num_critics": 4,
+    "member_data": "shares",
     "world_model": {
         "class_path": "lit_mbrl.models.SplitEnsembleConfig",
         "init_args": {

@@ -28,6 +28,9 @@ class MemmapArray:
         dtype: of a row.
         path: the file; None: in main memory.
 
+    Attributes:
+        tensor: all rows.
+
     Raises:
         OptionError: if the disk has no room for the file.
     """
@@ -44,16 +47,16 @@ class MemmapArray:
                 _allocate(file.fileno(), size, path)
                 self._map = mmap.mmap(file.fileno(), size)
             self._rows = np.frombuffer(self._map, dtype).reshape(count, *shape)
-        self._tensor = torch.from_numpy(self._rows)
+        self.tensor = torch.from_numpy(self._rows)
 
-    def write(self, slots: np.ndarray, rows: np.ndarray) -> None:
+    def write(self, slots: np.ndarray | slice | int, rows: np.ndarray) -> None:
         """Writes `rows` `[n, ...]` at `slots` `[n]`."""
         self._rows[slots] = rows
         self._give_back(rows.nbytes)
 
     def read(self, slots: Tensor) -> Tensor:
         """Copies of the rows at `slots` `[n]`, `[n, ...]`."""
-        rows = self._tensor.index_select(0, slots)
+        rows = self.tensor.index_select(0, slots)
         self._give_back(rows.nbytes)
         return rows
 

@@ -1,4 +1,4 @@
-"""Replay of real transitions: one TorchRL storage, read as single transitions and as sequences.
+"""Replay of real transitions: a TorchRL replay buffer, read as single transitions and as sequences.
 
 Frames of `num_envs` environments side by side lie interleaved in time-major order, so the successor of slot `i` is slot
 `i + num_envs` (modulo the capacity):
@@ -21,12 +21,12 @@ import psutil
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer
-from torchrl.data.replay_buffers.samplers import RandomSampler
+from torchrl.data import RandomSampler, ReplayBuffer
+from torchrl.data.replay_buffers import Sampler
 
 from lit_mbrl.data.buffers.holdout import split_starts
 from lit_mbrl.data.buffers.ring import Ring, named, nested
-from lit_mbrl.data.buffers.storage_view import StorageView
+from lit_mbrl.data.buffers.rows import RingWriter, RowStorage
 from lit_mbrl.utils.errors import OptionError
 
 Storage = Literal["memory", "memmap"]
@@ -57,7 +57,11 @@ class Replay(Ring):
         capacity: transitions kept; rounded down to a multiple of `num_envs`.
         num_envs: environments whose frames are interleaved.
         storage: `"memory"` or `"memmap"` (files in `directory`, for what does not fit into memory).
-        directory: folder of the memmap files; a temporary one if None.
+        directory: folder of the memmap files.
+        sampler: TorchRL's sampler that draws transitions; None: uniformly, with replacement.
+
+    Attributes:
+        buffer: the TorchRL replay buffer.
     """
 
     def __init__(
@@ -65,72 +69,48 @@ class Replay(Ring):
         capacity: int,
         num_envs: int = 1,
         storage: Literal["memory", "memmap"] = "memory",
-        directory: str | Path | None = None,
+        directory: str | Path = ".",
+        sampler: Sampler | None = None,
     ) -> None:
         self.num_envs = num_envs
         capacity -= capacity % num_envs
-        if storage == "memory":
-            backing = LazyTensorStorage(capacity)
-        else:
-            # A resumed run writes over its files: the frames of its checkpoint are in the checkpoint.
-            folder = None if directory is None else str(directory)
-            backing = LazyMemmapStorage(capacity, scratch_dir=folder, existsok=True)
-        self.buffer = ReplayBuffer(storage=backing, sampler=RandomSampler())
+        # A resumed run writes over its files: the frames of its checkpoint are in the checkpoint.
+        self._storage = RowStorage(capacity, STORED, Path(directory) if storage == "memmap" else None)
+        self._writer = RingWriter()
+        self.buffer = ReplayBuffer(
+            storage=self._storage, writer=self._writer, sampler=sampler or RandomSampler(), collate_fn=lambda rows: rows
+        )
         super().__init__(capacity)
-        self._episode_end = torch.zeros(self.capacity, dtype=torch.bool)
-        self._ends = self._episode_end.numpy()
-        self._rows: StorageView | None = None
+        self._ends = np.zeros(capacity, np.bool_)  # whether an episode ends with the frame in a slot
+
+    def __len__(self) -> int:
+        return len(self._storage)
 
     def frames(self) -> TensorDictBase:
         """All frames that are there, `[len(self)]`, in slot order."""
-        return self.buffer[: len(self)]
+        return self._storage.get(slice(None))
 
     @property
     def cursor(self) -> int:
         """Slot that the next frame is written to."""
-        return int(self.buffer.writer._cursor)
+        return self._writer.cursor
 
     @cursor.setter
     def cursor(self, slot: int) -> None:
-        self.buffer.writer._cursor = slot
+        self._writer.cursor = slot
 
     def extend(self, frames: TensorDictBase) -> None:
         """Appends frames `[num_envs, T]`."""
-        if self._rows is None:
-            self._extend_buffer(frames.transpose(0, 1).reshape(-1))
-            self._rows = StorageView(self.buffer.storage._storage)
-        else:
-            self._write(self._rows, frames)
+        slots = self.buffer.extend(frames)
+        self._note_ends(slots, self._storage.rows(frames)[1])
         self.written += frames.numel()
 
-    def _extend_buffer(self, frames: TensorDictBase) -> None:
-        """Appends frames `[n]` by way of TorchRL, which makes room for all at the first ones."""
-        slots = self.buffer.extend(frames)
-        self._size = len(self.buffer)
-        self._episode_end[slots] = (frames["next", "terminated"] | frames["next", "truncated"]).view(-1)
-
-    def _write(self, rows: StorageView, frames: TensorDictBase) -> None:
-        """The same for frames `[num_envs, T]`, straight into the storage."""
-        values = rows.read(frames)
-        ends = (values[1]["terminated"] | values[1]["truncated"]).reshape(-1)
-        count, done, cursor = len(ends), 0, self.cursor
-        while done < count:  # around the end of the ring
-            piece = min(count - done, self.capacity - cursor)
-            cut = slice(done, done + piece)
-            rows.write(cursor, [{key: value[cut] for key, value in part.items()} for part in values])
-            self._ends[cursor : cursor + piece] = ends[cut]
-            done, cursor = done + piece, (cursor + piece) % self.capacity
-        # What TorchRL's writer and storage would have noted.
-        self._size = min(self._size + count, self.capacity)
-        self.buffer.writer._cursor = cursor
-        self.buffer.writer._write_count += count
-        self.buffer.storage._len = self._size
+    def _note_ends(self, slots: Tensor, following: dict[str, np.ndarray]) -> None:
+        self._ends[slots.numpy()] = (following["terminated"] | following["truncated"])[:, 0]
 
     def sample_transitions(self, count: int) -> TensorDictBase:
-        """Transitions drawn uniformly with replacement, `[count]`."""
-        if self._rows is None:
-            raise RuntimeError("the replay is empty")
-        return self._rows.gather(torch.randint(self._size, (count,)))
+        """Transitions `[count]` as the sampler draws them, by default uniformly with replacement."""
+        return self.buffer.sample(count)
 
     def sample_sequences(self, count: int, length: int) -> TensorDictBase:
         """Sequences of consecutive transitions of one episode, uniform over all that are there, `[count, length]`.
@@ -140,9 +120,7 @@ class Replay(Ring):
         Raises:
             OptionError: if the replay holds no sequence of that length.
         """
-        slots = self._sequence_slots(count, length)
-        assert self._rows is not None  # there is a sequence
-        return self._rows.gather(slots)
+        return self._storage.get(self._sequence_slots(count, length))
 
     def _sequence_slots(self, count: int, length: int) -> Tensor:
         # Rejection keeps the draw exactly uniform over the valid starts, in time independent of the capacity.
@@ -186,8 +164,7 @@ class Replay(Ring):
         ends[-1:] = True  # what follows there is another environment's
         slots, steps = slots.T.reshape(-1), np.arange(length)
         starts = split_starts(ends.T.reshape(-1), length, ratio, most)
-        assert self._rows is not None  # there are sequences
-        training, holdout = (self._rows.gather(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
+        training, holdout = (self._storage.get(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
         return training, holdout
 
     def first_observations(self) -> Tensor:
@@ -208,25 +185,22 @@ class Replay(Ring):
         for env in range(self.num_envs) if envs is None else envs:
             back = self.num_envs - env  # frames of one time step lie in the order of the environments
             slot = (self.cursor - back) % self.capacity
-            if back <= len(self) and not self._episode_end[slot]:
+            if back <= len(self) and not self._ends[slot]:
                 self._mark(slot)
                 self.marks.append(self.written - back)
 
     # ------------------------------------------------------------------ checkpoint
     def _read(self, slots: Tensor) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in named(self.buffer[slots]).items()}
+        return named(self._storage.get(slots))
 
     def _restore_rows(self, slot: int, rows: dict[str, Tensor]) -> None:
-        self._extend_buffer(nested(rows))  # which goes on where it has ended
+        self.cursor = slot
+        frames = nested(rows)
+        self._note_ends(self.buffer.extend(frames), self._storage.rows(frames)[1])
 
     def _mark(self, slot: int) -> None:
-        # Through a view: `storage.set` would count the frame as a new one.
-        self.buffer.storage[slot : slot + 1]["next", "truncated"].fill_(True)
-        self._episode_end[slot] = True
-
-    def _restored(self) -> None:
-        if len(self):
-            self._rows = StorageView(self.buffer.storage._storage)
+        self._storage.get(slice(slot, slot + 1))["next", "truncated"].fill_(True)
+        self._ends[slot] = True
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:

@@ -42,7 +42,7 @@ class _Task:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-_TASKS = {
+ROWS = {
     "HalfCheetah": _Task("HalfCheetah-v5", k=1),
     "Hopper": _Task("Hopper-v5", k=1, h=3.0, z=1.3, b=1.0, kwargs={"terminate_when_unhealthy": False}),
     "Walker2d": _Task(
@@ -62,7 +62,9 @@ _TASKS = {
         kwargs={"terminate_when_unhealthy": False, "include_cfrc_ext_in_observation": False},
     ),
 }
-TASKS = (*_TASKS, "Swimmer", "PETSCheetah")
+# Where the x velocity is in the observation.
+VELOCITY = {"HalfCheetah": 8, "Hopper": 5, "Walker2d": 8, "Ant": 13}
+TASKS = (*ROWS, "Swimmer", "PETSCheetah")
 
 
 def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.Env:
@@ -82,7 +84,7 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
         sin_cos_pitch = kwargs.pop("sin_cos_pitch", False)
         body = gym.make("HalfCheetah-v5", max_episode_steps, disable_env_checker=True, **kwargs)
         return PETSCheetah(body, sin_cos_pitch)
-    row = _TASKS[task]
+    row = ROWS[task]
     return Poplin(gym.make(row.body, max_episode_steps, disable_env_checker=True, **row.kwargs, **kwargs), row)
 
 

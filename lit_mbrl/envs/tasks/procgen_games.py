@@ -191,7 +191,7 @@ class ProcgenGame(gym.Env):
     ) -> None:
         require(render_mode in (None, "rgb_array"), "data.env.kwargs.render_mode", render_mode, "rgb_array, or nothing")
         self.render_mode = render_mode
-        self._pool = ProcgenPool(EnvConfig(name, options, max_episode_steps), 1)
+        self._pool = ProcgenPool(EnvConfig(name, options, max_episode_steps=max_episode_steps), 1)
         self.max_episode_steps = self._pool.spec.max_episode_steps
         self.observation_space = gym.spaces.Box(0, 255, _SHAPE, np.uint8)
         self.action_space = gym.spaces.Discrete(_ACTIONS)

@@ -9,7 +9,8 @@
 | `Ant-v5`, `mbpo/AntTruncatedObs` | see `envs.tasks.mbpo`; of Ant-v5's observation its position and velocity count |
 | `Humanoid-v5` | not 1 < o[0] < 2 |
 | `mbpo/HumanoidTruncatedObs` | see `envs.tasks.mbpo` |
-| `HalfCheetah-v5`, `Pendulum-v1`, `Pusher-v5`, `Reacher-v5`, `Swimmer-v5`, `mbpo/HalfCheetah`, `poplin/*` | never |
+| `HalfCheetah-v5`, `Pendulum-v1`, `Pusher-v5`, `Reacher-v5`, `Swimmer-v5`, `mbpo/HalfCheetah` | never |
+| `poplin/*`, `pets/*` | never |
 
 The rules hold for numpy arrays and torch tensors. MuJoCo's warnings of an unstable simulation end no episode.
 """
@@ -102,7 +103,10 @@ def truncated_humanoid(observation: Any, action: Any, following: Any) -> Any:
     return mbpo.humanoid_terminated(following)
 
 
-_NEVER = ("HalfCheetah-v5", "Pendulum-v1", "Pusher-v5", "Reacher-v5", "Swimmer-v5", "mbpo/HalfCheetah")
+_NEVER = (
+    *("HalfCheetah-v5", "Pendulum-v1", "Pusher-v5", "Reacher-v5", "Swimmer-v5", "mbpo/HalfCheetah"),
+    *("pets/CartPole", "pets/Reacher", "pets/Pusher", "pets/HalfCheetah"),
+)
 _RULES: dict[str, Rule] = {
     **dict.fromkeys((*_NEVER, *(f"poplin/{task}" for task in poplin.TASKS)), never),
     "InvertedPendulum-v5": inverted_pendulum,

@@ -22,7 +22,7 @@ from tests.helpers.latents import DREAMERS, SMALL, A, build
 from tests.helpers.runs import SaveAndStop, Stop, everything, fit
 from tests.unit.data.test_worker_death import kill_before
 
-PLANNER = CEM(2, num_candidates=4, num_elites=2, iterations=1)
+PLANNER = CEM(horizon=2, num_candidates=4, num_elites=2, iterations=1)
 AGENTS = {**DREAMERS, "planet": lambda **options: PlaNet(planner=PLANNER, **options)}
 RUN: dict[str, Any] = {
     "total_frames": 60,

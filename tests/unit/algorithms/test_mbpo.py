@@ -160,7 +160,7 @@ def test_nothing_that_a_recurrent_model_s_fit_holds_out_is_learnt_from(
     dynamics = factories._dynamics_loss
     monkeypatch.setattr(factories, "_dynamics_loss", watched)
     options = {"rollout_freq": 2, "segments": 3} if kind is MEMR else {"rollout_schedule": (1, 2, 2, 2)}
-    model = RecurrentConfig(8, 1, 1, 1)
+    model = RecurrentConfig(hidden_size=8, layers=1, decoder_layers=1, gru_layers=1)
     algorithm = kind(world_model=model, hidden_sizes=[8], model_max_epochs=1, **(EVENTS | options))
     data = make_dyna()
     fit(algorithm, data)

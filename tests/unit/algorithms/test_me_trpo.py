@@ -274,8 +274,8 @@ def test_resumes_exactly(stop: int, tmp_path: Path) -> None:
     [
         ("horizon", 0, "an integer > 0"),
         ("improvement_share", 1.5, "a number between 0 and 1"),
-        ("holdout_ratio", 1.0, "a number between 0 and 1"),
-        ("model_max_epochs", 0, "an integer > 0, or null for no limit"),
+        ("holdout_ratio", 1.0, "a number > 0 and < 1"),
+        ("model_max_epochs", 0, "an integer > 0 or null"),
         ("start_states", "anywhere", "initial or replay"),
         ("max_kl", -1.0, "a number > 0"),
     ],

@@ -11,7 +11,7 @@ from lit_mbrl.losses import gaussian_kl
 from lit_mbrl.planners import CEM
 from tests.helpers.latents import build, sequences
 
-SMALL_PLANNER = CEM(3, num_candidates=64, num_elites=8, iterations=4)
+SMALL_PLANNER = CEM(horizon=3, num_candidates=64, num_elites=8, iterations=4)
 
 
 def test_free_nats_are_taken_off_every_step() -> None:

@@ -143,9 +143,12 @@ def test_actor_loss_of_the_public_code_is_that_of_a_loop(terminal: bool) -> None
         ({"init_alpha": 0.0}, "model.init_alpha"),
         ({"model_updates": 0}, "model.model_updates"),
         ({"hidden_sizes": [8, 0]}, "model.hidden_sizes"),
-        ({"world_model": EnsembleConfig(2, 2), "model_hidden_size": 64}, "model.model_hidden_size"),
+        (
+            {"world_model": EnsembleConfig(num_members=2, num_elites=2), "model_hidden_size": 64},
+            "model.model_hidden_size",
+        ),
         ({"world_model": RecurrentConfig(), "detach_model_state": True}, "model.detach_model_state"),
-        ({"world_model": EnsembleConfig(7, 5)}, "model.world_model.num_elites"),
+        ({"world_model": EnsembleConfig(num_members=7, num_elites=5)}, "model.world_model.num_elites"),
     ],
 )
 def test_wrong_options_are_named(options: dict, named: str) -> None:
@@ -184,7 +187,12 @@ def test_orthogonal_init_is_an_option() -> None:
 
 
 def test_a_round_on_an_ensemble_takes_fresh_transitions_for_each_model_update() -> None:
-    svg = SACSVG(horizon=3, hidden_sizes=[8], model_updates=2, world_model=EnsembleConfig(2, 2, [8]))
+    svg = SACSVG(
+        horizon=3,
+        hidden_sizes=[8],
+        model_updates=2,
+        world_model=EnsembleConfig(num_members=2, num_elites=2, hidden_sizes=[8]),
+    )
     svg.configure(Spec("made up", 3, 2))
     assert [(u.name, u.repeat, u.batch) for u in svg.update_list][3:] == [
         ("termination", 1, "transitions"),
@@ -205,7 +213,7 @@ def test_a_known_termination_is_asked_about_raw_observations() -> None:
         horizon=1,
         hidden_sizes=[8],
         normalize_observations=True,
-        world_model=EnsembleConfig(1, 1, [8], propagation="mean"),
+        world_model=EnsembleConfig(num_members=1, num_elites=1, hidden_sizes=[8], propagation="mean"),
     )
     svg.configure(Spec("made up", 3, 2, terminated=rule))
     svg.normalizer.update(10.0 + 2.0 * torch.randn(1000, 3))

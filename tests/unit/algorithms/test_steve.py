@@ -25,7 +25,7 @@ B, OBS, A, GAMMA = 12, 3, 2, 0.9
 def make(kind: type, members: tuple[int, int, int] = (3, 2, 4), horizon: int = 2, **options: Any) -> Any:
     """A built algorithm in float64 with (transitions, rewards, critics) members."""
     transitions, rewards, critics = members
-    model = SplitEnsembleConfig(transitions, rewards, hidden_sizes=[8, 8], head_sizes=[8])
+    model = SplitEnsembleConfig(num_transitions=transitions, num_rewards=rewards, hidden_sizes=[8, 8], head_sizes=[8])
     algorithm = kind(
         horizon=horizon, num_critics=critics, world_model=model, gamma=GAMMA, hidden_sizes=[8, 8], **options
     )
@@ -102,11 +102,14 @@ def test_targets_are_constants(kind: type) -> None:
     assert reached == {"critic"}
 
 
-def test_each_critic_learns_the_mixed_target_on_its_own_rows() -> None:
-    algorithm, frames = make(STEVE), frames64()
+@pytest.mark.parametrize("data", ["shares", "batch"])
+def test_each_critic_learns_the_mixed_target_on_its_own_rows(data: str) -> None:
+    algorithm, frames = make(STEVE, member_data=data), frames64()
     loss = algorithm.critic_loss(frames)
     target, expected = algorithm.mixed_target(frames), torch.zeros((), dtype=torch.float64)
-    for i, rows in enumerate(torch.arange(B).chunk(4)):
+    assert algorithm.world_model.data == data
+    all_rows = torch.arange(B)
+    for i, rows in enumerate(all_rows.chunk(4) if data == "shares" else [all_rows] * 4):
         q = single(algorithm.critic.networks, i, frames["observation"][rows], frames["action"][rows])
         expected = expected + (q - target[rows]).square().mean()
     torch.testing.assert_close(loss, expected)
@@ -259,7 +262,7 @@ def short(**options: Any) -> STEVE:
     return STEVE(horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles(), **options)
 
 
-def test_pretraining_trains_the_models_alone_and_once() -> None:
+def test_pretraining_trains_the_models_alone_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[str, int]] = []
 
     class Counted(STEVE):
@@ -270,7 +273,10 @@ def test_pretraining_trains_the_models_alone_and_once() -> None:
     algorithm = Counted(
         horizon=2, num_critics=2, hidden_sizes=[8, 8], world_model=small_ensembles(), pretrain_updates=7
     )
+    seen: list[str] = []
+    monkeypatch.setattr(algorithm, "notify_progress", seen.append)
     fit(algorithm, make_data())
+    assert seen[0] == "training the models: update 1 of 7" and len(seen) == 7
     pretrained = [name for name, train_steps in steps if train_steps == 0]
     assert pretrained == ["dynamics", "reward", "termination"] * 7
     assert [name for name, train_steps in steps if train_steps == 1] == [
@@ -336,3 +342,6 @@ def test_every_device_s_share_of_the_batch_is_split() -> None:
     algorithm.check_data(make_data(batch_size=6))
     with pytest.raises(OptionError, match="number of devices, 2"):
         algorithm.check_devices(2)
+    whole = short(member_data="batch")
+    whole.check_data(make_data(batch_size=7))
+    whole.check_devices(2)

@@ -203,7 +203,7 @@ def test_half_precision_finds_steps() -> None:
         ("max_kl", 0.0, "a number > 0"),
         ("damping", -1.0, "a number >= 0"),
         ("cg_iterations", 0, "an integer > 0"),
-        ("line_search_shrink", 1.0, "a number between 0 and 1, both excluded"),
+        ("line_search_shrink", 1.0, "a number > 0 and < 1"),
         ("line_search_tries", 0, "an integer > 0"),
         ("value_lr", -1e-3, "a number > 0"),
         ("gamma", 1.5, "a number between 0 and 1"),

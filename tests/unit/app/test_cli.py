@@ -201,7 +201,7 @@ def test_list_names_every_algorithm_and_config_without_torch(work: Path) -> None
 @pytest.mark.parametrize(
     "where",
     [
-        "lit_mbrl.algorithms.sac.positive_sizes",  # while the algorithm is made
+        "lit_mbrl.algorithms.sac.take",  # while the algorithm is made
         "lit_mbrl.data.OffPolicy.check",
         "lit_mbrl.algorithms.SAC.build",
         "lit_mbrl.algorithms.SAC.actor_loss",

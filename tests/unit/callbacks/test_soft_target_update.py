@@ -24,7 +24,7 @@ def module(train_steps: int) -> SimpleNamespace:
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
 def test_target_moves_by_tau(tau: float) -> None:
-    callback, net = SoftTargetUpdate(tau), module(1)
+    callback, net = SoftTargetUpdate(tau=tau), module(1)
     before = [p.clone() for p in net.target.parameters()]
     callback.on_fit_start(None, net)
     callback.on_train_batch_end(None, net)
@@ -36,7 +36,7 @@ def test_period_counts_the_module_s_rounds() -> None:
     net = module(0)
     moved = []
     for net.train_steps in range(1, 8):
-        callback = SoftTargetUpdate(1.0, period=3)  # a new one each round: the rhythm is the module's, not its own
+        callback = SoftTargetUpdate(tau=1.0, period=3)  # a new one each round: the rhythm is the module's, not its own
         with torch.no_grad():
             net.online.bias.fill_(net.train_steps)
         callback.on_fit_start(None, net)

@@ -192,7 +192,9 @@ def train(factory: Any, name: str, frames: TensorDict, seed: int = 0, **options:
 
 @pytest.mark.parametrize("probabilistic", [True, False])
 def test_an_ensemble_learns_and_its_elites_are_the_best(probabilistic: bool) -> None:
-    factory = EnsembleConfig(E, 2, [32, 32], probabilistic=probabilistic, propagation="mean", lr=1e-2)
+    factory = EnsembleConfig(
+        num_members=E, num_elites=2, hidden_sizes=[32, 32], probabilistic=probabilistic, propagation="mean", lr=1e-2
+    )
     frames = smooth_frames(600)
     target = torch.cat([frames["next", "observation"] - frames["observation"], frames["next", "reward"]], -1)
     model, result = train(factory, "dynamics", frames, batch_size=64, max_epochs=40)
@@ -205,7 +207,7 @@ def test_an_ensemble_learns_and_its_elites_are_the_best(probabilistic: bool) -> 
 
 
 def test_a_fit_repeats_under_a_seed() -> None:
-    factory, frames = EnsembleConfig(E, 2, [8]), smooth_frames(200)
+    factory, frames = EnsembleConfig(num_members=E, num_elites=2, hidden_sizes=[8]), smooth_frames(200)
     fits = [train(factory, "dynamics", frames, seed=seed, max_epochs=3) for seed in (1, 1, 2)]
     states = [model.state_dict() for model, _ in fits]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -227,7 +229,7 @@ def test_the_recurrent_model_fits_as_a_single_member(name: str) -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     frames = smooth_frames(100)
     frames["next", "reward"][:] = torch.nan
-    factory = EnsembleConfig(E, 2, [8])
+    factory = EnsembleConfig(num_members=E, num_elites=2, hidden_sizes=[8])
     model = factory.build(O, A)
     before = [p.clone() for p in model.dynamics.parameters()]
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
@@ -238,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
 
 
 def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
-    factory, frames = EnsembleConfig(E, 2, [8]), smooth_frames(100)
+    factory, frames = EnsembleConfig(num_members=E, num_elites=2, hidden_sizes=[8]), smooth_frames(100)
     model = factory.build(O, A)
     (objective,) = [each for each in factory.objectives(model) if each.name == "dynamics"]
     optimizer = torch.optim.Adam(objective.parameters())
@@ -249,7 +251,7 @@ def test_the_optimiser_goes_on_from_fit_to_fit() -> None:
 def test_the_optimiser_s_weight_decay_is_that_of_the_loss() -> None:
     """A step of the fit, whose optimiser decays, beside one of plain descent on the loss that has the decay in it."""
     frames, lr = smooth_frames(20), 0.1
-    factory = EnsembleConfig(E, 2, [8], weight_decay=[0.5, 2.0])
+    factory = EnsembleConfig(num_members=E, num_elites=2, hidden_sizes=[8], weight_decay=[0.5, 2.0])
     torch.manual_seed(0)
     fitted, written = factory.build(O, A), factory.build(O, A)
     written.load_state_dict(fitted.state_dict())

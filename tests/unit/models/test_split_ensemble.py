@@ -63,6 +63,15 @@ def test_each_member_learns_from_its_own_rows() -> None:
 
 
 @torch.no_grad()
+def test_members_may_learn_from_all_rows() -> None:
+    ensemble, frames = model(data="batch"), make_frames(B)
+    x, following = frames["observation"], frames["next", "observation"]
+    inputs = torch.cat([x, frames["action"]], -1)
+    errors = [(following - x - member(ensemble.dynamics, i, inputs)).square().sum(-1).mean() for i in range(M)]
+    torch.testing.assert_close(ensemble.dynamics_loss(frames), 0.5 * torch.stack(errors).mean())
+
+
+@torch.no_grad()
 def test_decay_is_half_the_squared_weights_of_all_members() -> None:
     frames = make_frames(B)
     free = model()

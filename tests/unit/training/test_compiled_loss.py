@@ -24,7 +24,9 @@ SMALL: dict[str, Any] = EVENTS | {"hidden_sizes": [8], "model_max_epochs": 2, "m
 ENSEMBLE = EnsembleConfig(num_members=3, num_elites=2, hidden_sizes=[8])
 MAKE = {
     "mbpo": lambda compile: MBPO(world_model=ENSEMBLE, compile=compile, **SMALL),
-    "mbpo_recurrent": lambda compile: MBPO(world_model=RecurrentConfig(8, 1, 1, 1), compile=compile, **SMALL),
+    "mbpo_recurrent": lambda compile: MBPO(
+        world_model=RecurrentConfig(hidden_size=8, layers=1, decoder_layers=1, gru_layers=1), compile=compile, **SMALL
+    ),
     "memr": lambda compile: MEMR(
         world_model=ENSEMBLE, compile=compile, behaviour_batch_size=8, rollout_freq=2, segments=3, **SMALL
     ),

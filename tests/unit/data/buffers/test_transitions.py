@@ -156,7 +156,7 @@ def test_predicted_size_is_the_storage_s() -> None:
     replay.extend(frames(0, 60))
     stored = replay.frames()
     size = sum(stored[key].numel() * stored[key].element_size() for key in stored.keys(True, True))
-    assert predicted_bytes(50, observation_dim=2, action_dim=1) == size + replay._episode_end.nbytes
+    assert predicted_bytes(50, observation_dim=2, action_dim=1) == size + replay._ends.nbytes
 
 
 @pytest.mark.parametrize("storage", ["memory", "memmap"])

@@ -1,0 +1,262 @@
+"""PETS: planning with the cross-entropy method in a probabilistic ensemble, with particles; no policy is learned.
+
+Chua et al. 2018, "Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models" (arXiv
+1805.12114v2), algorithm 1:
+
+    a trial with random actions
+    for each trial: fit the ensemble to all data                      (`before_collect`, `after_collect`)
+        for each step: search for an action sequence whose particles, moved by the ensemble, earn most
+                       take its first action, keep the rest as the beginning of the next search         (`explore`)
+
+The ensemble is `models.TaskEnsemble`, the movements of particles are in `planners.propagation`, the search is
+`planners.TruncatedCEM`. Training steps have no updates: all that is learned is learned in the fits.
+
+Readings and departures (what the paper leaves out is the public code's):
+
+- The trial with random actions is the warm-up, `data.learning_starts` steps; a fit follows at its end and whenever an
+  episode of any environment has ended since.
+- A fit takes `model_epochs` passes over all data, each member over its own bootstrap sample, goes on from the last
+  weights and keeps those of the last pass: nothing is held out. The hold-out that `model/holdout_nll` is about are the
+  frames since the last fit, before they are learned from.
+- A reward or a termination of the task that is not known to us is learned (the reward) or not imagined (the
+  termination); the paper knows the reward and has no terminations.
+- An evaluation plans as the collection does, with random numbers of a fixed seed, so that it is deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from lit_mbrl.models import TaskEnsemble
+from lit_mbrl.models.ensemble import default_decays
+from lit_mbrl.networks.ensemble import ACTIVATIONS, Activation
+from lit_mbrl.planners import Planner, Search, TruncatedCEM
+from lit_mbrl.planners.memory import PlanMemory
+from lit_mbrl.planners.propagation import Controller, Propagation, TrajectorySampler, check_particles, open_loop
+from lit_mbrl.training.algorithm import Algorithm, Compile
+from lit_mbrl.training.model_fit import FitsModels, ModelFitter
+from lit_mbrl.training.update import Update
+from lit_mbrl.utils.errors import OptionError, positive, positive_sizes, require
+
+_EVAL_SEED = 0
+
+
+class PETS(FitsModels, Algorithm):
+    """A probabilistic ensemble and a planner.
+
+    `data.batch_size` plays no part: there are no batches but those of the fits.
+
+    Args:
+        planner: any of `lit_mbrl.planners`; None: PETS' cross-entropy method with 400 candidates of 25 steps.
+        propagation: how uncertainty travels, TSinf, TS1, DS, MM or E (`planners.propagation`).
+        particles: per candidate; None: 20, or 1 with E.
+        num_members: networks of the ensemble.
+        hidden_sizes: hidden layers of each network.
+        activation: swish, relu or tanh.
+        weight_decay: of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss.
+        model_lr: Adam's learning rate.
+        model_batch_size: frames per member and gradient step of a fit.
+        model_epochs: passes over all data of a fit.
+        reward: `"known"` (`envs/tasks/rewards.py`), `"learned"` by the ensemble, or `"auto"`: known where it is.
+        chunk: particles imagined at a time, which bounds the memory of planning.
+        compile: see `Algorithm`; here of the fits' gradient steps.
+    """
+
+    paper = "Chua et al. 2018, arXiv 1805.12114"
+    default_planner: ClassVar[Callable[[], Planner]] = TruncatedCEM
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("reward",)
+
+    def __init__(
+        self,
+        planner: Planner | None = None,
+        propagation: Propagation = "TSinf",
+        particles: int | None = None,
+        num_members: int = 5,
+        hidden_sizes: list[int] | None = None,
+        activation: Activation = "swish",
+        weight_decay: list[float] | None = None,
+        model_lr: float = 1e-3,
+        model_batch_size: int = 32,
+        model_epochs: int = 5,
+        reward: Literal["known", "learned", "auto"] = "auto",
+        chunk: int = 10_000,
+        compile: Compile = False,
+    ) -> None:
+        super().__init__(compile=compile)
+        hidden_sizes = [200, 200, 200] if hidden_sizes is None else list(hidden_sizes)
+        weight_decay = list(default_decays(len(hidden_sizes) + 1) if weight_decay is None else weight_decay)
+        particles = (1 if propagation == "E" else 20) if particles is None else particles
+        sizes = {"num_members": num_members, "model_batch_size": model_batch_size, "model_epochs": model_epochs}
+        for name, number in {**sizes, "chunk": chunk}.items():
+            require(number > 0, f"model.{name}", number, "an integer > 0")
+        check_particles(propagation, particles, num_members)
+        positive_sizes("model.hidden_sizes", hidden_sizes)
+        require(activation in ACTIVATIONS, "model.activation", activation, "swish, relu or tanh")
+        require(
+            len(weight_decay) == len(hidden_sizes) + 1 and all(decay >= 0 for decay in weight_decay),
+            "model.weight_decay",
+            weight_decay,
+            f"{len(hidden_sizes) + 1} numbers >= 0, one for each of model.hidden_sizes and one for the last layer",
+        )
+        positive("model.model_lr", model_lr)
+        require(reward in ("known", "learned", "auto"), "model.reward", reward, "known, learned or auto")
+        self.planner = type(self).default_planner() if planner is None else planner
+        self.searcher = self.planner  # what searches; the planner's horizon is that of the imagined trajectories
+        self.propagation, self.particles, self.num_members = propagation, particles, num_members
+        self.hidden_sizes, self.activation, self.weight_decay = hidden_sizes, activation, weight_decay
+        self.model_lr, self.reward, self.chunk = model_lr, reward, chunk
+        self.fit_options = {"batch_size": model_batch_size, "epochs": model_epochs}
+        self.fitter = ModelFitter(self)
+
+    # ------------------------------------------------------------------ construction
+    def check(self, spec: Any) -> None:
+        super().check(spec)
+        if self.reward == "known" and spec.reward is None:
+            known = f"learned or auto: envs/tasks/rewards.py knows no reward of {spec.name} as it is configured"
+            raise OptionError("model.reward", "known", known)
+        limit = spec.max_episode_steps
+        horizon = f"at most {limit}, the steps of an episode of {spec.name}"
+        require(limit is None or self.planner.horizon <= limit, "model.planner.horizon", self.planner.horizon, horizon)
+
+    def check_devices(self, count: int) -> None:
+        """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
+        require(count == 1, "trainer.devices", count, f"1 with {type(self).__name__}")
+
+    def build(self, spec: Any) -> None:
+        reward = None if self.reward == "learned" else spec.reward
+        self.dynamics = TaskEnsemble(
+            spec.observation_dim,
+            spec.action_dim,
+            spec.features,
+            reward is None,
+            self.num_members,
+            self.hidden_sizes,
+            self.activation,
+            self.weight_decay,
+        )
+        self.sampler = TrajectorySampler(
+            self.dynamics, self.propagation, self.particles, reward, spec.terminated, self.chunk
+        )
+        self.memory = PlanMemory(self.searcher, self.search_dim)
+        self.register_buffer("fitted_frames", torch.zeros((), dtype=torch.long))
+
+    @property
+    def search_dim(self) -> int:
+        """Length of the vectors that the planner searches for, one per step of a plan: here actions."""
+        return self.spec.action_dim
+
+    def updates(self) -> Iterator[Update]:
+        """None: see `fit_model`."""
+        yield from ()
+
+    # ------------------------------------------------------------------ algorithm 1: the model
+    def before_collect(self, data: Any) -> None:
+        """Fits the model at the end of the warm-up."""
+        if data.schedule.due("first fit", every=data.total_frames):
+            self.fit_model(data.replay)
+
+    def after_collect(self, data: Any, frames: TensorDictBase) -> None:
+        """Fits it again whenever a trial has ended."""
+        super().after_collect(data, frames)
+        ended = (frames["next", "terminated"] | frames["next", "truncated"]).any()
+        if ended and data.schedule.clock is not None:
+            self.fit_model(data.replay)
+
+    def fit_model(self, replay: Any) -> None:
+        """Fits the ensemble to all data, and notes how likely the newest were before it had learned from them."""
+        frames = replay.frames().to(self.device)
+        if self.fitted_frames > 0:
+            self.note({"model/holdout_nll": float(self.dynamics.mean_nll(self.newest(replay)))})
+        self.fitted_frames.fill_(replay.written)
+
+        def report(epoch: int, loss: Tensor) -> None:
+            self.notify_progress(f"fitting the model: epoch {epoch}, loss {float(loss):.3g}")
+
+        objective = self.dynamics.objective(self.model_lr)
+        steps = self.fitter.fit_epochs(objective, self.dynamics, frames, on_epoch=report, **self.fit_options)
+        self.finite.flush()
+        self.note({"model/fit_steps": float(steps)})
+
+    def newest(self, replay: Any) -> TensorDictBase:
+        """Returns the frames since the last fit, `[N]`."""
+        first = max(int(self.fitted_frames), replay.oldest)
+        return replay.frames()[replay.slots(torch.arange(first, replay.written))].to(self.device)
+
+    # ------------------------------------------------------------------ algorithm 1: the actions
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        """Plans, and remembers the plan for the next step; the action `[B, A]` itself is not disturbed."""
+        action, search = self.plan(observation, self.memory.recall(is_init))
+        self.memory.keep(self.shift(search.memory))
+        self.note_search(search)
+        return action
+
+    def plan(self, observation: Tensor, memory: Tensor) -> tuple[Tensor, Search]:
+        """Searches for plans from observations `[B, O]`; returns the first actions `[B, A]`, too."""
+        search = self.search(observation, memory, open_loop)
+        return search.plan[:, 0], search
+
+    def search(
+        self,
+        observation: Tensor,
+        memory: Tensor,
+        controller: Controller,
+        plans: Callable[[Tensor], Tensor] = lambda candidates: candidates,
+    ) -> Search:
+        """Searches for what makes a controller earn most in the model, one batch for all environments' candidates.
+
+        Args:
+            controller: see `planners.propagation`.
+            plans: what the controller reads, of the candidates `[B, N, H, A]`.
+        """
+        horizon = self.planner.horizon
+
+        def objective(candidates: Tensor) -> Tensor:
+            self._model_rollouts += candidates.shape[0] * candidates.shape[1] * self.particles * horizon
+            return self.sampler.returns(observation, plans(candidates), controller, horizon)
+
+        draws = self.searcher.draws(len(observation), memory.shape[-1], observation.device)
+        return self.searcher.search(objective, draws, memory)
+
+    def shift(self, memory: Tensor) -> Tensor:
+        """Returns where the next step's search begins, from what this one's has found: the rest of its sequences."""
+        return self.searcher.shift(memory)
+
+    def note_search(self, search: Search) -> None:
+        """Notes cost and spread of the newest plans."""
+        self.note(
+            {
+                "plan/cost": -float(search.elite_return.mean()),
+                "plan/elite_variance": float(search.elite_variance.mean()),
+                "plan/iterations": float(search.iterations),
+            }
+        )
+
+    def lose_track(self) -> None:
+        """Plans anew everywhere, since an episode has begun."""
+        self.memory.forget()
+
+    def act(self, observation: Tensor) -> Tensor:
+        """The planned action at the first observations of episodes."""
+        start = torch.ones(len(observation), 1, dtype=torch.bool, device=observation.device)
+        return self.eval_policy()(observation, start)
+
+    def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The planner with a memory of its own, and random numbers that go on from a fixed seed."""
+        memory = PlanMemory(self.searcher, self.search_dim)
+        generator = torch.Generator().manual_seed(_EVAL_SEED)
+
+        def policy(observation: Tensor, is_init: Tensor) -> Tensor:
+            with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]), torch.no_grad():
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                rollouts = self._model_rollouts
+                action, search = self.plan(observation, memory.recall(is_init))
+                self._model_rollouts = rollouts  # of the collection alone
+            memory.keep(self.shift(search.memory))
+            return action
+
+        return policy

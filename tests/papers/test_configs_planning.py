@@ -1,0 +1,100 @@
+"""conf/paper/pets against the numbers of the paper's public code, typed in once here."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from lit_mbrl.app.cli import main
+from lit_mbrl.app.defaults import read_config
+from lit_mbrl.envs import EnvConfig, describe
+
+PAPER = Path(__file__).parents[2] / "conf" / "paper"
+
+
+class Task(NamedTuple):
+    """A task of PETS: environment, steps of a trial, trials, horizon, candidates, elites, networks, decay, rate."""
+
+    env: str
+    steps: int
+    trials: int
+    horizon: int
+    candidates: int
+    elites: int
+    hidden: list[int]
+    decay: list[float]
+    lr: float
+
+
+PETS = {
+    "cartpole": Task("pets/CartPole", 200, 50, 25, 400, 40, [500] * 3, [1e-4, 2.5e-4, 2.5e-4, 5e-4], 1e-3),
+    "reacher": Task("pets/Reacher", 150, 100, 25, 400, 40, [200] * 4, [2.5e-4, 5e-4, 5e-4, 5e-4, 7.5e-4], 7.5e-4),
+    "pusher": Task("pets/Pusher", 150, 100, 25, 500, 50, [200] * 3, [2.5e-4, 5e-4, 5e-4, 7.5e-4], 1e-3),
+    "halfcheetah": Task(
+        "pets/HalfCheetah", 1000, 300, 30, 500, 50, [200] * 4, [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4], 1e-3
+    ),
+}
+
+
+def load(paper: str, name: str) -> dict[str, Any]:
+    return read_config(PAPER / paper / f"{name}.yaml")
+
+
+def test_every_task_has_its_file_and_every_file_its_task() -> None:
+    assert {path.stem for path in (PAPER / "pets").glob("*.yaml")} == {*PETS, "common"}
+
+
+@pytest.mark.parametrize("name", PETS)
+def test_pets_files_equal_the_table(name: str) -> None:
+    task, config = PETS[name], load("pets", name)
+    sizes = {"horizon": task.horizon, "num_candidates": task.candidates, "num_elites": task.elites, "iterations": 5}
+    assert config["model"]["init_args"] == {
+        "propagation": "TSinf",
+        "particles": 20,
+        "num_members": 5,
+        "activation": "swish",
+        "model_batch_size": 32,
+        "model_epochs": 5,
+        "reward": "known",
+        "hidden_sizes": task.hidden,
+        "weight_decay": task.decay,
+        "model_lr": task.lr,
+        "planner": {
+            "class_path": "lit_mbrl.planners.TruncatedCEM",
+            "init_args": {**sizes, "momentum": 0.1, "init_std": 0.5},  # a variance of (high - low)^2 / 16
+        },
+    }
+    data = config["data"]["init_args"]
+    assert data["learning_starts"] == task.steps == describe(EnvConfig(**data["env"])).max_episode_steps
+    assert data["total_frames"] == task.steps * (task.trials + 1)
+    assert data["env"] == {"name": task.env} and data["epoch_frames"] % task.steps == 0
+
+
+@pytest.mark.parametrize("name", [f"pets/{name}" for name in PETS])
+def test_every_file_plans_and_fits(name: str, tmp_path: Path) -> None:
+    """The networks at the paper's sizes, in its environments; the searches and the run are short."""
+    options = [
+        "--data.total_frames=20",
+        "--data.epoch_frames=20",
+        "--data.learning_starts=10",
+        "--data.eval_episodes=1",
+        "--data.env.max_episode_steps=10",
+        "--model.planner.horizon=3",
+        "--model.planner.num_candidates=10",
+        "--model.planner.num_elites=3",
+        "--model.planner.iterations=2",
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=null",
+        "--trainer.log_every_n_steps=1",
+        "--checkpoint.every_epochs=100",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    assert main(["fit", f"--config={PAPER / name}.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        found = [row for row in csv.DictReader(file) if row["plan/cost"]]
+    assert len(found) == 10 and all(math.isfinite(float(row["plan/cost"])) for row in found)
+    assert math.isfinite(float(found[-1]["model/holdout_nll"]))  # of the trial that has ended
