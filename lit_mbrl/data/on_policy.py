@@ -86,6 +86,11 @@ class OnPolicy(EnvDataModule):
         schedule = self.update_schedule
         return (self.train_steps - 1) // schedule.train_steps_per_rollout * schedule.frames_per_rollout
 
+    @property
+    def begins_rollout(self) -> bool:
+        """Returns whether the running training step is the first one after a rollout."""
+        return (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout == 0
+
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the clock to the number of devices, each of which has a rollout."""
         frames = self.frames_per_batch * world_size

@@ -52,6 +52,7 @@ class SequenceReplay(OffPolicy):
 
     sampler: ClassVar[None] = None  # not options: sequences are drawn from whole episodes
     buffer: ClassVar[None] = None
+    train_steps_per_collection: ClassVar[None] = None
     sequence_length: Annotated[int, Rule("an integer > 1", lambda frames: frames > 1)] = 50
     """T, frames of a sequence."""
     batch_size: PositiveInt = 50
