@@ -34,83 +34,71 @@ from torch import Tensor
 
 from lit_mbrl.models import TaskEnsemble
 from lit_mbrl.models.ensemble import default_decays
-from lit_mbrl.networks.ensemble import ACTIVATIONS, Activation
+from lit_mbrl.networks.ensemble import Activation
 from lit_mbrl.planners import Planner, Search, TruncatedCEM
 from lit_mbrl.planners.memory import PlanMemory
 from lit_mbrl.planners.propagation import Controller, Propagation, TrajectorySampler, check_particles, open_loop
-from lit_mbrl.training.algorithm import Algorithm, Compile
+from lit_mbrl.training.algorithm import Algorithm
 from lit_mbrl.training.model_fit import FitsModels, ModelFitter
 from lit_mbrl.training.update import Update
-from lit_mbrl.utils.errors import OptionError, positive, positive_sizes, require
+from lit_mbrl.utils.errors import OptionError, require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Sizes
 
 _EVAL_SEED = 0
 
 
+@options
 class PETS(FitsModels, Algorithm):
     """A probabilistic ensemble and a planner.
 
     `data.batch_size` plays no part: there are no batches but those of the fits.
-
-    Args:
-        planner: any of `lit_mbrl.planners`; None: PETS' cross-entropy method with 400 candidates of 25 steps.
-        propagation: how uncertainty travels, TSinf, TS1, DS, MM or E (`planners.propagation`).
-        particles: per candidate; None: 20, or 1 with E.
-        num_members: networks of the ensemble.
-        hidden_sizes: hidden layers of each network.
-        activation: swish, relu or tanh.
-        weight_decay: of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss.
-        model_lr: Adam's learning rate.
-        model_batch_size: frames per member and gradient step of a fit.
-        model_epochs: passes over all data of a fit.
-        reward: `"known"` (`envs/tasks/rewards.py`), `"learned"` by the ensemble, or `"auto"`: known where it is.
-        chunk: particles imagined at a time, which bounds the memory of planning.
-        compile: see `Algorithm`; here of the fits' gradient steps.
     """
 
     paper = "Chua et al. 2018, arXiv 1805.12114"
     default_planner: ClassVar[Callable[[], Planner]] = TruncatedCEM
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("reward",)
+    # The model scales its inputs itself, and gradients are those of its fits.
+    normalize_observations: ClassVar[bool] = False
+    max_grad_norm: ClassVar[None] = None
 
-    def __init__(
-        self,
-        planner: Planner | None = None,
-        propagation: Propagation = "TSinf",
-        particles: int | None = None,
-        num_members: int = 5,
-        hidden_sizes: list[int] | None = None,
-        activation: Activation = "swish",
-        weight_decay: list[float] | None = None,
-        model_lr: float = 1e-3,
-        model_batch_size: int = 32,
-        model_epochs: int = 5,
-        reward: Literal["known", "learned", "auto"] = "auto",
-        chunk: int = 10_000,
-        compile: Compile = False,
-    ) -> None:
-        super().__init__(compile=compile)
-        hidden_sizes = [200, 200, 200] if hidden_sizes is None else list(hidden_sizes)
-        weight_decay = list(default_decays(len(hidden_sizes) + 1) if weight_decay is None else weight_decay)
-        particles = (1 if propagation == "E" else 20) if particles is None else particles
-        sizes = {"num_members": num_members, "model_batch_size": model_batch_size, "model_epochs": model_epochs}
-        for name, number in {**sizes, "chunk": chunk}.items():
-            require(number > 0, f"model.{name}", number, "an integer > 0")
-        check_particles(propagation, particles, num_members)
-        positive_sizes("model.hidden_sizes", hidden_sizes)
-        require(activation in ACTIVATIONS, "model.activation", activation, "swish, relu or tanh")
-        require(
-            len(weight_decay) == len(hidden_sizes) + 1 and all(decay >= 0 for decay in weight_decay),
-            "model.weight_decay",
-            weight_decay,
-            f"{len(hidden_sizes) + 1} numbers >= 0, one for each of model.hidden_sizes and one for the last layer",
-        )
-        positive("model.model_lr", model_lr)
-        require(reward in ("known", "learned", "auto"), "model.reward", reward, "known, learned or auto")
-        self.planner = type(self).default_planner() if planner is None else planner
+    planner: Planner | None = None
+    """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps."""
+    propagation: Propagation = "TSinf"
+    """How uncertainty travels, TSinf, TS1, DS, MM or E (`planners.propagation`)."""
+    particles: NonNegativeInt | None = None
+    """Per candidate; null: 20, or 1 with E."""
+    num_members: PositiveInt = 5
+    """Networks of the ensemble."""
+    hidden_sizes: Sizes = (200, 200, 200)
+    """Hidden layers of each network."""
+    activation: Activation = "swish"
+    """Between the layers: swish, relu or tanh."""
+    weight_decay: tuple[NonNegativeFloat, ...] | None = None
+    """Of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss. Null: `models.default_decays`."""
+    model_lr: PositiveFloat = 1e-3
+    """Adam's learning rate."""
+    model_batch_size: PositiveInt = 32
+    """Frames per member and gradient step of a fit."""
+    model_epochs: PositiveInt = 5
+    """Passes over all data of a fit."""
+    reward: Literal["known", "learned", "auto"] = "auto"
+    """Known (`envs/tasks/rewards.py`), learned by the ensemble, or auto: known where it is."""
+    chunk: PositiveInt = 10_000
+    """Particles imagined at a time, which bounds the memory of planning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.particles is None:
+            self.particles = 1 if self.propagation == "E" else 20
+        check_particles(self.propagation, self.particles, self.num_members)
+        layers = len(self.hidden_sizes) + 1
+        self.weight_decay = default_decays(layers) if self.weight_decay is None else self.weight_decay
+        each = f"{layers} numbers >= 0, one for each of model.hidden_sizes and one for the last layer"
+        require(len(self.weight_decay) == layers, "model.weight_decay", list(self.weight_decay), each)
+        self.planner = type(self).default_planner() if self.planner is None else self.planner
         self.searcher = self.planner  # what searches; the planner's horizon is that of the imagined trajectories
-        self.propagation, self.particles, self.num_members = propagation, particles, num_members
-        self.hidden_sizes, self.activation, self.weight_decay = hidden_sizes, activation, weight_decay
-        self.model_lr, self.reward, self.chunk = model_lr, reward, chunk
-        self.fit_options = {"batch_size": model_batch_size, "epochs": model_epochs}
+        self.fit_options = {"batch_size": self.model_batch_size, "epochs": self.model_epochs}
         self.fitter = ModelFitter(self)
 
     # ------------------------------------------------------------------ construction

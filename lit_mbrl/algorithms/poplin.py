@@ -29,7 +29,7 @@ Readings and departures (what the paper leaves out is as in its public code, unl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -44,13 +44,15 @@ from lit_mbrl.networks import RunningNormalizer
 from lit_mbrl.networks.flat_mlp import FlatMLP
 from lit_mbrl.planners import Planner, Search, TruncatedCEM
 from lit_mbrl.planners.propagation import Propagation, TrajectorySampler, open_loop
-from lit_mbrl.utils.errors import positive, positive_sizes, require
+from lit_mbrl.utils.errors import require
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import NonNegativeFloat, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt, Sizes
 
 
 class WhitenedPolicy(nn.Module):
     """A perceptron on observations that are normalised by the statistics of real ones, updated between trials."""
 
-    def __init__(self, observation_dim: int, hidden: list[int], action_dim: int) -> None:
+    def __init__(self, observation_dim: int, hidden: Sequence[int], action_dim: int) -> None:
         super().__init__()
         self.whitening = RunningNormalizer(observation_dim, (1e-6, 1e6))
         self.network = FlatMLP(observation_dim, hidden, action_dim)
@@ -64,54 +66,40 @@ class WhitenedPolicy(nn.Module):
         return (self(frames["observation"]) - frames["action"]).square().mean()
 
 
+@options
 class PolicyPlanning(PETS):
-    """What POPLIN-A and POPLIN-P share: a policy network that learns from the planner after each trial.
-
-    Args:
-        policy_hidden_sizes: hidden layers of the policy network.
-        policy_lr: Adam's learning rate of behaviour cloning.
-        policy_epochs: passes over the trial at most.
-        policy_patience: passes without less error on what is held out, after which it ends.
-        policy_batch_size: frames per gradient step.
-        policy_weight_decay: `decay / 2 |theta|^2` in the loss.
-        policy_holdout: share of the trial that is held out.
-        propagation: see `PETS`.
-        **kwargs: of `PETS`.
-    """
+    """What POPLIN-A and POPLIN-P share: a policy network that learns from the planner after each trial."""
 
     also_evaluated: ClassVar[tuple[str, ...]] = ("policy",)
 
-    def __init__(
-        self,
-        policy_hidden_sizes: list[int] | None = None,
-        policy_lr: float = 3e-3,
-        policy_epochs: int = 100,
-        policy_patience: int = 5,
-        policy_batch_size: int = 64,
-        policy_weight_decay: float = 1e-5,
-        policy_holdout: float = 0.2,
-        propagation: Propagation = "E",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(propagation=propagation, **kwargs)
-        self.policy_hidden_sizes = [64, 64] if policy_hidden_sizes is None else list(policy_hidden_sizes)
-        positive_sizes("model.policy_hidden_sizes", self.policy_hidden_sizes)
-        positive("model.policy_lr", policy_lr)
-        for name, number in {"policy_epochs": policy_epochs, "policy_batch_size": policy_batch_size}.items():
-            require(number > 0, f"model.{name}", number, "an integer > 0")
-        require(policy_patience >= 0, "model.policy_patience", policy_patience, "an integer >= 0")
-        require(policy_weight_decay >= 0, "model.policy_weight_decay", policy_weight_decay, "a number >= 0")
-        require(0.0 < policy_holdout < 1.0, "model.policy_holdout", policy_holdout, "a number between 0 and 1")
+    propagation: Propagation = "E"
+    """How uncertainty travels: see `PETS`."""
+    policy_hidden_sizes: Sizes = (64, 64)
+    """Hidden layers of the policy network."""
+    policy_lr: PositiveFloat = 3e-3
+    """Adam's learning rate of behaviour cloning."""
+    policy_epochs: PositiveInt = 100
+    """Passes over the trial at most."""
+    policy_patience: NonNegativeInt = 5
+    """Passes without less error on what is held out, after which it ends."""
+    policy_batch_size: PositiveInt = 64
+    """Frames per gradient step."""
+    policy_weight_decay: NonNegativeFloat = 1e-5
+    """`decay / 2 |theta|^2` in the loss."""
+    policy_holdout: OpenUnitInterval = 0.2
+    """Share of the trial that is held out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         unbounded = isinstance(self.planner, TruncatedCEM) and self.planner.bound is None
         expected = "lit_mbrl.planners.TruncatedCEM with bound: null, since it searches for noise"
         require(unbounded, "model.planner", type(self.planner).__name__, expected)
-        self.policy_lr, self.policy_weight_decay = policy_lr, policy_weight_decay
         self.policy_fit = {
-            "batch_size": policy_batch_size,
-            "max_epochs": policy_epochs,
-            "patience": policy_patience,
+            "batch_size": self.policy_batch_size,
+            "max_epochs": self.policy_epochs,
+            "patience": self.policy_patience,
             "improvement": 0.0,
-            "holdout_ratio": policy_holdout,
+            "holdout_ratio": self.policy_holdout,
         }
 
     def build(self, spec: Any) -> None:
@@ -158,21 +146,17 @@ class PolicyPlanning(PETS):
         return self.policy(observation).clamp(-1.0, 1.0)
 
 
+@options
 class POPLINA(PolicyPlanning):
-    """POPLIN-A: the search is for noise on the policy's actions.
-
-    Args:
-        method: INIT adds it to the policy's own rollout, REPLAN to its actions in each imagined state.
-        **kwargs: of `PolicyPlanning` and `PETS`.
-    """
+    """POPLIN-A: the search is for noise on the policy's actions."""
 
     paper = "Wang and Ba 2019, arXiv 1906.08649"
-    default_planner: ClassVar[Callable[[], Planner]] = partial(TruncatedCEM, 30, 500, 50, bound=None)
+    default_planner: ClassVar[Callable[[], Planner]] = partial(
+        TruncatedCEM, horizon=30, num_candidates=500, num_elites=50, bound=None
+    )
 
-    def __init__(self, method: Literal["INIT", "REPLAN"] = "REPLAN", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        require(method in ("INIT", "REPLAN"), "model.method", method, "INIT or REPLAN")
-        self.method = method
+    method: Literal["INIT", "REPLAN"] = "REPLAN"
+    """INIT adds the noise to the policy's own rollout, REPLAN to its actions in each imagined state."""
 
     def plan(self, observation: Tensor, memory: Tensor) -> tuple[Tensor, Search]:
         """Searches for noise `[B, H, A]` from observations `[B, O]`; returns the first actions `[B, A]`, too."""
@@ -200,38 +184,36 @@ class POPLINA(PolicyPlanning):
         return torch.stack(actions, 1)
 
 
+@options
 class POPLINP(PolicyPlanning):
-    """POPLIN-P: the search is for noise on the policy's weights.
-
-    Args:
-        method: SEP searches for a noise of each step, UNI for one of all of them.
-        training: BC clones the executed actions, AVG moves the weights by the mean of the noises that acted.
-        variant: AVG as the `"paper"` has it, or as its public code (`"reference"`), which assigns the mean noise.
-        policy_hidden_sizes: hidden layers of the policy network.
-        **kwargs: of `PolicyPlanning` and `PETS`.
-    """
+    """POPLIN-P: the search is for noise on the policy's weights."""
 
     paper = "Wang and Ba 2019, arXiv 1906.08649"
     default_planner: ClassVar[Callable[[], Planner]] = partial(
-        TruncatedCEM, 30, 500, 50, init_std=0.1**0.5, min_variance=0.0, bound=None
+        TruncatedCEM,
+        horizon=30,
+        num_candidates=500,
+        num_elites=50,
+        init_std=0.1**0.5,
+        min_variance=0.0,
+        bound=None,
     )
 
-    def __init__(
-        self,
-        method: Literal["SEP", "UNI"] = "SEP",
-        training: Literal["BC", "AVG"] = "AVG",
-        variant: Literal["paper", "reference"] = "paper",
-        policy_hidden_sizes: list[int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(policy_hidden_sizes=[32] if policy_hidden_sizes is None else policy_hidden_sizes, **kwargs)
-        require(method in ("SEP", "UNI"), "model.method", method, "SEP or UNI")
-        require(training in ("BC", "AVG"), "model.training", training, "BC or AVG")
-        require(variant in ("paper", "reference"), "model.variant", variant, "paper or reference")
-        require(variant == "paper" or training == "AVG", "model.variant", variant, "paper with model.training=BC")
-        self.method, self.training_method, self.variant = method, training, variant
-        if method == "UNI":
-            self.searcher = replace(self.planner, horizon=1)  # type: ignore[type-var]
+    policy_hidden_sizes: Sizes = (32,)
+    """Hidden layers of the policy network."""
+    method: Literal["SEP", "UNI"] = "SEP"
+    """SEP searches for a noise of each step, UNI for one of all of them."""
+    distillation: Literal["BC", "AVG"] = "AVG"
+    """BC clones the executed actions, AVG moves the weights by the mean of the noises that acted."""
+    variant: Literal["paper", "reference"] = "paper"
+    """AVG as the paper has it, or as its public code (`reference`), which assigns the mean noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.variant == "paper" or self.distillation == "AVG"
+        require(fits, "model.variant", self.variant, "paper with model.distillation=BC")
+        if self.method == "UNI":
+            self.searcher = replace(self.planner, horizon=1)
 
     def build(self, spec: Any) -> None:
         super().build(spec)
@@ -268,7 +250,7 @@ class POPLINP(PolicyPlanning):
 
     def distill(self, trial: TensorDictBase) -> None:
         """Lets the policy learn from the trial, by BC or AVG; and forgets its noises."""
-        if self.training_method == "BC":
+        if self.distillation == "BC":
             self.clone_behaviour(trial)
         else:
             with torch.no_grad():

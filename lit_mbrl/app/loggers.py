@@ -59,6 +59,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         self._wandb_init["settings"] = {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             self._wandb_init["settings"]["init_timeout"] = INIT_SECONDS
+        self._named_by_folder = name is None
         self._watchdog: Watchdog | None = None
         self._service = Tolerant("W&B", "the run goes on without it, and metrics.csv has everything", _give_up)
 
@@ -74,7 +75,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         # Absolute: W&B's service process outlives a run and need not be in this one's working directory.
         self._folder = Path(folder).absolute()
         self._save_dir = self._wandb_init["dir"] = str(self._folder)
-        if self._wandb_init["name"] is None:
+        if self._named_by_folder:
             self._wandb_init["name"] = "/".join(self._folder.parts[-3:])
 
     @property

@@ -54,18 +54,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name, `" (did you mean 'Pendulum-v1'?)"`, or an empty string if nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def positive_sizes(option: str, sizes: list[int]) -> None:
-    """Checks a list of hidden layer sizes."""
-    require(all(size > 0 for size in sizes), option, sizes, "positive layer sizes, as [256,256]")
-
-
-def in_unit_interval(option: str, value: float) -> None:
-    """Checks a discount or an averaging rate."""
-    require(0.0 <= value <= 1.0, option, value, "a number between 0 and 1")
-
-
-def positive(option: str, value: float) -> None:
-    """Checks a learning rate or another strictly positive number."""
-    require(value > 0, option, value, "a number > 0")

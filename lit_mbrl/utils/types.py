@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 FINITE = "a finite number"
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string", NoneType: "null"}
+_FLAGS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def expected(kind: Any) -> str:
         rules = [argument.expected for argument in arguments[1:] if isinstance(argument, Rule)]
         return rules[-1] if rules else expected(arguments[0])
     if origin in (Union, UnionType):
-        names = [expected(argument) for argument in arguments]
+        names = [name for argument in arguments for name in (_FLAGS if argument is bool else (expected(argument),))]
     elif origin is Literal:
         names = [str(argument) for argument in arguments]
     elif origin is dict:

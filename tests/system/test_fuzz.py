@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "data.batch_size": POSITIVE,
         "data.sequence_batch_size": [value for value in POSITIVE if value != "null"],
         "data.capacity": [*POSITIVE],
-        "data.storage": ["abc", "1", "null"],
+        "data.storage": ["abc", "1"],
         "data.eval_episodes": POSITIVE,
         "data.env.name": ["''", "nope", "Pendulum-v9", "1", "null", "dmc/x", "dmc/walker-fly", "poplin/X", "a:b:c"],
         "data.env.num_envs": POSITIVE,

@@ -23,5 +23,5 @@ def test_a_clipped_observation_is_warned_of_once(work: Path, capfd: pytest.Captu
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0)])
 def test_bounds_that_are_none(bounds: tuple[float, float]) -> None:
-    with pytest.raises(OptionError, match="--model.normalize_observations=.*expected true, false, or the lowest and"):
+    with pytest.raises(OptionError, match="--model.normalize_observations=.*expected true, false or the lowest and"):
         SAC(normalize_observations=bounds)

@@ -259,3 +259,11 @@ def test_sweep_keeps_its_own_values(tmp_path: Path) -> None:
     logger.log_hyperparams({"model.horizon": 3, "model.gamma": 0.99})
     assert dict(logger.experiment.config) == {"model.horizon": 5, "model.gamma": 0.99}
     logger.close()
+
+
+@pytest.mark.parametrize(("given", "names"), [(None, ["a/b/first", "a/b/first-2"]), ("mine", ["mine", "mine"])])
+def test_a_run_is_named_by_the_folder_that_it_ends_up_with(tmp_path: Path, given: str | None, names: list[str]) -> None:
+    logger = WandbLogger(name=given)
+    for folder, name in zip(("first", "first-2"), names, strict=True):
+        logger.use_folder(tmp_path / "a" / "b" / folder)
+        assert logger._wandb_init["name"] == name

@@ -39,7 +39,7 @@ from lit_mbrl.utils.types import (
         (OpenUnitInterval, [0.1, 0.9], [0, 1], "a number > 0 and < 1"),
         (Sizes, [(), (8, 8)], [(0,), (8, -1), (1.5,), 3, "8", None], "positive layer sizes, as [256,256]"),
         (Literal["a", "b"], ["a"], ["c", None, ["a"]], "a or b"),
-        (bool | Literal["cudagraphs"], [True, "cudagraphs"], ["x", 1], "true or false or cudagraphs"),
+        (bool | Literal["cudagraphs"], [True, "cudagraphs"], ["x", 1], "true, false or cudagraphs"),
         (PositiveInt | None, [None, 3], [0, "a"], "an integer > 0 or null"),
         (str | int | None, ["a", 1, None], [1.5, True], "a string, an integer or null"),
         (tuple[float, int], [(0.5, 1)], [(1,), (1, 2, 3), (1, 0.5), 1], "[a number, an integer]"),
