@@ -224,6 +224,11 @@ class PETS(FitsModels, Algorithm):
             }
         )
 
+    @torch.no_grad()
+    def predict_trajectories(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """The particles of action sequences `[B, H, A]` from observations `[B, O]`, `[B, P, H + 1, O]`, to look at."""
+        return self.sampler.trajectories(observation, actions, open_loop, actions.shape[1])
+
     def lose_track(self) -> None:
         """Plans anew everywhere, since an episode has begun."""
         self.memory.forget()
