@@ -188,8 +188,8 @@ class Algorithm(ManualOptimization):
         self._built = True
 
     def _clipped(self, update: Update) -> Update:
-        if self.max_grad_norm is None or update.max_grad_norm is not None:
-            return update
+        if self.max_grad_norm is None or update.max_grad_norm is not None or update.searches:
+            return update  # a search has a length of its own
         return replace(update, max_grad_norm=self.max_grad_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

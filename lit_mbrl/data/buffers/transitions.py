@@ -165,6 +165,15 @@ class Replay(Ring):
         training, holdout = (self._storage.get(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
         return training, holdout
 
+    def first_observations(self) -> Tensor:
+        """The observations that episodes began with, of all episodes whose beginning is there, `[n, O]`."""
+        numbers = np.arange(self.oldest, self.written)
+        before = numbers - self.num_envs
+        began = before < 0
+        known = before >= self.oldest
+        began[known] = self._ends[self.slots(before[known])]
+        return self.buffer[torch.from_numpy(self.slots(numbers[began]))]["observation"]
+
     def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
