@@ -1,4 +1,4 @@
-"""TD3's and PPO's rounds beside Stable-Baselines3's, on the same networks, batches and noise: the largest difference.
+"""Training steps of TD3, PPO and TRPO beside Stable-Baselines3's, with the same networks, batches and noise.
 
 pip install -e '.[peers]'
 python -m benchmarks.studies.updates_against_sb3
@@ -6,18 +6,23 @@ python -m benchmarks.studies.updates_against_sb3
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import gymnasium
+import sb3_contrib
 import stable_baselines3
 import torch
 from stable_baselines3.common.logger import configure
 from tensordict import TensorDict
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
 from callbacks import SoftTargetUpdate
-from lit_mbrl.algorithms import PPO, TD3
+from lit_mbrl.algorithms import PPO, TD3, TRPO
 from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.training.optim import clip_
 
@@ -89,6 +94,17 @@ def td3() -> None:
         print(f"TD3, {name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
 
 
+def same_networks(ours: Any, peer: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights of policy and value, which are the same in both from now on."""
+    body, policy = peer.policy.mlp_extractor, peer.policy
+    theirs = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
+    theirs += [*body.value_net.parameters(), *policy.value_net.parameters()]
+    mine = [*ours.actor.mean.parameters(), ours.actor.log_std, *ours.critic.parameters()]
+    with torch.no_grad():
+        torch._foreach_copy_(mine, theirs)
+    return mine, theirs
+
+
 def ppo() -> None:
     """Minibatches of 64 made-up frames on HalfCheetah-v5's sizes, with SB3's own `train`."""
     torch.manual_seed(0)
@@ -96,12 +112,7 @@ def ppo() -> None:
     peer.set_logger(configure(None, []))
     ours = PPO(hidden_sizes=[64, 64], lr=3e-4)
     ours.configure(describe(EnvConfig("HalfCheetah-v5")))
-    body, policy = peer.policy.mlp_extractor, peer.policy
-    actor = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
-    critic = [*body.value_net.parameters(), *policy.value_net.parameters()]
-    mine = [*ours.actor.mean.parameters(), ours.actor.log_std, *ours.critic.parameters()]
-    with torch.no_grad():
-        torch._foreach_copy_(mine, [*actor, *critic])
+    mine, theirs = same_networks(ours, peer)
     (optimizer,), (update,) = ours.configure_optimizers(), ours.update_list
     for _ in range(ROUNDS):
         observation = torch.randn(64, 17)
@@ -124,10 +135,71 @@ def ppo() -> None:
         update.loss(TensorDict(frames, [64])).backward(inputs=update.parameters())
         clip_([parameter.grad for parameter in update.parameters()], ours.max_grad_norm)
         optimizer.step()
-    difference = max(float((a - b).abs().max()) for a, b in zip(mine, [*actor, *critic], strict=True))
+    difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
     print(f"PPO: largest difference of a weight after {ROUNDS} minibatches {difference:.1e}")
+
+
+def trpo() -> None:
+    """Rollouts of 2048 made-up frames on Pendulum's sizes, with SB3-contrib's own `train`.
+
+    Its divergence is the mean over the action's dimensions, of which there is one here, where TRPO's is their sum, and
+    KL(new, old), which has the same Hessian but other values in the line search: ours takes that one here. Its
+    conjugate gradient starts from noise of 1e-4, which is taken out, and ours from 0. Its Adam has an epsilon of 1e-5.
+    """
+    torch.manual_seed(0)
+    peer = sb3_contrib.TRPO("MlpPolicy", gymnasium.make("Pendulum-v1"), 1e-3, n_critic_updates=1, device="cpu")
+    peer.set_logger(configure(None, []))
+    ours = TRPO(hidden_sizes=[64, 64], value_lr=1e-3, cg_iterations=15)
+    ours.configure(describe(EnvConfig("Pendulum-v1")))
+    ours.note = ours.count_steps = lambda *_: None
+    mine, theirs = same_networks(ours, peer)
+    (policy, value), steps = ours.configure_optimizers(), []
+
+    def reversed_divergence(batch: TensorDict) -> Tensor:
+        old, new = (
+            Normal(mean, log_std.exp())
+            for mean, log_std in (
+                x.chunk(2, -1) for x in (batch["acted"], ours.actor.distribution(batch["observation"]))
+            )
+        )
+        return kl_divergence(new, old).sum(-1).mean()
+
+    policy_update, value_update = ours.update_list
+    policy_update = replace(policy_update, divergence=reversed_divergence)
+    value.param_groups[0]["eps"] = 1e-5
+    for _ in range(ROUNDS):
+        observation, before = torch.randn(2048, 3), [weight.detach().clone() for weight in theirs]
+        with torch.no_grad():
+            action = ours.explore(observation, torch.zeros(2048, 1, dtype=torch.bool))
+            log_prob, _, values = ours.evaluate(observation, action)
+            acted = ours.actor.distribution(observation)
+        frames = {"observation": observation, "action": action, "value": values, "log_prob": log_prob, "acted": acted}
+        frames |= {"advantage": action.sum(-1, keepdim=True) * observation[:, :1] + torch.randn(2048, 1)}
+        sample = SimpleNamespace(
+            observations=observation,
+            actions=action,
+            old_values=values[:, 0],
+            old_log_prob=log_prob[:, 0],
+            advantages=frames["advantage"][:, 0],
+            returns=(values + frames["advantage"])[:, 0],
+        )
+        peer.rollout_buffer.get = lambda *_, sample=sample, **__: iter([sample])
+        with mock.patch.object(torch, "randn_like", torch.zeros_like):
+            peer.train()
+        batch = TensorDict(frames, [2048])
+        with mock.patch.object(type(ours), "train_steps", 1), mock.patch.object(ours, "_uses_fast_path", True):
+            ours.gradient_step(policy_update, policy, batch, {})
+        value.zero_grad()
+        value_update.loss(batch).backward(inputs=value_update.parameters())
+        value.step()
+        steps.append(max(float((a - b).abs().max()) for a, b in zip(theirs, before, strict=True)))
+    difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
+    print(
+        f"TRPO: largest difference of a weight after {ROUNDS} rollouts {difference:.1e} (steps: up to {max(steps):.1e})"
+    )
 
 
 if __name__ == "__main__":
     td3()
     ppo()
+    trpo()

@@ -5,6 +5,7 @@ from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
+from lit_mbrl.algorithms.me_trpo import METRPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.pets import PETS
@@ -16,12 +17,14 @@ from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.steve import MVEDDPG, STEVE, STEVESAC
 from lit_mbrl.algorithms.td3 import TD3
+from lit_mbrl.algorithms.trpo import TRPO
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
     "DDPG",
     "MBPO",
     "MEMR",
+    "METRPO",
     "MVE",
     "MVEDDPG",
     "PETS",
@@ -33,6 +36,7 @@ __all__ = [
     "STEVE",
     "STEVESAC",
     "TD3",
+    "TRPO",
     "Algorithm",
     "Dreamer",
     "EntropyBonusPPO",

@@ -43,7 +43,7 @@ from lit_mbrl.training.model_fit import FitsModels, ModelFitter
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils.errors import OptionError, require
 from lit_mbrl.utils.options import options
-from lit_mbrl.utils.types import NonNegativeFloat, PositiveFloat, PositiveInt, Sizes
+from lit_mbrl.utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Sizes
 
 _EVAL_SEED = 0
 
@@ -52,29 +52,30 @@ _EVAL_SEED = 0
 class PETS(FitsModels, Algorithm):
     """A probabilistic ensemble and a planner.
 
-    `data.batch_size` plays no part: there are no batches but those of the fits, which `compile` is about.
+    `data.batch_size` plays no part: there are no batches but those of the fits.
     """
 
     paper = "Chua et al. 2018, arXiv 1805.12114"
     default_planner: ClassVar[Callable[[], Planner]] = TruncatedCEM
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("reward",)
-    normalize_observations: ClassVar[bool] = False  # no options here
+    # The model scales its inputs itself, and gradients are those of its fits.
+    normalize_observations: ClassVar[bool] = False
     max_grad_norm: ClassVar[None] = None
 
     planner: Planner | None = None
     """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps."""
     propagation: Propagation = "TSinf"
     """How uncertainty travels, TSinf, TS1, DS, MM or E (`planners.propagation`)."""
-    particles: int | None = None
+    particles: NonNegativeInt | None = None
     """Per candidate; null: 20, or 1 with E."""
     num_members: PositiveInt = 5
     """Networks of the ensemble."""
     hidden_sizes: Sizes = (200, 200, 200)
     """Hidden layers of each network."""
     activation: Activation = "swish"
-    """Nonlinearity: swish, relu or tanh."""
+    """Between the layers: swish, relu or tanh."""
     weight_decay: tuple[NonNegativeFloat, ...] | None = None
-    """Of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss. Null: MBPO's."""
+    """Of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss. Null: `models.default_decays`."""
     model_lr: PositiveFloat = 1e-3
     """Adam's learning rate."""
     model_batch_size: PositiveInt = 32
@@ -82,7 +83,7 @@ class PETS(FitsModels, Algorithm):
     model_epochs: PositiveInt = 5
     """Passes over all data of a fit."""
     reward: Literal["known", "learned", "auto"] = "auto"
-    """`"known"` (`envs/tasks/rewards.py`), `"learned"` by the ensemble, or `"auto"`: known where it is."""
+    """Known (`envs/tasks/rewards.py`), learned by the ensemble, or auto: known where it is."""
     chunk: PositiveInt = 10_000
     """Particles imagined at a time, which bounds the memory of planning."""
 
@@ -92,10 +93,9 @@ class PETS(FitsModels, Algorithm):
             self.particles = 1 if self.propagation == "E" else 20
         check_particles(self.propagation, self.particles, self.num_members)
         layers = len(self.hidden_sizes) + 1
-        if self.weight_decay is None:
-            self.weight_decay = default_decays(layers)
-        of_each = f"{layers} numbers >= 0, one for each of model.hidden_sizes and one for the last layer"
-        require(len(self.weight_decay) == layers, "model.weight_decay", self.weight_decay, of_each)
+        self.weight_decay = default_decays(layers) if self.weight_decay is None else self.weight_decay
+        each = f"{layers} numbers >= 0, one for each of model.hidden_sizes and one for the last layer"
+        require(len(self.weight_decay) == layers, "model.weight_decay", list(self.weight_decay), each)
         self.planner = type(self).default_planner() if self.planner is None else self.planner
         self.searcher = self.planner  # what searches; the planner's horizon is that of the imagined trajectories
         self.fit_options = {"batch_size": self.model_batch_size, "epochs": self.model_epochs}

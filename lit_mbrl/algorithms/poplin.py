@@ -72,6 +72,8 @@ class PolicyPlanning(PETS):
 
     also_evaluated: ClassVar[tuple[str, ...]] = ("policy",)
 
+    propagation: Propagation = "E"
+    """How uncertainty travels: see `PETS`."""
     policy_hidden_sizes: Sizes = (64, 64)
     """Hidden layers of the policy network."""
     policy_lr: PositiveFloat = 3e-3
@@ -86,8 +88,6 @@ class PolicyPlanning(PETS):
     """`decay / 2 |theta|^2` in the loss."""
     policy_holdout: OpenUnitInterval = 0.2
     """Share of the trial that is held out."""
-    propagation: Propagation = "E"
-    """How uncertainty travels, see `PETS`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,7 +156,7 @@ class POPLINA(PolicyPlanning):
     )
 
     method: Literal["INIT", "REPLAN"] = "REPLAN"
-    """INIT adds it to the policy's own rollout, REPLAN to its actions in each imagined state."""
+    """INIT adds the noise to the policy's own rollout, REPLAN to its actions in each imagined state."""
 
     def plan(self, observation: Tensor, memory: Tensor) -> tuple[Tensor, Search]:
         """Searches for noise `[B, H, A]` from observations `[B, O]`; returns the first actions `[B, A]`, too."""
@@ -199,22 +199,21 @@ class POPLINP(PolicyPlanning):
         bound=None,
     )
 
-    method: Literal["SEP", "UNI"] = "SEP"
-    """SEP searches for a noise of each step, UNI for one of all of them."""
-    training: Literal["BC", "AVG"] = "AVG"
-    """BC clones the executed actions, AVG moves the weights by the mean of the noises that acted."""
-    variant: Literal["paper", "reference"] = "paper"
-    """AVG as the `"paper"` has it, or as its public code (`"reference"`), which assigns the mean noise."""
     policy_hidden_sizes: Sizes = (32,)
     """Hidden layers of the policy network."""
+    method: Literal["SEP", "UNI"] = "SEP"
+    """SEP searches for a noise of each step, UNI for one of all of them."""
+    distillation: Literal["BC", "AVG"] = "AVG"
+    """BC clones the executed actions, AVG moves the weights by the mean of the noises that acted."""
+    variant: Literal["paper", "reference"] = "paper"
+    """AVG as the paper has it, or as its public code (`reference`), which assigns the mean noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.training_method, self.training = self.training, True  # the name is that of a module's mode, too
-        averages = self.training_method == "AVG"
-        require(self.variant == "paper" or averages, "model.variant", self.variant, "paper with model.training=BC")
+        fits = self.variant == "paper" or self.distillation == "AVG"
+        require(fits, "model.variant", self.variant, "paper with model.distillation=BC")
         if self.method == "UNI":
-            self.searcher = replace(self.planner, horizon=1)  # type: ignore[type-var]
+            self.searcher = replace(self.planner, horizon=1)
 
     def build(self, spec: Any) -> None:
         super().build(spec)
@@ -251,7 +250,7 @@ class POPLINP(PolicyPlanning):
 
     def distill(self, trial: TensorDictBase) -> None:
         """Lets the policy learn from the trial, by BC or AVG; and forgets its noises."""
-        if self.training_method == "BC":
+        if self.distillation == "BC":
             self.clone_behaviour(trial)
         else:
             with torch.no_grad():

@@ -2,7 +2,8 @@
 
 Schulman et al. 2017 (arXiv 1707.06347v2): the clipped objective of eq. 7 with the generalised advantages of Schulman et
 al. (arXiv 1506.02438v6), and eq. 9's joint loss of policy and value. One update per training step: a gradient step of
-all networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`.
+all networks on one minibatch. Algorithm 1 is in `after_collect`, `sample` and `updates`; the
+policy's and the value's part in a rollout is in `training.rollouts`.
 
 Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if nothing else is said:
 
@@ -19,33 +20,27 @@ Readings and departures, all as in OpenAI's baselines and Stable-Baselines3 if n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
-from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, RewardNormalizer, orthogonal_mlp
-from lit_mbrl.returns import generalized_advantages
+from lit_mbrl.networks import ImpalaEncoder, RewardNormalizer, orthogonal_mlp
 from lit_mbrl.training.algorithm import Algorithm, Update
+from lit_mbrl.training.rollouts import RolloutAgent, make_actor
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.options import options, take
 from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, Sizes
 
-_ROWS = 1024  # frames that are evaluated at a time after a rollout
-
 
 @options
-class PPO(Algorithm):
+class PPO(RolloutAgent):
     """A policy and a value, trained together on rollouts; for continuous and discrete actions."""
 
     paper = "Schulman et al. 2017, arXiv 1707.06347"
-    learns_from = "rollouts"
-    continuous_actions = False  # discrete ones, too
     pixels = None  # vectors or images
     fixed_on_resume = (*Algorithm.fixed_on_resume, "scale_rewards", "init_log_std")
 
@@ -91,10 +86,7 @@ class PPO(Algorithm):
     def build(self, spec: Any) -> None:
         self.encoder, features = self.make_encoder(spec)
         hidden = ([] if spec.pixels else [64, 64]) if self.hidden_sizes is None else self.hidden_sizes
-        if spec.discrete:
-            self.actor: nn.Module = CategoricalActor(features, spec.action_dim, hidden)
-        else:
-            self.actor = GaussianActor(features, spec.action_dim, hidden, self.init_log_std)
+        self.actor = make_actor(spec, features, hidden, self.init_log_std)
         self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
     def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
@@ -119,20 +111,6 @@ class PPO(Algorithm):
         networks = [self.encoder, self.actor, self.critic]
         yield Update("ppo", networks, self.loss, self.lr, max_grad_norm=self.max_grad_norm, eps=self.adam_eps)
 
-    # ------------------------------------------------------------------ acting
-    def act(self, observation: Tensor) -> Tensor:
-        with self._precision():
-            return self.actor.mode(self.encoder(observation))
-
-    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
-        with self._precision():
-            return self.actor.sample(self.encoder(observation))
-
-    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""
-        features = self.encoder(observation)
-        return *self.actor.log_prob_entropy(features, action), self.critic(features)
-
     # ------------------------------------------------------------------ algorithm 1
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
         """The policy has run for T steps in each of N environments: computes their advantages, once for all epochs."""
@@ -143,70 +121,11 @@ class PPO(Algorithm):
         """For each of K epochs, in minibatches: the next one."""
         return {"transitions": self.minibatch(data.rollout, data.minibatch_index())}
 
-    # ------------------------------------------------------------------ a rollout
-    @torch.no_grad()
-    def prepare_rollout(self, frames: TensorDictBase) -> TensorDictBase:
-        """Values and advantages of a fresh rollout `[N, T]`, raw, by the policy and the statistics that have acted.
-
-        Returns:
-            `[T, N]`: `observation` (normalised), `action`, and of that policy `log_prob`, `value` and `advantage`,
-            `[T, N, 1]` each.
-        """
-        self._stopped = None
-        frames = frames.to(self.device)
-        following = frames["next"]
-        terminated = following["terminated"]
-        done = terminated | following["truncated"]
-        reward = following["reward"]
-        if self.reward_normalizer is not None:
-            reward = self.reward_normalizer(reward, done)
-        # In the order of time: [T, N, ...], as they lie in memory.
-        observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
-        log_prob, value = self._evaluate_rollout(observation, action)
-        values = value.transpose(0, 1)
-        next_value = self._next_values(values, following["observation"], terminated, done)
-        advantage = generalized_advantages(reward, values, next_value, terminated, done, self.gamma, self.lmbda)
-        rollout = {"observation": observation, "action": action, "log_prob": log_prob, "value": value}
-        rollout["advantage"] = advantage.transpose(0, 1)
-        return TensorDict(rollout, observation.shape[:2], device=self.device)
-
-    def _evaluate_rollout(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        parts = []
-        with self._precision():
-            for x, u in zip(observation.flatten(0, 1).split(_ROWS), action.flatten(0, 1).split(_ROWS), strict=True):
-                log_prob, _, value = self.evaluate(x, u)
-                parts.append((log_prob, value))
-        log_probs, values = (torch.cat(part).view(*observation.shape[:2], 1) for part in zip(*parts, strict=True))
-        return log_probs, values
-
-    def _next_values(self, values: Tensor, following: Tensor, terminated: Tensor, done: Tensor) -> Tensor:
-        """`V` of the true successors, `[N, T, 1]`: the next row's, or evaluated where an episode or rollout ends."""
-        next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
-        apart = done.clone()
-        apart[:, -1] = True
-        apart = (apart & ~terminated).squeeze(-1)
-        with self._precision():
-            parts = [self.critic(self.encoder(x)) for x in self.normalize(following[apart]).split(_ROWS)]
-        next_values[apart] = torch.cat(parts) if parts else next_values[apart]
-        return next_values
-
-    def _precision(self) -> Any:
-        """The trainer's precision, as the losses have it: a ratio shall not compare two roundings."""
-        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
-
-    def restart_episodes(self, envs: Iterable[int]) -> None:
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.restart(envs)
-
-    def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
-        """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
-        rows = {key: value.flatten(0, 1).index_select(0, index) for key, value in rollout.items()}
-        return TensorDict(rows, index.shape)
-
     # ------------------------------------------------------------------ a minibatch
-    def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
-        """The batch itself: a rollout's observations are normalised once."""
-        return batch
+    def prepare_rollout(self, frames: TensorDictBase) -> TensorDictBase:
+        """See `RolloutAgent.prepare_rollout`; a fresh rollout has all its epochs before it."""
+        self._stopped = None
+        return super().prepare_rollout(frames)
 
     def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
         """One minibatch; none after `target_kl` has ended the rollout's epochs."""

@@ -146,7 +146,7 @@ class EnsembleExpansion(Algorithm):
 
     def pretrain(self, data: Any) -> None:
         """Takes `pretrain_updates` of the models, each on a batch of its own."""
-        optimizers = self.trainer.strategy._lightning_optimizers
+        optimizers: Any = self.optimizers()
         count = len(list(self.model_updates()))
         for step in range(self.pretrain_updates):
             self.notify_progress(f"training the models: update {step + 1:,} of {self.pretrain_updates:,}")

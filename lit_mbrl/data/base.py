@@ -187,10 +187,6 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
     def train_steps(self, train_steps: int) -> None:
         self.update_schedule.train_steps = train_steps
 
-    def train_steps_due(self, env_steps: int) -> int:
-        """Training steps that are due after so many environment steps."""
-        return self.update_schedule.train_steps_due(env_steps)
-
     # ------------------------------------------------------------------ training batches
     def train_dataloader(self) -> TrainLoader:
         """The rest of the running epoch, one batch per training step."""
@@ -202,7 +198,7 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
         if self.collector is None:
             self._start_collector()
         while self.train_steps < end:
-            while self.train_steps_due(self.env_steps) <= self.train_steps:
+            while self.update_schedule.train_steps_due(self.env_steps) <= self.train_steps:
                 self._begin_stage(at_frame=True)
                 self.collect()
             self.train_steps += 1

@@ -32,6 +32,9 @@ class FrameCollector(Collector):
         frames_per_batch: steps per rollout, of all environments together.
         clip_actions: the environments get the action cut to [-1, 1]; the frames have the policy's own, whose density
             is known.
+
+    Attributes:
+        begun: whether a step has been begun.
     """
 
     env: VectorEnv
@@ -47,7 +50,7 @@ class FrameCollector(Collector):
             track_traj_ids=False,
         )
         self._clip_actions = clip_actions
-        self._begun = False
+        self.begun = False
         self._early: Transition | None = None  # what came of the step that was begun, if that is known
         # The policy's next input; the flags `done`, `terminated` and `truncated` of a root are always False.
         self._input = env.first_root.select(*_CARRIED).clone()
@@ -82,9 +85,9 @@ class FrameCollector(Collector):
     def rollout(self) -> TensorDictBase:
         """Frames `[num_envs, T]`, T steps of every environment."""
         for t in range(len(self._root["action"])):
-            if self._begun:  # one step, of which a part has been taken already
+            if self.begun:  # one step, of which a part has been taken already
                 self._store(t, *(self._early or self.env.step_wait()))
-                self._begun, self._early = False, None
+                self.begun, self._early = False, None
             else:
                 self._store(t, *self.env.advance(self._act(t)))
         return self._frames_out
@@ -93,16 +96,11 @@ class FrameCollector(Collector):
     def step_async(self) -> None:
         """Acts now and lets worker processes step while this one goes on; the next `rollout`, of one step, has it."""
         self.env.step_async(self._act(0))
-        self._begun = True
-
-    @property
-    def begun(self) -> bool:
-        """Returns whether a step has been begun."""
-        return self._begun
+        self.begun = True
 
     def wait(self) -> None:
         """Waits for a step that has been begun, but does not take it yet: now the environments have a state to save."""
-        if self._begun and self._early is None:
+        if self.begun and self._early is None:
             self._early = self.env.step_wait()
 
     def _act(self, t: int) -> np.ndarray:
@@ -139,8 +137,8 @@ class FrameCollector(Collector):
         """Goes on from what `get_carrier` returned."""
         for key in _CARRIED:
             self._input[key].copy_(carrier[key])
-        self._begun = "begun.action" in carrier
-        if self._begun:
+        self.begun = "begun.action" in carrier
+        if self.begun:
             self._root["observation"][0] = self._observation
             self._root["action"][0] = carrier["begun.action"].numpy()
             self._early = Transition(*(carrier[f"begun.{name}"].numpy() for name in Transition._fields))

@@ -63,6 +63,9 @@ class OffPolicy(EnvDataModule):
     """Environment steps that each device collects at a time; a multiple of `env.num_envs`."""
     utd_ratio: PositiveFloat = 1.0
     """Training steps per environment step after the warm-up."""
+    train_steps_per_collection: PositiveInt | None = None
+    """Training steps after the warm-up and after every `frames_per_batch` environment steps from there on, in the place
+    of `utd_ratio`; null: `utd_ratio` counts."""
     batch_size: PositiveInt = 256
     """Transitions per training step, of all devices together."""
     sequence_batch_size: PositiveInt | None = None
@@ -91,8 +94,15 @@ class OffPolicy(EnvDataModule):
         for option, envs in (("env.num_envs", env.num_envs), ("eval_episodes", self.eval_episodes)):
             multiple = f"a multiple of the number of tasks, {len(env.tasks)}"
             require(envs % len(env.tasks) == 0, f"data.{option}", envs, multiple)
-        self.utd_ratio = Fraction(str(self.utd_ratio))
-        self.update_schedule = UpdateSchedule(self.total_frames, self.epoch_frames, starts, self.utd_ratio)
+        ratio, at_first, steps = Fraction(str(self.utd_ratio)), 0, self.train_steps_per_collection
+        if steps is not None:
+            one = "1 where data.train_steps_per_collection is given"
+            require(ratio == 1, "data.utd_ratio", self.utd_ratio, one)
+            multiple = f"a multiple of data.frames_per_batch={frames} with data.train_steps_per_collection"
+            require(starts % frames == 0, "data.learning_starts", starts, multiple)
+            ratio, at_first = Fraction(steps, frames), steps
+        self.utd_ratio = ratio
+        self.update_schedule = UpdateSchedule(self.total_frames, self.epoch_frames, starts, ratio, at_first)
         self.sequence_batch_size = self.sequence_batch_size or self.batch_size
         self.capacity = min(self.capacity, self.total_frames + frames)
         self.storage = self.storage or self.default_storage
@@ -231,6 +241,11 @@ class OffPolicy(EnvDataModule):
         self.schedule.clock = since if since >= 0 else None
         self.agent.before_collect(self)
         self._policy.random = since < 0
+
+    @property
+    def collects_next(self) -> bool:
+        """Returns whether the running training step is the last one before environment steps are taken."""
+        return self.train_steps >= self.train_steps_due(self.env_steps)
 
     def truncate_episodes(self, envs: Iterable[int]) -> None:
         """See `EnvDataModule.truncate_episodes`; the replay's sequences must not cross it."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from lit_mbrl.data.agent import Experience
 from lit_mbrl.data.base import EnvDataModule
 from lit_mbrl.data.buffers.transitions import check_memory
+from lit_mbrl.data.evaluated import EvalPolicy
 from lit_mbrl.data.schedule import RolloutSchedule
 from lit_mbrl.envs import VectorEnv
 from lit_mbrl.utils import distributed
@@ -85,6 +86,11 @@ class OnPolicy(EnvDataModule):
         schedule = self.update_schedule
         return (self.train_steps - 1) // schedule.train_steps_per_rollout * schedule.frames_per_rollout
 
+    @property
+    def begins_rollout(self) -> bool:
+        """Returns whether the running training step is the first one after a rollout."""
+        return (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout == 0
+
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the clock to the number of devices, each of which has a rollout."""
         frames = self.frames_per_batch * world_size
@@ -132,13 +138,13 @@ class OnPolicy(EnvDataModule):
         return self._order[position * size : (position + 1) * size]
 
     # ------------------------------------------------------------------ evaluation
-    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+    def run_eval_episodes(self, env: VectorEnv, policy: EvalPolicy | None = None) -> TensorDictBase:
         """See `EvaluationMixin.run_eval_episodes`. Draws and start states follow from the evaluation's seed."""
         if self.eval_actions == "mode":
-            return super().run_eval_episodes(env)
+            return super().run_eval_episodes(env, policy)
         random_state = get_random_state()
         torch.manual_seed(self.evaluation_seed)
-        episodes = super().run_eval_episodes(env)
+        episodes = super().run_eval_episodes(env, policy)
         set_random_state(random_state)
         return episodes
 

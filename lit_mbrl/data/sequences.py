@@ -19,6 +19,7 @@ from torch import Tensor
 from lit_mbrl.data.agent import Batch, Experience
 from lit_mbrl.data.buffers.episodes import EpisodeChoice, EpisodeReplay, ShortEpisodes, frame_bytes
 from lit_mbrl.data.buffers.transitions import Storage
+from lit_mbrl.data.evaluated import EvalPolicy
 from lit_mbrl.data.off_policy import OffPolicy
 from lit_mbrl.data.schedule import UpdateSchedule
 from lit_mbrl.envs import VectorEnv
@@ -51,6 +52,7 @@ class SequenceReplay(OffPolicy):
 
     sampler: ClassVar[None] = None  # not options: sequences are drawn from whole episodes
     buffer: ClassVar[None] = None
+    train_steps_per_collection: ClassVar[None] = None
     sequence_length: Annotated[int, Rule("an integer > 1", lambda frames: frames > 1)] = 50
     """T, frames of a sequence."""
     batch_size: PositiveInt = 50
@@ -120,10 +122,10 @@ class SequenceReplay(OffPolicy):
         sequences = self.replay.sample(batches * size, self.sequence_length, self.episode_choice, self.short_episodes)
         return {"sequences": sequences.view(batches, size, -1)}
 
-    def run_eval_episodes(self, env: VectorEnv) -> TensorDictBase:
+    def run_eval_episodes(self, env: VectorEnv, policy: EvalPolicy | None = None) -> TensorDictBase:
         """See `EvaluationMixin.run_eval_episodes`; observations are kept of the first one alone, in `eval_episode`."""
         self._seen = []
-        episodes = super().run_eval_episodes(env)
+        episodes = super().run_eval_episodes(env, policy)
         length = int(episodes["mask"][0].sum())
         action, reward = episodes["action"][:1, : length - 1], episodes["next", "reward"][:1, : length - 1]
         if self.spec.discrete:

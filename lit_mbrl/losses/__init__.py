@@ -37,6 +37,7 @@ from lit_mbrl.losses.prioritized import (
 )
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
+from lit_mbrl.losses.trust_region import surrogate_objective
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
@@ -77,6 +78,7 @@ __all__ = [
     "soft_value",
     "standard_normal_kl",
     "standardized",
+    "surrogate_objective",
     "td_target",
     "temperature_loss",
     "termination_loss",

@@ -34,6 +34,7 @@ class EnsembleDynamics(nn.Module):
     | buffer | shape | |
     |---|---|---|
     | `input_mean`, `input_std` | `[O + A]` | of the data of the last fit; 0 and 1 before any |
+    | `target_mean`, `target_std` | `[D]` | likewise of what is predicted, with `scale_targets` only |
     | `elites` | `[K]` | the members with the least hold-out error of the last fit; the first K before any |
 
     Args:
@@ -45,10 +46,13 @@ class EnsembleDynamics(nn.Module):
         weight_decay: of each layer, the last one included.
         inputs: numbers that the networks read, where `features` gives others than observation and action.
         outputs: numbers `D` that they predict, where `targets` gives others.
+        scale_targets: let deterministic networks predict in standard deviations of the data, and count errors in them.
     """
 
     input_mean: Tensor
     input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
     elites: Tensor
 
     def __init__(
@@ -63,6 +67,7 @@ class EnsembleDynamics(nn.Module):
         weight_decay: Sequence[float] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
         inputs: int | None = None,
         outputs: int | None = None,
+        scale_targets: bool = False,
     ) -> None:
         super().__init__()
         inputs, self.outputs = inputs or observation_dim + action_dim, outputs or observation_dim + 1
@@ -75,6 +80,11 @@ class EnsembleDynamics(nn.Module):
         self.register_buffer("input_mean", torch.zeros(inputs))
         self.register_buffer("input_std", torch.ones(inputs))
         self.register_buffer("elites", torch.arange(elites))
+        self.scale_targets = scale_targets
+        if scale_targets:
+            assert not probabilistic, "variances and their bounds are in the task's units"
+            self.register_buffer("target_mean", torch.zeros(self.outputs))
+            self.register_buffer("target_std", torch.ones(self.outputs))
 
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """Computes what the networks read, before it is scaled, `[..., O + A]`."""
@@ -91,7 +101,7 @@ class EnsembleDynamics(nn.Module):
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The networks' output to mean and log-variance `[..., D]`; no log-variance if deterministic."""
         if not self.probabilistic:
-            return output, None
+            return output * self.target_std + self.target_mean if self.scale_targets else output, None
         mean, raw = output.chunk(2, dim=-1)
         return mean, bounded_log_variance(raw, self.min_log_var, self.max_log_var)
 
@@ -120,7 +130,7 @@ class EnsembleDynamics(nn.Module):
         mean, log_var = self(frames["observation"], frames["action"])
         target = self.targets(frames)
         if log_var is None:
-            return ensemble_squared_error(mean, target).mean((1, 2))
+            return self._squared_error(mean, target)
         loss = gaussian_nll(mean, log_var, target).mean((1, 2))
         return loss + bound_penalty(self.min_log_var, self.max_log_var) / self.members
 
@@ -134,15 +144,20 @@ class EnsembleDynamics(nn.Module):
         """Each member's mean squared error `[E]` on the same frames, of any batch shape."""
         frames = frames.flatten()
         mean, _ = self(frames["observation"], frames["action"])
-        return ensemble_squared_error(mean, self.targets(frames).expand_as(mean)).mean((1, 2))
+        return self._squared_error(mean, self.targets(frames).expand_as(mean))
+
+    def _squared_error(self, mean: Tensor, target: Tensor) -> Tensor:
+        """Each member's mean `[E]` over frames and dimensions of `[E, B, D]`."""
+        if self.scale_targets:
+            mean, target = mean / self.target_std, target / self.target_std
+        return ensemble_squared_error(mean, target).mean((1, 2))
 
     @torch.no_grad()
     def fit_scaler(self, frames: TensorDictBase) -> None:
-        """Takes mean and standard deviation of the inputs from these frames; what never varies is divided by 1."""
-        inputs = self.features(frames["observation"], frames["action"]).flatten(0, -2)
-        std = inputs.std(0, correction=0)
-        self.input_mean.copy_(inputs.mean(0))
-        self.input_std.copy_(torch.where(std < 1e-12, torch.ones_like(std), std))
+        """Takes means and standard deviations from these frames; what never varies is divided by 1."""
+        _take_scale(self.features(frames["observation"], frames["action"]), self.input_mean, self.input_std)
+        if self.scale_targets:
+            _take_scale(self.targets(frames), self.target_mean, self.target_std)
 
     @torch.no_grad()
     def set_elites(self, errors: Tensor) -> None:
@@ -168,6 +183,14 @@ class EnsembleDynamics(nn.Module):
         counts = torch.bincount(choice, minlength=len(self.elites)).tolist()
         output = self.networks.grouped(inputs[order], counts, self.elites.tolist())
         return self.split(torch.zeros_like(output).index_copy(0, order, output))
+
+
+def _take_scale(values: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Writes mean and standard deviation of values `[..., D]`; 1 for what never varies."""
+    values = values.flatten(0, -2)
+    found = values.std(0, correction=0)
+    mean.copy_(values.mean(0))
+    std.copy_(torch.where(found < 1e-12, torch.ones_like(found), found))
 
 
 def targets(frames: TensorDictBase) -> Tensor:

@@ -99,6 +99,8 @@ class EnsembleConfig(WorldModelFactory):
     """Nonlinearity: swish, relu or tanh."""
     probabilistic: bool = True
     """Predict mean and variance by maximum likelihood; otherwise the mean by squared error."""
+    scale_targets: bool = False
+    """Count squared errors in standard deviations of the data of the fit (ME-TRPO); deterministic networks only."""
     weight_decay: tuple[NonNegativeFloat, ...] | None = None
     """Of each layer in turn, the last one included; `decay / 2 |W|^2` in the loss. Null: MBPO's."""
     lr: PositiveFloat = 1e-3
@@ -123,6 +125,8 @@ class EnsembleConfig(WorldModelFactory):
             self.propagation,
             f"mean without {_OPTION}.probabilistic: there is no variance to sample from",
         )
+        fixed = f"false with {_OPTION}.probabilistic, whose likelihood has scales of its own"
+        require(not (self.scale_targets and self.probabilistic), f"{_OPTION}.scale_targets", True, fixed)
 
     @property
     def decays(self) -> tuple[float, ...]:
@@ -141,6 +145,7 @@ class EnsembleConfig(WorldModelFactory):
             self.activation,
             self.probabilistic,
             self.decays,
+            scale_targets=self.scale_targets,
         )
         head = None if rule is not None else TerminationModel(observation_dim, action_dim, self.hidden_sizes[:2])
         return EnsembleWorldModel(dynamics, rule, head, self.propagation)

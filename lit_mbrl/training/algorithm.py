@@ -188,8 +188,8 @@ class Algorithm(ManualOptimization):
         self._built = True
 
     def _clipped(self, update: Update) -> Update:
-        if self.max_grad_norm is None or update.max_grad_norm is not None:
-            return update
+        if self.max_grad_norm is None or update.max_grad_norm is not None or update.searches:
+            return update  # a search has a length of its own
         return replace(update, max_grad_norm=self.max_grad_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -200,6 +200,7 @@ class Algorithm(ManualOptimization):
         """Starts to measure `wall_time`, and sets the configured learning rates in place of a checkpoint's."""
         super().on_train_start()
         self.start_clock()
+        self.finite.train_step = self.train_steps
         for update, optimizer in zip(self.update_list, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = update.lr
@@ -251,6 +252,7 @@ class Algorithm(ManualOptimization):
                 updates of a batch that is None are left out.
         """
         train_steps, logs = self.train_steps, self.logs_now()
+        self.finite.train_step = train_steps
         self._recording = logs or self.needs_metrics
         self.count_model_rollouts(batch)
         due = [index for index, update in enumerate(self.update_list) if update.is_due(train_steps, batch)]
@@ -284,7 +286,7 @@ class Algorithm(ManualOptimization):
             return False
         names = [self.update_list[index].name for index in due for _ in range(self.update_list[index].repeat)]
         count_steps(self.trainer, len(names))
-        self.finite.record(names, self.train_steps, finite)
+        self.finite.record(names, finite)
         self._recorded |= recorded
         return True
 

@@ -29,7 +29,6 @@ from lit_mbrl.utils import distributed
 def may_step(
     finite: NonFiniteGuard,
     name: str,
-    train_step: int,
     loss: Tensor,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
@@ -42,7 +41,7 @@ def may_step(
         if scaler is not None:  # float16: the norm is that of the gradient, not of its scaled copy
             scaler.unscale_(optimizer)
         gradients = [clip_(gradients, max_grad_norm)]  # the norm, which is finite if all are
-    return finite.check(name, train_step, optimizer, loss, gradients, scaler is not None)
+    return finite.check(name, optimizer, loss, gradients, scaler is not None)
 
 
 class ManualOptimization(Recording):
@@ -98,7 +97,7 @@ class ManualOptimization(Recording):
         if searches:
             torch_optimizer.set_direction(update.divergence and partial(update.divergence, frames))
         name, bound, scaler = update.name, update.max_grad_norm, self._scaler
-        if may_step(self.finite, name, self.train_steps, loss, parameters, torch_optimizer, bound, scaler):
+        if may_step(self.finite, name, loss, parameters, torch_optimizer, bound, scaler):
             if searches:
                 self._search(update, torch_optimizer, frames, given, loss)
             elif self.uses_fast_path:

@@ -21,7 +21,7 @@ from lit_mbrl.training.optim import Adam
 class _NoAlgorithm:
     """Stands for the algorithm of a fit that is on its own."""
 
-    train_steps, compile_option = 0, False
+    compile_option = False
 
     def __init__(self) -> None:
         self.finite = NonFiniteGuard()
@@ -39,7 +39,7 @@ class ModelFitter:
         compiles: whether fits are compiled as far as `compile` asks for it; False once that has failed.
 
     Args:
-        algorithm: an `Algorithm`, for its finite check, count of training steps and option `compile`; None: there is
+        algorithm: an `Algorithm`, for its finite check and its option `compile`; None: there is
             none.
         **options: of every `models.fit`, or `models.fit_epochs`.
     """
@@ -117,7 +117,7 @@ class ModelFitter:
                 optimizer.zero_grad()
                 loss = loss_of(frames)
                 loss.backward(inputs=parameters)
-            if may_step(algorithm.finite, name, algorithm.train_steps, loss, parameters, optimizer, max_grad_norm):
+            if may_step(algorithm.finite, name, loss, parameters, optimizer, max_grad_norm):
                 optimizer.step()
             return loss.detach()
 

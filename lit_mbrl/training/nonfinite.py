@@ -28,22 +28,20 @@ class NonFiniteGuard:
 
     Attributes:
         action: `"stop"` raises `TrainingError`; `"skip"` counts, in the metric `faults/skipped_<update>`.
+        train_step: number of the running training step, for messages.
     """
 
     def __init__(self, action: Literal["stop", "skip"] = "stop") -> None:
-        self.action = action
+        self.action, self.train_step = action, 0
         self.skipped: dict[str, int] = {}
         self._in_a_row: dict[str, int] = {}  # steps of an update left out since the last one that was taken
         self._pending: list[tuple[str, int, Tensor]] = []
 
-    def check(
-        self, name: str, train_step: int, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool
-    ) -> bool:
+    def check(self, name: str, optimizer: Any, loss: Tensor, gradients: list[Tensor | None], scaled: bool) -> bool:
         """Returns whether the update's step may be taken; on an accelerator True, and the optimiser leaves it out.
 
         Args:
             name: the update.
-            train_step: number of the running training step.
             optimizer: the optimiser that would step.
             loss: scalar.
             gradients: of the update's parameters.
@@ -55,33 +53,32 @@ class NonFiniteGuard:
                 if self._in_a_row:
                     self._in_a_row.pop(name, None)
                 return True
-            self._count(name, train_step)
+            self._count(name, self.train_step)
             return False
         total = torch.stack([loss.detach(), *torch._foreach_norm(looked_at)]).sum()
         flag = (~torch.isfinite(total)).float().reshape(1)
         distributed.average_([flag])  # with several processes all leave the step out if one has to
         flag = (flag > 0).float().squeeze(0)
-        self._pending.append((name, train_step, flag))
+        self._pending.append((name, self.train_step, flag))
         optimizer.found_inf = flag
         return True
 
-    def record(self, names: list[str], train_step: int, finite: Tensor) -> None:
+    def record(self, names: list[str], finite: Tensor) -> None:
         """Records which steps of a compiled training step were finite, and so taken.
 
         Args:
             names: the update of each step.
-            train_step: number of the running training step.
             finite: `[steps]`, bool.
         """
         if finite.device.type == "cpu":
             if not finite.all():
                 for name, flag in zip(names, finite.tolist(), strict=True):
-                    self._note(name, train_step, not flag)
+                    self._note(name, self.train_step, not flag)
             elif self._in_a_row:
                 self._in_a_row.clear()
         else:
             flags = (~finite).float().unbind()
-            self._pending += [(name, train_step, flag) for name, flag in zip(names, flags, strict=True)]
+            self._pending += [(name, self.train_step, flag) for name, flag in zip(names, flags, strict=True)]
 
     def flush(self) -> None:
         """Fetches what is still on the device; raises `TrainingError` if a step was left out and is to stop the run."""

@@ -41,18 +41,16 @@ class Recording(LightningModule):
     @property
     def env_steps(self) -> int:
         """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
-        self._note_reading()
+        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
+            self._clock_is_read = True
         return self.trainer.datamodule.env_steps
 
     @property
     def train_steps(self) -> int:
         """Training steps so far, the running one included."""
-        self._note_reading()
-        return self.trainer.datamodule.train_steps
-
-    def _note_reading(self) -> None:
-        if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
+        if not self._clock_is_read:
             self._clock_is_read = True
+        return self.trainer.datamodule.train_steps
 
     @property
     def wall_time(self) -> float:

@@ -40,6 +40,19 @@ TINY_LATENT = [
     *(f"--model.{size}=8" for size in ("deter", "stoch", "hidden", "units")),
 ]
 TINY_PLANNER = ["--model.planner.num_candidates=8", "--model.planner.num_elites=2", "--model.planner.iterations=2"]
+# The same for collections of 20 frames, each followed by 10 rounds of imagined rollouts.
+TINY_SWEEPS = [
+    *(option for option in TINY if not option.startswith("--model.")),
+    "--data.env.num_envs=1",
+    "--data.frames_per_batch=20",
+    "--data.train_steps_per_collection=10",
+    "--model.hidden_sizes=[8]",
+    "--model.world_model.hidden_sizes=[8]",
+    "--model.world_model.weight_decay=[0,0]",
+    "--model.horizon=10",
+    "--model.rollouts=5",
+    "--model.model_max_epochs=2",
+]
 # The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
 TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
 PLANNING = ("pets", "poplin_a", "poplin_p")
@@ -53,6 +66,8 @@ def tiny(config: Path | str) -> list[str]:
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
+    if "train_steps_per_collection" in path.read_text():
+        return TINY_SWEEPS
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
     return TINY + TINY_PLANNING * (path.stem in PLANNING)

@@ -1,4 +1,4 @@
-"""conf/paper/pets against the numbers of the paper's public code, typed in once here."""
+"""conf/paper/pets and conf/paper/poplin against the numbers of the paper's public code, typed in once here."""
 
 from __future__ import annotations
 
@@ -74,8 +74,73 @@ def test_pets_files_equal_the_table(name: str) -> None:
     assert data["env"] == {"name": task.env} and data["epoch_frames"] % task.steps == 0
 
 
-@pytest.mark.parametrize("name", [f"pets/{name}" for name in PETS])
-def test_every_file_plans_and_fits(name: str, tmp_path: Path) -> None:
+# POPLIN's methods: class, variance of the first candidates, the rest of what differs.
+METHODS = {
+    "pets": ("PETS", 0.25, {}),
+    "a_init": ("POPLINA", 0.25, {"method": "INIT", "policy_hidden_sizes": [64, 64]}),
+    "a_replan": ("POPLINA", 0.25, {"method": "REPLAN", "policy_hidden_sizes": [64, 64]}),
+    "p_sep_avg": ("POPLINP", 0.1, {"method": "SEP", "distillation": "AVG", "policy_hidden_sizes": [32]}),
+    "p_uni_avg": ("POPLINP", 0.1, {"method": "UNI", "distillation": "AVG", "policy_hidden_sizes": [32]}),
+    "p_sep_bc": ("POPLINP", 0.03, {"method": "SEP", "distillation": "BC", "policy_hidden_sizes": [32]}),
+    "p_uni_bc": ("POPLINP", 0.03, {"method": "UNI", "distillation": "BC", "policy_hidden_sizes": [32]}),
+}
+CLONING = {
+    "policy_lr": 3e-3,
+    "policy_epochs": 100,
+    "policy_batch_size": 64,
+    "policy_weight_decay": 1e-5,
+    "policy_holdout": 0.2,
+}
+# Table 2 of the SVG paper: the tasks and their timesteps.
+STEPS = {"Ant": 200, "Hopper": 200, "HalfCheetah": 200, "Walker2d": 200, "Swimmer": 50, "PETSCheetah": 50}
+
+
+def test_poplin_has_a_file_of_each_method_and_task() -> None:
+    found = {path.stem for path in (PAPER / "poplin").glob("*.yaml")}
+    assert found == {*METHODS, *map(str.lower, STEPS), "common"}
+    for task, thousands in STEPS.items():
+        expected = {"env": {"name": f"poplin/{task}"}, "total_frames": 1000 * thousands}
+        assert load("poplin", task.lower()) == {"data": {"init_args": expected}}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_poplin_s_methods_equal_the_table(name: str) -> None:
+    kind, variance, own = METHODS[name]
+    config = load("poplin", name)
+    assert config["model"]["class_path"] == f"lit_mbrl.algorithms.{kind}"
+    options = config["model"]["init_args"]
+    search = options.pop("planner")["init_args"]
+    assert search.pop("init_std") ** 2 == pytest.approx(variance, abs=1e-6)
+    assert search.pop("bound") == (1.0 if kind == "PETS" else None)
+    assert search.pop("min_variance") == (0 if kind == "POPLINP" else 1e-3)  # POPLIN-P never stops early
+    sizes = {"horizon": 30, "num_candidates": 500, "num_elites": 50, "iterations": 5, "momentum": 0.1}
+    assert search == sizes
+    cloning = CLONING if own.get("distillation") == "BC" or kind == "POPLINA" else {}
+    assert options == {
+        "propagation": "E",
+        "num_members": 5,
+        "hidden_sizes": [200] * 4,
+        "activation": "swish",
+        "weight_decay": PETS["halfcheetah"].decay,
+        "model_lr": 1e-3,
+        "model_batch_size": 32,
+        "model_epochs": 5,
+        "reward": "known",
+        **own,
+        **cloning,
+    }
+    assert config["data"]["init_args"]["learning_starts"] == 1000
+
+
+RUNS = [
+    *([f"pets/{name}"] for name in PETS),
+    *([f"poplin/{method}", "poplin/swimmer"] for method in METHODS),
+    *(["poplin/p_sep_avg", f"poplin/{task.lower()}"] for task in STEPS),
+]
+
+
+@pytest.mark.parametrize("names", RUNS, ids="+".join)
+def test_every_file_plans_and_fits(names: list[str], tmp_path: Path) -> None:
     """The networks at the paper's sizes, in its environments; the searches and the run are short."""
     options = [
         "--data.total_frames=20",
@@ -93,7 +158,7 @@ def test_every_file_plans_and_fits(name: str, tmp_path: Path) -> None:
         "--checkpoint.every_epochs=100",
         f"--trainer.default_root_dir={tmp_path}",
     ]
-    assert main(["fit", f"--config={PAPER / name}.yaml", *options]) == 0
+    assert main(["fit", *(f"--config={PAPER / name}.yaml" for name in names), *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
         found = [row for row in csv.DictReader(file) if row["plan/cost"]]
     assert len(found) == 10 and all(math.isfinite(float(row["plan/cost"])) for row in found)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_mbrl.algorithms import DDPG, Algorithm, MaxEntPPO
+from lit_mbrl.algorithms import DDPG, PPO, TRPO, Algorithm, MaxEntPPO
 from lit_mbrl.data import OffPolicy, OnPolicy
+from lit_mbrl.networks import GaussianActor
 from lit_mbrl.training.ddp import ManualDDPStrategy
+from lit_mbrl.training.natural_gradient import NaturalGradient, flatten
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import TrainingError
 from tests.helpers.frames import ALGORITHMS, make_frames
@@ -138,13 +141,9 @@ def check_resume(name: str, folder: Path) -> None:
     assert not different, different
 
 
-def check_rollouts(folder: Path) -> None:
+def check_rollouts(make: Callable[[], PPO | TRPO], folder: Path) -> None:
     """Each rank its rollouts, equal steps; stopped in the middle of an epoch and resumed is the uninterrupted run."""
-
-    def ppo() -> MaxEntPPO:
-        return MaxEntPPO(hidden_sizes=[8], scale_rewards=True, target_kl=1e-3)
-
-    algorithm, data = ppo(), make_rollouts("Pendulum-v1", total_frames=80)
+    algorithm, data = make(), make_rollouts("Pendulum-v1", total_frames=80)
     whole = two(algorithm, data)
     for key, value in whole.items():
         if key.startswith(("module.", "optimizer.")) and "extra_state" not in key:
@@ -154,17 +153,38 @@ def check_rollouts(folder: Path) -> None:
     # Two rollouts of 20 frames on each rank; two epochs of ten minibatches of four, two on each rank.
     assert (data.env_steps, data.train_steps) == (80, 40)
     assert algorithm.normalizer.count == algorithm.reward_normalizer.count == 80
-    path = folder / "ppo.ckpt"
+    path = folder / f"{type(algorithm).__name__}.ckpt"
     try:
-        two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), SaveAndStop(path, 13))
+        two(make(), make_rollouts("Pendulum-v1", total_frames=80), SaveAndStop(path, 13))
     except Stop:
         pass
     else:
         raise AssertionError("the run was not stopped")
-    resumed = two(ppo(), make_rollouts("Pendulum-v1", total_frames=80), ckpt_path=path, seed=12345)
+    resumed = two(make(), make_rollouts("Pendulum-v1", total_frames=80), ckpt_path=path, seed=12345)
     assert whole.keys() == resumed.keys()
     different = [key for key in whole if not torch.equal(whole[key].float(), resumed[key].float())]
     assert not different, different
+
+
+def check_natural_gradient() -> None:
+    """From half the rows on each rank comes the step of all rows on one, and the same bits on both."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        actor, features = GaussianActor(3, 2, [5]).double(), torch.randn(16, 3, dtype=torch.float64)
+        weights = torch.randn(16, 2, dtype=torch.float64)
+    parameters, acted = list(actor.parameters()), actor.distribution(features).detach()
+
+    def full_step(rows: slice) -> torch.Tensor:
+        loss = (actor.mean(features[rows]) * weights[rows]).mean() + actor.log_std.sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient.contiguous().clone()
+        distributed.average_([parameter.grad for parameter in parameters])
+        NaturalGradient(parameters).set_direction(lambda: actor.kl(acted[rows], features[rows]).mean())
+        return flatten(parameter.grad for parameter in parameters)
+
+    own = full_step(slice(0, 8) if distributed.rank() == 0 else slice(8, 16))
+    assert same_everywhere(own) and own.abs().max() > 1e-3
+    torch.testing.assert_close(own, full_step(slice(0, 16)))
 
 
 if __name__ == "__main__":
@@ -172,5 +192,7 @@ if __name__ == "__main__":
     check_resume("ddpg", Path(sys.argv[1]))  # noise of running episodes, too
     check_messages()
     check_resume("sac_svg_code", Path(sys.argv[1]))  # sequences, repeated updates, clipping
-    check_rollouts(Path(sys.argv[1]))
+    check_rollouts(lambda: MaxEntPPO(hidden_sizes=[8], scale_rewards=True, target_kl=1e-3), Path(sys.argv[1]))
+    check_rollouts(lambda: TRPO(hidden_sizes=[8], scale_rewards=True), Path(sys.argv[1]))
+    check_natural_gradient()
     print(f"rank {distributed.rank()} agrees")

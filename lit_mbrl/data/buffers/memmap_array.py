@@ -52,12 +52,14 @@ class MemmapArray:
     def write(self, slots: np.ndarray | slice | int, rows: np.ndarray) -> None:
         """Writes `rows` `[n, ...]` at `slots` `[n]`."""
         self._rows[slots] = rows
-        self._give_back(rows.nbytes)
+        if self._map is not None:
+            self._give_back(rows.nbytes)
 
     def read(self, slots: Tensor) -> Tensor:
         """Copies of the rows at `slots` `[n]`, `[n, ...]`."""
         rows = self.tensor.index_select(0, slots)
-        self._give_back(rows.nbytes)
+        if self._map is not None:
+            self._give_back(rows.nbytes)
         return rows
 
     def _give_back(self, touched: int) -> None:

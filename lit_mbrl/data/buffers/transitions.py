@@ -101,12 +101,10 @@ class Replay(Ring):
 
     def extend(self, frames: TensorDictBase) -> None:
         """Appends frames `[num_envs, T]`."""
-        slots = self.buffer.extend(frames)
-        self._note_ends(slots, self._storage.rows(frames)[1])
+        slots = self.buffer.extend(frames).numpy()
+        following = self._storage.rows(frames)[1]
+        self._ends[slots] = (following["terminated"] | following["truncated"])[:, 0]
         self.written += frames.numel()
-
-    def _note_ends(self, slots: Tensor, following: dict[str, np.ndarray]) -> None:
-        self._ends[slots.numpy()] = (following["terminated"] | following["truncated"])[:, 0]
 
     def sample_transitions(self, count: int) -> TensorDictBase:
         """Transitions `[count]` as the sampler draws them, by default uniformly with replacement."""
@@ -167,6 +165,15 @@ class Replay(Ring):
         training, holdout = (self._storage.get(torch.from_numpy(slots[first[:, None] + steps])) for first in starts)
         return training, holdout
 
+    def first_observations(self) -> Tensor:
+        """The observations that episodes began with, of all episodes whose beginning is there, `[n, O]`."""
+        numbers = np.arange(self.oldest, self.written)
+        before = numbers - self.num_envs
+        began = before < 0
+        known = before >= self.oldest
+        began[known] = self._ends[self.slots(before[known])]
+        return self.buffer[torch.from_numpy(self.slots(numbers[began]))]["observation"]
+
     def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 
@@ -186,12 +193,16 @@ class Replay(Ring):
 
     def _restore_rows(self, slot: int, rows: dict[str, Tensor]) -> None:
         self.cursor = slot
-        frames = nested(rows)
-        self._note_ends(self.buffer.extend(frames), self._storage.rows(frames)[1])
+        self.buffer.extend(nested(rows))
 
     def _mark(self, slot: int) -> None:
         self._storage.get(slice(slot, slot + 1))["next", "truncated"].fill_(True)
         self._ends[slot] = True
+
+    def _restored(self) -> None:
+        if len(self):
+            following = self.frames()["next"]
+            self._ends[: len(self)] = (following["terminated"] | following["truncated"]).view(-1).numpy()
 
 
 def predicted_bytes(capacity: int, observation_dim: int, action_dim: int) -> int:

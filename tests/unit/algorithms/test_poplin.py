@@ -142,7 +142,7 @@ def test_avg_is_the_mean_of_the_noises_that_acted(variant: str) -> None:
 
 @pytest.mark.parametrize("name", ["REPLAN", "SEP"])
 def test_bc_learns_the_executed_actions(name: str) -> None:
-    options = {"training": "BC"} if name == "SEP" else {}
+    options = {"distillation": "BC"} if name == "SEP" else {}
     algorithm = built(name, policy_epochs=200, policy_patience=200, policy_hidden_sizes=[5], **options)
     algorithm.policy.whitening.update(10 + torch.randn(400, 4))
     observation = 10 + torch.randn(400, 4)
@@ -155,11 +155,11 @@ def test_bc_learns_the_executed_actions(name: str) -> None:
     assert algorithm._notes["policy/cloning_error"] < 0.05 * before
 
 
-@pytest.mark.parametrize(("name", "training"), [("INIT", None), ("REPLAN", None), ("SEP", "AVG"), ("UNI", "BC")])
-def test_the_policy_learns_after_trials_that_were_planned(name: str, training: str | None) -> None:
+@pytest.mark.parametrize(("name", "distillation"), [("INIT", None), ("REPLAN", None), ("SEP", "AVG"), ("UNI", "BC")])
+def test_the_policy_learns_after_trials_that_were_planned(name: str, distillation: str | None) -> None:
     weights, counts = [], []
 
-    algorithm = make_poplin(name, **({} if training is None else {"training": training}))
+    algorithm = make_poplin(name, **({} if distillation is None else {"distillation": distillation}))
     fit_model = algorithm.fit_model
 
     def looks(replay: Any) -> None:
@@ -205,7 +205,9 @@ def test_the_policy_alone_does_not_plan(name: str) -> None:
 
 # ---------------------------------------------------------------------- resume
 @pytest.mark.parametrize("rounds", [11, 12, 17])  # before and after a fit, in the middle of a trial
-@pytest.mark.parametrize(("name", "options"), [("INIT", {}), ("REPLAN", {}), ("SEP", {}), ("UNI", {"training": "BC"})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("INIT", {}), ("REPLAN", {}), ("SEP", {}), ("UNI", {"distillation": "BC"})]
+)
 def test_resume_gives_the_same_bits(name: str, options: dict[str, Any], rounds: int, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     whole, whole_data = make_poplin(name, **options), make_data()
@@ -226,7 +228,7 @@ def test_resume_gives_the_same_bits(name: str, options: dict[str, Any], rounds: 
     [
         ({"method": "SEP"}, "--model.method=SEP: expected INIT or REPLAN"),
         (
-            {"planner": CEM(horizon=4, num_candidates=12, num_elites=3, iterations=2)},
+            {"planner": CEM(horizon=4)},
             "--model.planner=CEM: expected lit_mbrl.planners.TruncatedCEM with bound: null",
         ),
         (
@@ -248,10 +250,10 @@ def test_wrong_options_of_poplin_a(options: dict[str, Any], line: str) -> None:
     ("options", "line"),
     [
         ({"method": "INIT"}, "--model.method=INIT: expected SEP or UNI"),
-        ({"training": "GAN"}, "--model.training=GAN: expected BC or AVG"),
+        ({"distillation": "GAN"}, "--model.distillation=GAN: expected BC or AVG"),
         (
-            {"training": "BC", "variant": "reference"},
-            "--model.variant=reference: expected paper with model.training=BC",
+            {"distillation": "BC", "variant": "reference"},
+            "--model.variant=reference: expected paper with model.distillation=BC",
         ),
     ],
 )

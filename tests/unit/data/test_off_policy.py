@@ -53,6 +53,19 @@ def test_update_to_data_ratio_is_exact(utd_ratio: float, frames_per_batch: int, 
     assert clock.warmups == list(range(frames_per_batch, 25, frames_per_batch))
 
 
+def test_collections_may_have_a_number_of_training_steps() -> None:
+    """The first ones right after the warm-up, and no collection before all of them are done."""
+    clock, next_ones = Clock(), []
+    data = make_data(total_frames=60, learning_starts=20, frames_per_batch=20, train_steps_per_collection=7)
+    algorithm = SAC(hidden_sizes=[8, 8])
+    original = algorithm.sample
+    algorithm.sample = lambda data: next_ones.append(data.collects_next) or original(data)
+    fit(algorithm, data, clock)
+    assert clock.rounds == [(20 + 20 * (step // 7), step + 1) for step in range(21)]
+    assert next_ones == [step % 7 == 6 for step in range(21)]
+    assert clock.evaluations == [20, 40, 60]
+
+
 def test_epochs_end_at_multiples_of_epoch_frames_and_at_the_end() -> None:
     clock = Clock()
     fit(SAC(hidden_sizes=[8, 8]), make_data(total_frames=70, epoch_frames=20, learning_starts=24), clock)
@@ -177,6 +190,9 @@ def test_discrete_actions_are_refused() -> None:
         ({"frames_per_batch": 3, "num_envs": 2}, "data.frames_per_batch"),
         ({"utd_ratio": 0.0}, "data.utd_ratio"),
         ({"utd_ratio": float("nan")}, "data.utd_ratio"),
+        ({"train_steps_per_collection": 0}, "data.train_steps_per_collection"),
+        ({"train_steps_per_collection": 5, "utd_ratio": 2.0}, "data.utd_ratio"),
+        ({"train_steps_per_collection": 5, "frames_per_batch": 4}, "data.learning_starts"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"capacity": 1, "num_envs": 2, "frames_per_batch": 2}, "data.capacity"),
         ({"eval_episodes": 0}, "data.eval_episodes"),

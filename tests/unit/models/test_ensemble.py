@@ -302,3 +302,33 @@ def test_frames_without_a_batch_are_not_mistaken_for_members() -> None:
     frames = TensorDict({**make_frames(E, B)}, [E, B])
     model = make().dynamics
     torch.testing.assert_close(model.error(frames), model.error(frames.flatten()))
+
+
+def test_scaled_targets_are_learned_in_their_own_units() -> None:
+    """A dimension of 1e-3 counts as much as one of 1e3, and predictions come back in the task's units."""
+    torch.manual_seed(0)
+    dynamics = EnsembleDynamics(2, 1, 3, 3, [16], "relu", False, [0.0, 0.0], scale_targets=True)
+    observation, action = torch.randn(200, 2), torch.randn(200, 1)
+    change = torch.cat([1e-3 * action + 5e-3, 1e3 * observation[:, :1]], -1)
+    following = {"observation": observation + change, "reward": torch.zeros(200, 1)}
+    frames = TensorDict({"observation": observation, "action": action, "next": following}, [200])
+    dynamics.fit_scaler(frames)
+    expected = torch.cat([observation + change - observation, torch.zeros(200, 1)], -1)
+    torch.testing.assert_close(dynamics.target_mean, expected.mean(0))
+    torch.testing.assert_close(dynamics.target_std[:2], expected[:, :2].std(0, correction=0))
+    assert dynamics.target_std[2] == 1.0  # the reward never varies
+
+    mean, _ = dynamics(observation, action)
+    error = ((mean - expected) / dynamics.target_std).square().mean((1, 2))
+    torch.testing.assert_close(dynamics.error(frames), error)
+    torch.testing.assert_close(dynamics.data_loss(frames.expand(3, 200)), error)
+    optimizer = torch.optim.Adam(dynamics.parameters(), lr=0.01)
+    for _ in range(300):
+        optimizer.zero_grad()
+        dynamics.data_loss(frames.expand(3, 200)).sum().backward()
+        optimizer.step()
+    mean, _ = dynamics(observation, action)
+    assert ((mean - expected).square().mean((0, 1)).sqrt() < 0.15 * dynamics.target_std)[:2].all()
+    choice = torch.randint(3, (200,))
+    predicted, _ = dynamics.predict(observation, action, choice)
+    torch.testing.assert_close(predicted, mean[choice, torch.arange(200)])

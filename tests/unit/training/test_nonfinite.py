@@ -90,8 +90,8 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def step(check: NonFiniteGuard, round: int, gradient: float, optimizer: Adam, parameter: Tensor) -> None:
     parameter.grad = torch.full_like(parameter, gradient)
-    loss = torch.tensor(0.0)
-    if check.check("critic", round, optimizer, loss, [parameter.grad], scaled=False):
+    loss, check.train_step = torch.tensor(0.0), round
+    if check.check("critic", optimizer, loss, [parameter.grad], scaled=False):
         optimizer.step()
 
 
@@ -124,9 +124,9 @@ def test_without_synchronisation_the_run_stops_late_and_names_the_first_round() 
 
 def test_a_gradient_scaler_looks_after_its_gradients_itself() -> None:
     check = NonFiniteGuard()
-    assert check.check("critic", 0, None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
+    assert check.check("critic", None, torch.tensor(1.0), [torch.tensor([torch.inf])], scaled=True)
     with pytest.raises(TrainingError):
-        check.check("critic", 0, None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
+        check.check("critic", None, torch.tensor(torch.nan), [torch.tensor([1.0])], scaled=True)
 
 
 def test_a_run_that_learns_nothing_any_more_stops() -> None:

@@ -61,6 +61,19 @@ def test_sequences_are_uniform_and_never_cross_an_episode_end(num_envs: int, tot
     assert max(abs(n - 400) for n in found.values()) < 120
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("total", [20, 47])
+def test_beginnings_of_episodes_are_found(num_envs: int, total: int) -> None:
+    """Of all episodes whose first frame is there: that of the run, and those after an end that is there, too."""
+    ends = {6: "terminated", 13: "truncated", 16: "terminated", 38: "truncated"}
+    replay = Replay(30 * num_envs, num_envs)
+    for t in range(total):
+        replay.extend(frames(t, 1, num_envs, ends))
+    first = [0, 7, 14, 17] if total == 20 else [39]  # 17 is the oldest frame after 47: the end before it is gone
+    found = replay.first_observations().tolist()
+    assert sorted(found) == sorted([env, t] for env in range(num_envs) for t in first)
+
+
 def test_transitions_are_uniform() -> None:
     replay = Replay(10)
     replay.extend(frames(0, 25))

@@ -1,0 +1,129 @@
+"""Acting in rollouts and evaluating them: what policy-gradient algorithms on fresh rollouts share.
+
+`N` environments, `T` steps of a rollout, `B` frames of a minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from lit_mbrl.networks import CategoricalActor, GaussianActor, RewardNormalizer
+from lit_mbrl.returns import generalized_advantages
+from lit_mbrl.training.algorithm import Algorithm
+
+_ROWS = 1024  # frames that are evaluated at a time after a rollout
+
+
+def make_actor(
+    spec: Any, features: int, hidden: Sequence[int], init_log_std: float
+) -> GaussianActor | CategoricalActor:
+    """Makes the policy for an environment's kind of actions (`envs.Spec`)."""
+    if spec.discrete:
+        return CategoricalActor(features, spec.action_dim, hidden)
+    return GaussianActor(features, spec.action_dim, hidden, init_log_std)
+
+
+class RolloutAgent(Algorithm):
+    """A stochastic policy and a value, whose advantages are computed once for each rollout.
+
+    Attributes:
+        encoder: layers that policy and value share; `nn.Identity` if there are none.
+        actor: the policy on features.
+        critic: the value `[..., 1]` of features.
+        gamma: discount.
+        lmbda: lambda of the generalised advantages.
+        reward_normalizer: divides rewards; None: they stay as they are.
+    """
+
+    learns_from = "rollouts"
+    continuous_actions = False  # discrete ones, too
+
+    encoder: nn.Module
+    actor: GaussianActor | CategoricalActor
+    critic: nn.Module
+    gamma: float
+    lmbda: float
+    reward_normalizer: RewardNormalizer | None
+
+    # ------------------------------------------------------------------ acting
+    def act(self, observation: Tensor) -> Tensor:
+        with self._precision():
+            return self.actor.mode(self.encoder(observation))
+
+    def explore(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        with self._precision():
+            return self.actor.sample(self.encoder(observation))
+
+    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""
+        features = self.encoder(observation)
+        return *self.actor.log_prob_entropy(features, action), self.critic(features)
+
+    # ------------------------------------------------------------------ a rollout
+    @torch.no_grad()
+    def prepare_rollout(self, frames: TensorDictBase) -> TensorDictBase:
+        """Values and advantages of a fresh rollout `[N, T]`, raw, by the policy and the statistics that have acted.
+
+        Returns:
+            `[T, N]`: `observation` (normalised), `action`, and of that policy `log_prob`, `value` and `advantage`,
+            `[T, N, 1]` each.
+        """
+        frames = frames.to(self.device)
+        following = frames["next"]
+        terminated = following["terminated"]
+        done = terminated | following["truncated"]
+        reward = following["reward"]
+        if self.reward_normalizer is not None:
+            reward = self.reward_normalizer(reward, done)
+        # In the order of time: [T, N, ...], as they lie in memory.
+        observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
+        log_prob, value = self._evaluate_rollout(observation, action)
+        values = value.transpose(0, 1)
+        next_value = self._next_values(values, following["observation"], terminated, done)
+        advantage = generalized_advantages(reward, values, next_value, terminated, done, self.gamma, self.lmbda)
+        rollout = {"observation": observation, "action": action, "log_prob": log_prob, "value": value}
+        rollout["advantage"] = advantage.transpose(0, 1)
+        return TensorDict(rollout, observation.shape[:2], device=self.device)
+
+    def _evaluate_rollout(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        parts = []
+        with self._precision():
+            for x, u in zip(observation.flatten(0, 1).split(_ROWS), action.flatten(0, 1).split(_ROWS), strict=True):
+                log_prob, _, value = self.evaluate(x, u)
+                parts.append((log_prob, value))
+        log_probs, values = (torch.cat(part).view(*observation.shape[:2], 1) for part in zip(*parts, strict=True))
+        return log_probs, values
+
+    def _next_values(self, values: Tensor, following: Tensor, terminated: Tensor, done: Tensor) -> Tensor:
+        """`V` of the true successors, `[N, T, 1]`: the next row's, or evaluated where an episode or rollout ends."""
+        next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+        apart = done.clone()
+        apart[:, -1] = True
+        apart = (apart & ~terminated).squeeze(-1)
+        with self._precision():
+            parts = [self.critic(self.encoder(x)) for x in self.normalize(following[apart]).split(_ROWS)]
+        next_values[apart] = torch.cat(parts) if parts else next_values[apart]
+        return next_values
+
+    def _precision(self) -> Any:
+        """The trainer's precision, as the losses have it: a ratio shall not compare two roundings."""
+        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
+
+    def restart_episodes(self, envs: Iterable[int]) -> None:
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.restart(envs)
+
+    def minibatch(self, rollout: TensorDictBase, index: Tensor) -> TensorDictBase:
+        """The rows of a prepared rollout `[T, N]` at `index` `[B]`, each in 0 ... T N - 1; `[B]`."""
+        rows = {key: value.flatten(0, 1).index_select(0, index) for key, value in rollout.items()}
+        return TensorDict(rows, index.shape)
+
+    def prepare_batch(self, batch: TensorDictBase) -> TensorDictBase:
+        """The batch itself: a rollout's observations are normalised once."""
+        return batch
