@@ -245,7 +245,7 @@ class OffPolicy(EnvDataModule):
     @property
     def collects_next(self) -> bool:
         """Returns whether the running training step is the last one before environment steps are taken."""
-        return self.train_steps >= self.train_steps_due(self.env_steps)
+        return self.train_steps >= self.update_schedule.train_steps_due(self.env_steps)
 
     def truncate_episodes(self, envs: Iterable[int]) -> None:
         """See `EnvDataModule.truncate_episodes`; the replay's sequences must not cross it."""

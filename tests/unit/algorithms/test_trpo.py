@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
@@ -16,6 +17,7 @@ from torch.func import functional_call
 
 from lit_mbrl.algorithms import TRPO
 from lit_mbrl.envs import Spec
+from lit_mbrl.training import fast_path
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.runs import SaveAndStop, Stop, everything, fit, make_rollouts
 
@@ -108,8 +110,9 @@ class Stand:
     def __init__(self, algorithm: TRPO, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: dict[str, float] = {}
         monkeypatch.setattr(type(algorithm), "train_steps", 1)
-        monkeypatch.setattr(algorithm, "_uses_fast_path", True)
-        monkeypatch.setattr(algorithm, "count_steps", lambda steps: None)
+        monkeypatch.setattr(algorithm, "uses_fast_path", True)
+        monkeypatch.setattr(type(algorithm), "trainer", None)
+        monkeypatch.setattr(fast_path, "count_steps", lambda trainer, steps: None)
         monkeypatch.setattr(algorithm, "note", self.found.update)
 
 
@@ -122,7 +125,7 @@ def test_an_update_is_the_plain_one_s(discrete: bool, monkeypatch: pytest.Monkey
     advantage = plain_advantages(frames, algorithm.critic)
     torch.testing.assert_close(rollout["advantage"].squeeze(-1).T, advantage)
     policy, value = algorithm.update_list
-    algorithm.gradient_step(policy, policy.optimizer(), rollout.flatten(0, 1), {})
+    algorithm.gradient_step(policy, LightningOptimizer(policy.optimizer()), rollout.flatten(0, 1), {})
     found = torch.cat([parameter.detach().reshape(-1) for parameter in algorithm.actor.parameters()])
     # Conjugate gradient stops at a residual of 1e-5 of the gradient; the step is about 0.1 long.
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
