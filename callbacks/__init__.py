@@ -6,6 +6,7 @@ from callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
 from callbacks.open_loop_predictions import OpenLoopPredictions
 from callbacks.progress import ProgressBar, duration
 from callbacks.soft_target_update import SoftTargetUpdate
+from callbacks.trajectory_predictions import TrajectoryPredictions
 from callbacks.wandb_run import WandbRun
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OpenLoopPredictions",
     "ProgressBar",
     "SoftTargetUpdate",
+    "TrajectoryPredictions",
     "WandbRun",
     "duration",
 ]

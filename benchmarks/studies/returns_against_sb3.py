@@ -53,11 +53,12 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
 
     seed_everything(seed, verbose=False)
     if algorithm == "ppo":
-        data = OnPolicy(EnvConfig(env, num_envs=COPIES), steps, steps // 10, ROLLOUT, 10, 64, eval_episodes=EPISODES)
+        sizes = {"rollout_steps": ROLLOUT, "num_epochs": 10, "batch_size": 64}
+        kind, config = OnPolicy, EnvConfig(env, num_envs=COPIES)
     else:
-        data = OffPolicy(
-            EnvConfig(env), steps, steps // 10, learning_starts=WARMUP, batch_size=256, eval_episodes=EPISODES
-        )
+        sizes = {"learning_starts": WARMUP, "batch_size": 256}
+        kind, config = OffPolicy, EnvConfig(env)
+    data = kind(config, total_frames=steps, epoch_frames=steps // 10, eval_episodes=EPISODES, **sizes)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,

@@ -39,6 +39,7 @@ from lit_mbrl.planners import Planner, Search, TruncatedCEM
 from lit_mbrl.planners.memory import PlanMemory
 from lit_mbrl.planners.propagation import Controller, Propagation, TrajectorySampler, check_particles, open_loop
 from lit_mbrl.training.algorithm import Algorithm
+from lit_mbrl.training.compiled_function import CompiledFunction
 from lit_mbrl.training.model_fit import FitsModels, ModelFitter
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils.errors import OptionError, require
@@ -133,6 +134,13 @@ class PETS(FitsModels, Algorithm):
         self.memory = PlanMemory(self.searcher, self.search_dim)
         self.register_buffer("fitted_frames", torch.zeros((), dtype=torch.long))
 
+    def on_fit_start(self) -> None:
+        """Compiles, where `model.compile` asks for it, the step of the particles that every search takes most."""
+        super().on_fit_start()
+        if self.compile_option:
+            step = type(self.sampler).move.__get__(self.sampler)
+            self.sampler.move = CompiledFunction(step, "planning")  # type: ignore[method-assign]
+
     @property
     def search_dim(self) -> int:
         """Length of the vectors that the planner searches for, one per step of a plan: here actions."""
@@ -223,6 +231,11 @@ class PETS(FitsModels, Algorithm):
                 "plan/iterations": float(search.iterations),
             }
         )
+
+    @torch.no_grad()
+    def predict_trajectories(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """The particles of action sequences `[B, H, A]` from observations `[B, O]`, `[B, P, H + 1, O]`, to look at."""
+        return self.sampler.trajectories(observation, actions, open_loop, actions.shape[1])
 
     def lose_track(self) -> None:
         """Plans anew everywhere, since an episode has begun."""

@@ -27,6 +27,19 @@ def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
     assert max(returns[-3:]) > -250
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("config", ["pets", "poplin_a", "poplin_p"])
+def test_plan_within_ten_trials(config: str, seed: int, tmp_path: Path) -> None:
+    """pets/CartPole pays at most 1 per step for 200 steps; a trial with random actions returns between -10 and 10."""
+    options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    options += ["--data.epoch_frames=2000", "--trainer.log_every_n_steps=25"]  # the trials' own returns are looked at
+    assert main(["fit", "--config", f"conf/{config}.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        returns = [float(row["train/return"]) for row in csv.DictReader(file) if row["train/return"]]
+    assert returns[0] < 50  # random actions
+    assert max(returns[1:]) > 150
+
+
 @pytest.mark.parametrize("config", ["mbpo", "memr"])
 def test_balance(config: str, tmp_path: Path) -> None:
     """InvertedPendulum-v5 pays 1 per step, 1000 at most; random actions fall after about 6 steps."""

@@ -63,12 +63,12 @@ def _model_error(argv: Sequence[str]) -> None:
     require_replay(saved)
     torch.manual_seed(int(options.seed))
     data = Episodes.of(saved, number["horizon"])
-    ensemble = [number["hidden_size"]] * number["layers"]
+    sizes, members = [number["hidden_size"]] * number["layers"], number["members"]
     models = {
-        f"ensemble of {number['members']}": EnsembleConfig(
-            number["members"], number["members"], ensemble, lr=lr, termination="learned"
+        f"ensemble of {members}": EnsembleConfig(
+            num_members=members, num_elites=members, hidden_sizes=sizes, lr=lr, termination="learned"
         ),
-        "recurrent": RecurrentConfig(number["recurrent_size"], lr=lr),
+        "recurrent": RecurrentConfig(hidden_size=number["recurrent_size"], lr=lr),
     }
     learners = {name: Learner(factory, data, options.fresh) for name, factory in models.items()}
     print_rank_zero(

@@ -76,5 +76,5 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         OptionError, match="--trainer.callbacks=OpenLoopPredictions: expected an algorithm whose world model"
     ):
         fit(Remembers(), make_sequences(), OpenLoopPredictions(), default_root_dir=tmp_path)
-    with pytest.raises(OptionError, match="--trainer.callbacks=OpenLoopPredictions: expected data.env.pixels"):
+    with pytest.raises(OptionError, match="--trainer.callbacks=OpenLoopPredictions: expected data.env.pixels; for"):
         fit(Imagines(), make_sequences("Pendulum-v1"), OpenLoopPredictions(), default_root_dir=tmp_path)

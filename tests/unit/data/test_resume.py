@@ -31,7 +31,9 @@ def compare(name: str, rounds: int, path: Path, **options: object) -> None:
     assert second.trainer.current_epoch == whole.trainer.current_epoch
 
 
-@pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "sac_svg", "sac_svg_ensemble", "mve_svg"])
+@pytest.mark.parametrize(
+    "name", ["sac", "td3", "ddpg", "sac_svg", "sac_svg_ensemble", "mve_svg", "steve_sac", "mve_ddpg"]
+)
 def test_resume_in_the_middle_of_an_epoch(name: str, tmp_path: Path) -> None:
     compare(name, 9, tmp_path / "run.ckpt")
 

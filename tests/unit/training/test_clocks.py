@@ -14,7 +14,13 @@ from tests.helpers.runs import SaveAndStop, Stop, fit, make_data
 # 36 rounds of batches of 8; TD3's actor takes part in every second round.
 @pytest.mark.parametrize(
     ("name", "policy_updates", "model_rollouts"),
-    [("sac", 36, None), ("td3", 18, None), ("sac_svg", 36, 36 * 8), ("mve_svg", 36, 2 * 36 * 8)],
+    [
+        ("sac", 36, None),
+        ("td3", 18, None),
+        ("sac_svg", 36, 36 * 8),
+        ("mve_svg", 36, 2 * 36 * 8),
+        ("steve", 36, 2 * 36 * 8),
+    ],
 )
 def test_policy_updates_and_model_rollouts(
     name: str, policy_updates: int, model_rollouts: int | None, tmp_path: Path
