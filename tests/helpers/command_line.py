@@ -44,6 +44,7 @@ TINY_PLANNER = ["--model.planner.num_candidates=8", "--model.planner.num_elites=
 TINY_SWEEPS = [
     *(option for option in TINY if not option.startswith("--model.")),
     "--data.env.num_envs=1",
+    "--model.validation_rollouts=5",
     "--data.frames_per_batch=20",
     "--data.train_steps_per_collection=10",
     "--model.hidden_sizes=[8]",
