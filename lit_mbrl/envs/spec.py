@@ -13,13 +13,7 @@ from lit_mbrl.utils.types import PositiveFloat, PositiveInt, Rule
 TIMEOUT = 300.0
 
 
-Arguments = Annotated[
-    dict[str, Any],
-    Rule(
-        "a mapping of constructor arguments; name and max_episode_steps are one level up, in data.env",
-        lambda given: not {"name", "max_episode_steps"} & set(given),
-    ),
-]
+Arguments = Annotated[dict[str, Any], Rule("a mapping of constructor arguments", lambda given: True)]
 
 Keys = Annotated[
     tuple[str, ...],
@@ -92,6 +86,9 @@ class EnvConfig:
     def __post_init__(self) -> None:
         some = "a mapping of constructor arguments, or null"
         require(self.eval_kwargs != {}, "data.env.eval_kwargs", self.eval_kwargs, some)
+        for option, given in (("kwargs", self.kwargs), ("eval_kwargs", self.eval_kwargs or {})):
+            ours = sorted({"name", "max_episode_steps"} & set(given))
+            require(not ours, f"data.env.{option}", given, f"{', '.join(ours)} one level up, in data.env")
         others = "other environments than data.env.name, with their action repeats, as {dmc/walker-walk: 2}"
         require(self.name not in self.other_tasks, "data.env.other_tasks", self.other_tasks, others)
 
