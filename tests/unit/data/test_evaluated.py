@@ -77,7 +77,7 @@ def test_arguments_are_added_to_those_of_training() -> None:
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        (5, "--data.env.eval_kwargs=5: expected a mapping of constructor arguments, or null"),
+        (5, "--data.env.eval_kwargs=5: expected a mapping of constructor arguments or null"),
         ({}, "--data.env.eval_kwargs={}: expected a mapping of constructor arguments, or null"),
         ({"max_episode_steps": 3}, "--data.env.eval_kwargs=.*: expected max_episode_steps one level up"),
     ],
