@@ -192,6 +192,6 @@ def _checkpoint(trainer: Trainer) -> Checkpoint | None:
 
 
 def _plain(spec: Any) -> dict[str, Any]:
-    """The fields of an `envs.Spec` that are values; not its termination rule, nor what is for people."""
-    values = dataclasses.asdict(spec)
-    return {name: value for name, value in values.items() if name != "remarks" and not callable(value)}
+    """The fields of an `envs.Spec` that are values: those that it is shown with, not rules and remarks."""
+    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec) if field.repr}
+    return values | {"parts": {name: [part.start, part.stop] for name, part in spec.parts.items()}}

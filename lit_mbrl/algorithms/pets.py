@@ -59,9 +59,7 @@ class PETS(FitsModels, Algorithm):
     paper = "Chua et al. 2018, arXiv 1805.12114"
     default_planner: ClassVar[Callable[[], Planner]] = TruncatedCEM
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("reward",)
-    # The model scales its inputs itself, and gradients are those of its fits.
-    normalize_observations: ClassVar[bool] = False
-    max_grad_norm: ClassVar[None] = None
+    normalize_observations: ClassVar[bool] = False  # the model scales its inputs itself
 
     planner: Planner | None = None
     """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps."""
@@ -173,7 +171,7 @@ class PETS(FitsModels, Algorithm):
         def report(epoch: int, loss: Tensor) -> None:
             self.notify_progress(f"fitting the model: epoch {epoch}, loss {float(loss):.3g}")
 
-        objective = self.dynamics.objective(self.model_lr)
+        objective = self.dynamics.objective(self.model_lr, self.max_grad_norm)
         steps = self.fitter.fit_epochs(objective, self.dynamics, frames, on_epoch=report, **self.fit_options)
         self.finite.flush()
         self.note({"model/fit_steps": float(steps)})

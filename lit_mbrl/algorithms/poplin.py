@@ -131,6 +131,7 @@ class PolicyPlanning(PETS):
             policy.loss,
             self.policy_lr,
             error=lambda frames: policy.loss(frames).unsqueeze(0),
+            max_grad_norm=self.max_grad_norm,
             weight_decay=decay,
         )
         result = self.fitter.fit(objective, policy, trial, **self.policy_fit)

@@ -32,7 +32,7 @@ from lit_mbrl.app.init_from import initial_weights
 from lit_mbrl.app.location import Location, locate, require_checkpoint
 from lit_mbrl.app.loggers import TensorBoardLogger, WandbLogger
 from lit_mbrl.app.messages import explain_instantiation, explain_trainer
-from lit_mbrl.app.output import evaluation, print_rank_zero, shorten, summary
+from lit_mbrl.app.output import evaluation, has_screen, print_rank_zero, shorten, summary
 from lit_mbrl.app.parser import SaveConfig
 from lit_mbrl.app.preflight import (
     check_run_disk,
@@ -46,7 +46,7 @@ from lit_mbrl.app.preflight import (
 from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trainer_options import check_callbacks
-from lit_mbrl.app.trust import only_installed
+from lit_mbrl.app.trust import needs_trust, only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.checks import check_device, check_precision, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
@@ -308,8 +308,10 @@ class Application(CommandLine):
                     limit = f"data.total_frames={datamodule.total_frames}"
                 done = f"Finished: {saved.env_steps:,} env steps before this command, which had nothing to do ({limit})"
             env = datamodule.env  # games open no window, and neither does what an agent sees as images
-            window = not (is_game(env.name) or env.pixels)
-            print_rank_zero(summary(done, self.trainer.callback_metrics, self.run_folder, window, self._checkpoints))
+            window = has_screen() and not (is_game(env.name) or env.pixels)
+            trust = needs_trust([self._get(self.config, part).as_dict() for part in ("model", "data", "trainer")])
+            metrics, checkpoints = self.trainer.callback_metrics, self._checkpoints
+            print_rank_zero(summary(done, metrics, self.run_folder, window, checkpoints, trust))
 
     def _last_checkpoint(self) -> str:
         path = self.run_folder / self._checkpoints / "last.ckpt"

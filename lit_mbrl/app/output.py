@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,14 +37,26 @@ def shorten(path: Path) -> Path:
     return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
+def has_screen() -> bool:
+    """Returns whether there is one to open windows on."""
+    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return named or sys.platform in ("darwin", "win32")
+
+
 def summary(
-    done: str, metrics: Mapping[str, Tensor], folder: Path, window: bool, checkpoints: str = "checkpoints"
+    done: str,
+    metrics: Mapping[str, Tensor],
+    folder: Path,
+    window: bool,
+    checkpoints: str = "checkpoints",
+    trust: bool = False,
 ) -> str:
     """The line at the end of a run: what it has done, its last evaluation, and where things are.
 
     Args:
         window: whether the environment can be watched in one.
         checkpoints: name of the folder for checkpoints.
+        trust: whether its configuration names modules of the user's own.
     """
     parts = [done] + ([evaluation(metrics)] if "eval/return" in metrics else [])
     found = [name for name in ("last", "best") if (folder / checkpoints / f"{name}.ckpt").exists()]
@@ -54,6 +67,7 @@ def summary(
     watch = f"video --ckpt_path {best}"
     if window:
         watch = f"validate --ckpt_path {best} --data.eval_episodes=1 --data.env.kwargs.render_mode=human"
+    watch += " --trust" * trust
     there = [name for name in ("metrics.csv", f"{checkpoints}/{files}.ckpt", "config.yaml")]
     there = [name for name in there if "/" in name or (folder / name).is_file()]
     where = f"Everything is in {shorten(folder)}: {', '.join(there)}"

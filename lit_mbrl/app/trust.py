@@ -11,12 +11,13 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lit_mbrl.utils.errors import UsageError
 
@@ -30,9 +31,7 @@ class Untrusted(ModuleNotFoundError):
 class _Finder(MetaPathFinder):
     def __init__(self, source: Path) -> None:
         self.source = source
-        named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        # As they are now: a config file is parsed in the folder that it lies in.
-        self.foreign = {os.path.realpath("."), *map(os.path.realpath, named)} - _installed()
+        self.foreign = _foreign()  # now: a config file is parsed in the folder that it lies in
         self.refused: list[Untrusted] = []
 
     def find_spec(
@@ -89,6 +88,37 @@ def only_installed(source: Path | None) -> Iterator[None]:
         raise
     finally:
         sys.meta_path.remove(finder)
+
+
+def needs_trust(config: Any) -> bool:
+    """Returns whether a configuration names a module that is neither ours nor installed, so that `--trust` is needed.
+
+    Args:
+        config: as `config.yaml` has it: class paths, and environments as `package:Id-v0` or `torchrl/package.Name`.
+    """
+    if isinstance(config, Mapping):
+        return any(needs_trust(value) for key, value in config.items())
+    if isinstance(config, list | tuple):
+        return any(map(needs_trust, config))
+    if not isinstance(config, str) or not (":" in config or "." in config):
+        return False
+    root = config.removeprefix("torchrl/").partition(":")[0].partition(".")[0]
+    if not root.isidentifier() or root in _OURS or root not in sys.modules:  # what a run has named is imported
+        return False
+    file = getattr(sys.modules[root], "__file__", None)
+    return file is not None and _root_of(Path(file), root) in _foreign()
+
+
+def _root_of(file: Path, name: str) -> str:
+    """The entry of `sys.path` under which a module was found."""
+    folder = file.parent if file.stem == name else file.parent.parent
+    return os.path.realpath(folder)
+
+
+def _foreign() -> set[str]:
+    """The working directory and those of `PYTHONPATH`, as they are now, unless packages are installed there."""
+    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {os.path.realpath("."), *map(os.path.realpath, named)} - _installed()
 
 
 def _is_because_of(error: BaseException, refused: Untrusted) -> bool:

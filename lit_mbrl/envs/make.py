@@ -299,8 +299,8 @@ def _unknown(name: str) -> OptionError:
     return OptionError(
         "data.env.name",
         name,
-        "a Gymnasium id, a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, torchrl/<package.module.Name>, or "
-        "a paper's task such as poplin/Hopper" + did_you_mean(name, known),
+        "a Gymnasium id (of your own: module:Id-v0), a PyBullet id, dmc/<domain>-<task>, procgen/<game>-<mode>, "
+        "torchrl/<package.module.Name>, or a paper's task such as poplin/Hopper" + did_you_mean(name, known),
     )
 
 

@@ -112,7 +112,7 @@ class TaskEnsemble(EnsembleDynamics):
         assert log_var is not None
         return gaussian_nll(mean, log_var, self.targets(frames).expand_as(mean)).mean()
 
-    def objective(self, lr: float) -> ModelLoss:
+    def objective(self, lr: float, max_grad_norm: float | None = None) -> ModelLoss:
         """Returns the loss that trains it."""
         return ModelLoss(
             "dynamics",
@@ -120,6 +120,7 @@ class TaskEnsemble(EnsembleDynamics):
             self.bootstrapped_loss,
             lr,
             error=self.error,
+            max_grad_norm=max_grad_norm,
             members=self.members,
             member_loss=self.data_loss,
             member_parameters=list(self.networks.parameters()),

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_origin, get_type_hints, overload
 
-from lit_mbrl.utils.errors import OptionError
+from lit_mbrl.utils.errors import OptionError, UsageError
 from lit_mbrl.utils.types import Mismatch, convert
 
 T = TypeVar("T", bound=type)
@@ -107,6 +107,18 @@ def _resolve_constructor(cls: type, **settings: Any) -> None:
             cls.__init__.__annotations__ = get_type_hints(cls.__init__)  # type: ignore[misc]
 
 
+@functools.cache
+def _require_declared(cls: type, root: type) -> None:
+    """Raises `UsageError` if a subclass looks as if it declared an option, and has no `@options`."""
+    for base in cls.__mro__[: cls.__mro__.index(root)]:
+        for name, kind in vars(base).get("__annotations__", {}).items():
+            if name in vars(base) and "ClassVar" not in str(kind):
+                raise UsageError(
+                    f"{base.__name__}.{name} has a type and a default: @options above the class makes an option of it, "
+                    "ClassVar says that it is none"
+                )
+
+
 def _root(cls: type) -> type:
     """The first base that has options."""
     return next(base for base in reversed(cls.__mro__) if _OWN in vars(base))
@@ -121,6 +133,7 @@ def _checked(cls: type) -> Callable[..., None]:
 
     @functools.wraps(construct)
     def __init__(self: Any, *values: Any, **given: Any) -> None:
+        _require_declared(type(self), root)
         super(root, self).__init__()
         known = [*map(check, positional, values), *values[len(positional) :]]
         construct(self, *known, **{name: check(name, value) for name, value in given.items()})

@@ -183,12 +183,24 @@ def test_the_policy_learns_after_trials_that_were_planned(name: str, distillatio
 
 
 def test_both_are_evaluated_from_the_same_states(tmp_path: Path) -> None:
-    """On an environment whose reward is the action: the policy alone, which begins near 0, and the planner."""
+    """The starts of all four evaluation episodes are the same in both; what follows is not."""
     algorithm, data = make_poplin("REPLAN"), make_data()
+    starts: dict[str, list[Tensor]] = {"": [], "policy": []}
+    evaluate = data.evaluate
+
+    def spy(name: str = "") -> Any:
+        episodes = evaluate(name)
+        starts[name].append(episodes["observation"][:, 0].clone())
+        return episodes
+
+    data.evaluate = spy
     trainer = fit(algorithm, data, logger=[CsvLogger(tmp_path)])
+    assert len(starts[""]) == 2
+    assert all(torch.equal(a, b) for a, b in zip(starts[""], starts["policy"], strict=True))
     with (tmp_path / "metrics.csv").open() as file:
-        found = [row for row in csv.DictReader(file) if row["eval/return"]]
-    assert len(found) == 2 and all(row["eval/policy_return"] != row["eval/return"] for row in found)
+        rows = list(csv.DictReader(file))
+    planned, alone = ([float(row[name]) for row in rows if row[name]] for name in ("eval/return", "eval/policy_return"))
+    assert len(planned) == len(alone) == 2 and all(a != b for a, b in zip(planned, alone, strict=True))
     assert {"eval/policy_return", "eval/policy_return_std"} <= trainer.callback_metrics.keys()
     assert data.evaluations() == ["", "policy"]
 

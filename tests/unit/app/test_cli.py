@@ -38,7 +38,7 @@ def test_a_run_from_its_header_to_its_last_line(work: Path, capfd: pytest.Captur
     assert re.match(
         r"Finished: 60 env steps in \d+s, eval return -?[\d.]+ \+- [\d.]+\. Everything is in runs/sac/", last
     )
-    assert last.endswith("--data.eval_episodes=1 --data.env.kwargs.render_mode=human")
+    assert last.endswith("/checkpoints/best.ckpt") and "Watch it: python -m lit_mbrl video --ckpt_path runs/" in last
     # No warning and no tip; whether the replay's size is here depends on what Lightning's log took for standard error.
     assert re.fullmatch(r"(INFO: |)replay: 61 transitions, 0.0 MB in memory when full\n|", err)
     assert {path.name for path in folder.iterdir()} == {".lock", "checkpoints", "config.yaml", "metrics.csv", "wandb"}

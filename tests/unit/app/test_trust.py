@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.trust import Untrusted, only_installed
+from lit_mbrl.app.trust import Untrusted, needs_trust, only_installed
 from lit_mbrl.utils.errors import UsageError, printable
 from tests.helpers.command_line import SAC, run_folders
 
@@ -148,3 +148,27 @@ def test_config_is_not_written_through_a_link(work: Path) -> None:
     assert main([*SAC, "--trainer.default_root_dir=run", "--trainer.max_epochs=1"]) == 0
     assert (work / "mine").read_text() == "keep"
     assert not (work / "run" / "config.yaml").is_symlink()
+
+
+@pytest.mark.parametrize("way", ["model", "environment"])
+def test_whether_a_run_s_folder_will_need_trust_is_known(way: str, stranger: str, work: Path) -> None:
+    right, wrong = WAYS[way]
+    key, value = wrong.format(stranger).split(": ", 1)
+    assert not needs_trust({key: right.split(": ", 1)[1]})
+    importlib.import_module(stranger)
+    assert needs_trust([{"init_args": {key: value}}])
+    assert not needs_trust({"notes": f"nothing of {stranger}", "number": 3, "time": "12:30"})
+
+
+def test_the_line_at_the_end_says_trust(work: Path, capfd: pytest.CaptureFixture) -> None:
+    (work / "mine_at_the_end.py").write_text("from lit_mbrl.algorithms import SAC\n\n\nclass Mine(SAC):\n    pass\n")
+    sys.path.insert(0, str(work))
+    try:
+        targets = "--trainer.callbacks+=callbacks.SoftTargetUpdate"
+        assert main(["fit", "--model=mine_at_the_end.Mine", *SAC[3:], targets]) == 0
+    finally:
+        sys.path.remove(str(work))
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last.endswith(" --trust")
+    command = last.partition("python -m lit_mbrl ")[2].split()
+    assert main(["validate", *command[1:]]) == 0

@@ -100,6 +100,8 @@ def test_what_is_recorded(runs: list[FakeRun]) -> None:
         "discrete": False,
         "max_episode_steps": 20,
         "observation_shape": (3,),
+        "parts": {},
+        "states": None,
     }
     assert run.config["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert run.config["versions"]["mujoco"] == importlib.metadata.version("mujoco")

@@ -15,7 +15,7 @@ from torch import nn
 
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import main
-from lit_mbrl.utils.errors import OptionError
+from lit_mbrl.utils.errors import OptionError, UsageError
 from lit_mbrl.utils.options import options, take
 from lit_mbrl.utils.types import ClosedUnitInterval, PositiveInt, Sizes
 
@@ -180,3 +180,15 @@ def test_help_is_what_stands_below_an_option(
     text = " ".join(capsys.readouterr().out.split())
     assert "--model.gamma GAMMA Discount. (type: float, default: 0.99)" in text
     assert "else to this global norm; null: do not." in text  # of a base
+
+
+def test_an_option_without_the_decorator_is_told() -> None:
+    class Forgot(SAC):
+        huber_threshold: float = 1.0
+
+    class None_(SAC):
+        huber_threshold: ClassVar[float] = 1.0
+
+    with pytest.raises(UsageError, match=r"^Forgot.huber_threshold has a type and a default: @options above"):
+        Forgot()
+    assert None_().huber_threshold == 1.0
