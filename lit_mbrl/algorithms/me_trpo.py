@@ -16,14 +16,15 @@ on it at the most: once the performance has stopped improving, the training step
 
 Readings and departures (what the paper leaves out is its public code's):
 
-- The performance stops improving when, of the updates since the policy last improved in `improvement_share` of the
-  models, there have been `patience`; it is looked at every `validation_freq` updates, and the policy goes back to the
-  last one that has improved. A policy that improved is the one that the next is compared with.
+- The policy is estimated every `validation_freq` updates, and has improved if its return is higher than at its last
+  improvement in `improvement_share` of the models (the paper: 5, 70 %). `patience` updates after the last improvement
+  (the code: 25) it has stopped improving, and goes back to how it was then.
 - The estimate is the return of the policy's most probable actions from the same start states in all models.
 - The first collection acts uniformly at random, as everywhere here; later ones with the policy. The code's noise on the
   policy's parameters and its larger standard deviation while collecting are left out.
 - Models are fitted as MBPO's (`models.fit`): each has a bootstrap sample, and held out are frames, not trajectories;
-  they go on from their last weights, which the code draws anew every five collections.
+  they begin with its initialisation, and go on from their last weights, which the code draws anew every five
+  collections.
 - The reward is known, as the paper has it, or a further output of the ensemble.
 - Rollouts begin in states that episodes of the environment began with, or by option in any. What happens after
   `horizon` steps does not count. A sample that terminates leaves the rollout; the code's tasks do not terminate.

@@ -135,6 +135,20 @@ def test_the_performance_is_each_model_s() -> None:
     assert learned.performance(starts).tolist() == pytest.approx([1 + 0.5 + 0.25 + 0.125 + 0.0625] * MEMBERS)
 
 
+def test_a_known_reward_is_not_predicted() -> None:
+    def position(observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        return observation[..., :1] + 10 * following[..., :1]
+
+    for kind, expected in ("auto", [10.0, 21.0, 32.0]), ("known", [10.0, 21.0, 32.0]), ("learned", [-1.0] * 3):
+        algorithm = make(horizon=3, reward=kind, world_model=ensemble())
+        algorithm.configure(Spec("made up", OBSERVATION, ACTIONS, terminated=never, reward=position))
+        algorithm.note = lambda metrics: None
+        constant_(algorithm, [1.0] * MEMBERS, reward=-1.0)
+        returns = algorithm.imagine(torch.zeros(20, OBSERVATION))["advantage"].view(20, 3)
+        assert returns[0].tolist() == [sum(expected[t:]) for t in range(3)]
+        assert algorithm.performance(torch.zeros(2, OBSERVATION)).tolist() == [sum(expected)] * MEMBERS
+
+
 # ---------------------------------------------------------------------- until the performance stops improving
 class Replay:
     """Nothing but beginnings."""
@@ -290,6 +304,7 @@ def test_options_out_of_range_are_one_line(option: str, value: Any, expected: st
     [
         ("--model.horizon=21", "--model.horizon=21: expected at most 20, the steps of an episode of "),
         ("--data.train_steps_per_collection=null", "--data.train_steps_per_collection=None: expected an integer > 0: "),
+        ("--model.reward=known --data.env.kwargs.frame_skip=4", "--model.reward=known: expected learned or auto: "),
         ("--data.utd_ratio=2", "--data.utd_ratio=2.0: expected 1 where data.train_steps_per_collection is given"),
         ("--data.env.name=CartPole-v1", "--data.env.name=CartPole-v1: expected an environment with continuous actions"),
         ("--trainer.devices=2", "--trainer.devices=2: expected 1 with METRPO"),
@@ -300,7 +315,7 @@ def test_mistakes_are_one_line_before_the_run(
 ) -> None:
     config = Path("conf/me_trpo.yaml").resolve()
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", f"--config={config}", *tiny("me_trpo"), NO_WANDB, option]) == 2
+    assert main(["fit", f"--config={config}", *tiny("me_trpo"), NO_WANDB, *option.split()]) == 2
     error = capfd.readouterr().err
     assert error.startswith(f"error: {line}") and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
