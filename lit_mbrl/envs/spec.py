@@ -15,6 +15,12 @@ TIMEOUT = 300.0
 
 Arguments = Annotated[dict[str, Any], Rule("a mapping of constructor arguments", lambda given: True)]
 
+_OTHERS = "other environments than data.env.name, with their action repeats, as {dmc/walker-walk: 2}"
+OtherTasks = Annotated[dict[str, PositiveInt], Rule(_OTHERS, lambda given: True)]
+Camera = Annotated[
+    str | int | None,
+    Rule("a camera's name or number, or null", lambda camera: not isinstance(camera, int) or camera >= 0),
+]
 Keys = Annotated[
     tuple[str, ...],
     Rule("different keys of a dictionary", lambda keys: 0 < len(keys) == len(set(keys))),
@@ -32,7 +38,7 @@ class PixelConfig:
 
     size: Annotated[int, Rule("an integer from 8 to 2048", lambda side: 8 <= side <= 2048)] = 64
     """Height and width."""
-    camera: str | Annotated[int, Rule("a camera's number", lambda number: number >= 0)] | None = None
+    camera: Camera = None
     """Name or number of a MuJoCo camera. Null: Gymnasium's `track`, and the first of DeepMind Control, whose quadruped
     Dreamer sees from number 2."""
     fast: bool = True
@@ -69,7 +75,7 @@ class EnvConfig:
     eval_kwargs: Arguments | None = None
     """Arguments that differ in evaluation, such as levels of a Procgen game that are new to the agent. The environment
     with `kwargs` alone is then evaluated, too. Null: there is one evaluation, with `kwargs`."""
-    other_tasks: dict[str, PositiveInt] = field(default_factory=dict)
+    other_tasks: OtherTasks = field(default_factory=dict)
     """Further environments for the same agent and their action repeats, `{dmc/walker-walk: 2}`. The copies take turns:
     `name`, the first other task, ..., `name` again. Actions are as long as the longest; the others leave out what they
     have no use for."""
@@ -89,8 +95,7 @@ class EnvConfig:
         for option, given in (("kwargs", self.kwargs), ("eval_kwargs", self.eval_kwargs or {})):
             ours = sorted({"name", "max_episode_steps"} & set(given))
             require(not ours, f"data.env.{option}", given, f"{', '.join(ours)} one level up, in data.env")
-        others = "other environments than data.env.name, with their action repeats, as {dmc/walker-walk: 2}"
-        require(self.name not in self.other_tasks, "data.env.other_tasks", self.other_tasks, others)
+        require(self.name not in self.other_tasks, "data.env.other_tasks", self.other_tasks, _OTHERS)
 
     @property
     def tasks(self) -> list[str]:

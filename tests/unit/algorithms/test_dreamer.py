@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -67,7 +68,8 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
     given: dict[str, Any] = {}
     for update, optimizer in zip(algorithm.update_list, algorithm.configure_optimizers(), strict=True):
         before = {key: p.clone() for key, p in algorithm.named_parameters()}
-        algorithm.gradient_step(update, optimizer, batch, given)
+        plain = SimpleNamespace(optimizer=optimizer, step=optimizer.step)  # in the place of Lightning's
+        algorithm.gradient_step(update, plain, batch, given)
         own = {id(p) for p in update.parameters()}
         moved = {key for key, p in algorithm.named_parameters() if not torch.equal(p, before[key])}
         assert moved and moved <= {key for key, p in algorithm.named_parameters() if id(p) in own}, update.name

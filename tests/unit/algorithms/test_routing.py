@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -74,7 +76,8 @@ def test_an_update_moves_its_own_parameters_only(name: str, monkeypatch: pytest.
             key: value.clone() for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)
         }
         optimizer = torch.optim.Adam(update.parameters(), lr=update.lr)
-        algorithm.gradient_step(update, optimizer, make_batch(algorithm, update.batch), make_given())
+        plain = SimpleNamespace(optimizer=optimizer, step=optimizer.step)  # in the place of Lightning's
+        algorithm.gradient_step(update, plain, make_batch(algorithm, update.batch), make_given())
         own = {id(p) for p in update.parameters()}
         trained = {key for key, p in algorithm.named_parameters() if id(p) in own}
         after = algorithm.state_dict()

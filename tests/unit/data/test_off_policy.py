@@ -111,7 +111,7 @@ def test_acting_and_sampling_normalise_with_the_same_numbers(monkeypatch: pytest
     data = make_data()
 
     def explore(self: SAC, observation: torch.Tensor, is_init: torch.Tensor) -> torch.Tensor:
-        seen["acting"], seen["raw"] = observation, data.collector._carrier["observation"].clone()
+        seen["acting"], seen["raw"] = observation, data.collector.get_carrier()["observation"]
         stored = data.replay.frames()["observation"]
         std = stored.double().std(0, correction=0).clamp(0.1, 10.0)
         torch.testing.assert_close(observation, ((seen["raw"] - stored.double().mean(0)) / std).float())

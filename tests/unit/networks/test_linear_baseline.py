@@ -9,7 +9,7 @@ from lit_mbrl.networks.linear_baseline import LinearBaseline
 
 def test_it_finds_what_its_features_can_say() -> None:
     torch.manual_seed(0)
-    baseline, observation = LinearBaseline(2), 3 * torch.randn(400, 2)
+    baseline, observation = LinearBaseline(2), 2 * torch.randn(400, 2)
     step = torch.randint(100, (400, 1))
     assert baseline(observation, step).eq(0).all()
     t = step / 100

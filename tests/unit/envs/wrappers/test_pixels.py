@@ -189,7 +189,7 @@ def test_mujoco_in_a_process_of_its_own(name, foreign):
     [
         (lambda: PixelConfig(size=4), "--data.env.pixels.size=4: expected an integer from 8 to 2048"),
         (lambda: PixelConfig(camera=-1), "--data.env.pixels.camera=-1: expected a camera's name or number, or null"),
-        (lambda: EnvConfig("a", action_repeat=0), "--data.env.action_repeat=0: expected an integer >= 1"),
+        (lambda: EnvConfig("a", action_repeat=0), "--data.env.action_repeat=0: expected an integer > 0"),
         (
             lambda: make_configured(EnvConfig("Pendulum-v1", pixels=PixelConfig(camera="track"))),
             "--data.env.pixels.camera=track: expected null for Pendulum-v1, which has one view",
