@@ -1,4 +1,4 @@
-"""Draws what a model of observations predicts, particle by particle, beside what came."""
+"""Draws what a model of observations predicts, particle by particle, beside what is observed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def draw_trajectories(reality: Tensor, predicted: dict[int, Tensor], path: Path)
             if i >= panels:
                 panel.set_axis_off()
                 continue
-            panel.plot(reality[:, i], color="black", linewidth=1.2, label="what came", zorder=3)
+            panel.plot(reality[:, i], color="black", linewidth=1.2, label="observed", zorder=3)
             for start, particles in predicted.items():
                 first, steps = start == min(predicted), torch.arange(start, start + particles.shape[1])
                 low, high = particles[:, :, i].quantile(torch.tensor([0.05, 0.95]), dim=0)
@@ -120,7 +120,7 @@ def draw_trajectories(reality: Tensor, predicted: dict[int, Tensor], path: Path)
                 mean = particles[:, :, i].mean(0)
                 panel.plot(steps, mean, color="#0072B2", linewidth=1.0, label="predicted mean" * first)
                 panel.axvline(start, color="#D55E00", linewidth=0.5, alpha=0.6)
-            # A model that is no good yet shall not hide what came.
+            # A model that is no good yet shall not hide the observations.
             span = float(reality[:, i].max() - reality[:, i].min()) or 1.0
             panel.set_ylim(float(reality[:, i].min()) - 0.5 * span, float(reality[:, i].max()) + 0.5 * span)
             panel.set_title(f"observation {i}", fontsize=9)
