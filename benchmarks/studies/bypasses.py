@@ -1,10 +1,12 @@
-"""How much of a training step each bypass of Lightning and torch gains (`lit_mbrl.training.fast_path`).
+"""Measures what each bypass of Lightning and torch gains of a training step (`lit_mbrl.training.fast_path`).
 
     python -m benchmarks.studies.bypasses --runs SAC "SAC, 64 units" PPO --parts loop backward step --rounds 4000
 
-One run, in which training steps with and without a bypass take turns (with, without, without, with, ...), on one
-thread. Gains are in percent of the CPU time (`time.process_time`) of a training step without it, environment steps
-included: the ratio of the medians within each stretch of 200, and of these the median and the quartiles.
+One run, in which ten training steps with and ten without a bypass take turns (with, without, without, with, ...), on
+one thread; of PPO whole rollouts with all their minibatches, since what is computed for single rows is computed before
+the first of these. Gains are in percent of the CPU time (`time.process_time`) of a training step without it,
+environment steps included: the ratio of the medians within each stretch of 400 training steps, or of two rollouts, and
+of these the median and the quartiles.
 
 | part | without it |
 |---|---|
@@ -12,6 +14,7 @@ included: the ratio of the medians within each stretch of 200, and of these the 
 | backward | `manual_backward` |
 | kernel | torch's `step` of Adam in the place of its fused kernel alone |
 | step | Lightning's wrapper around that as well |
+| layers | `nn.Module.__call__` of each layer of a perceptron |
 | all | `fast_path` off |
 """
 
@@ -36,7 +39,7 @@ from lit_mbrl.data import OffPolicy, OnPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.training import fast_path
 
-STRETCH, REHEARSAL, WARM_UP, ROLLOUT = 200, 300, 1_000, 2_048
+STRETCH, REHEARSAL, WARM_UP, ROLLOUT = 400, 300, 1_000, 2_048
 OWN_BACKWARD, OWN_STEP = fast_path.backward, fast_path.step
 RUNS: dict[str, Callable[[], Any]] = {
     "SAC": lambda: SAC(hidden_sizes=[256, 256]),
@@ -69,53 +72,64 @@ def step(on: bool, trainer: Trainer, module: Any) -> None:
     fast_path.step = OWN_STEP if on else lambda trainer, optimizer: wrappers[id(optimizer)].step()
 
 
+def layers(on: bool, trainer: Trainer, module: Any) -> None:
+    fast_path.use_layers(on)
+
+
 def everything(on: bool, trainer: Trainer, module: Any) -> None:
     module.uses_fast_path = on
     loop(on, trainer, module)
+    layers(on, trainer, module)
 
 
-PARTS = {"loop": loop, "backward": backward, "kernel": kernel, "step": step, "all": everything}
+PARTS = {"loop": loop, "backward": backward, "kernel": kernel, "step": step, "layers": layers, "all": everything}
+TURN, MINIBATCHES = 10, 320  # training steps of a turn; of a rollout of PPO
 
 
 class TakeTurns(Callback):
     """Switches a bypass on and off from one training step to the next, and times them.
 
     Attributes:
-        cpu: seconds of the training steps without (0) and with (1) it, in their order.
+        cpu: seconds of the turns without (0) and with (1) it, in their order.
+
+    Args:
+        turn: training steps of a turn.
     """
 
-    def __init__(self, part: str, rounds: int) -> None:
-        self.switch, self.rounds = PARTS[part], rounds
+    def __init__(self, part: str, rounds: int, turn: int) -> None:
+        self.switch, self.rounds, self.turn = PARTS[part], rounds, turn
         self.cpu: tuple[list[float], list[float]] = ([], [])
-        self._round, self._start = -REHEARSAL, 0.0
+        self._round, self._start = -1 - max(REHEARSAL, turn), 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         """Ends a training step and begins the next: the time between two, as collecting, is the second one's."""
         now = time.process_time()
+        self._round += 1
+        if self._round % self.turn:
+            return
         if self._round > 0:
             self.cpu[self._is_on(self._round - 1)].append(now - self._start)
         if self._round == self.rounds:
             trainer.should_stop = True
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
         self.switch(self._is_on(self._round), trainer, pl_module)
-        self._round += 1
         self._start = time.process_time()
 
-    @staticmethod
-    def _is_on(round: int) -> bool:
-        return round % 4 in (0, 3)
+    def _is_on(self, round: int) -> bool:
+        return round // self.turn % 4 in (0, 3)
 
 
 def measure(name: str, part: str, rounds: int) -> TakeTurns:
     """Times the training steps of a run."""
     seed_everything(0, verbose=False)
-    turns = TakeTurns(part, rounds)
-    frames = WARM_UP + REHEARSAL + rounds + 2
+    frames, turn = WARM_UP + REHEARSAL + rounds + 2, TURN
     if name == "PPO":
-        frames = frames // 320 * ROLLOUT + 2 * ROLLOUT
+        turn, rounds = MINIBATCHES, rounds // (2 * MINIBATCHES) * 2 * MINIBATCHES
+        frames = (rounds // MINIBATCHES + 3) * ROLLOUT
         data: Any = OnPolicy(EnvConfig("CartPole-v1", num_envs=8), total_frames=frames, epoch_frames=frames)
     else:
         data = OffPolicy(EnvConfig("Pendulum-v1"), total_frames=frames, epoch_frames=frames, learning_starts=WARM_UP)
+    turns = TakeTurns(part, rounds, turn)
     with tempfile.TemporaryDirectory() as folder, silence_libraries():
         trainer = Trainer(
             accelerator="cpu",
@@ -136,7 +150,7 @@ def measure(name: str, part: str, rounds: int) -> TakeTurns:
 
 def gains(turns: TakeTurns) -> list[float]:
     """Returns the gain in each stretch, in percent."""
-    half = STRETCH // 2
+    half = max(STRETCH // 2 // turns.turn, 1)
     count = min(map(len, turns.cpu)) // half
     without, with_it = (np.median(np.array(part[: count * half]).reshape(count, half), 1) for part in turns.cpu)
     return (100 * (1 - with_it / without)).tolist()
@@ -154,7 +168,7 @@ def main() -> None:
     for name in options.runs:
         for part in options.parts:
             turns = measure(name, part, options.rounds)
-            alone = 1e3 * float(np.median(turns.cpu[False]))
+            alone = 1e3 * float(np.median(turns.cpu[False])) / turns.turn
             print(f"| {name} | {part} | {alone:.2f} | {spread(gains(turns))} |", flush=True)
 
 

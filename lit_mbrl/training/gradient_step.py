@@ -61,7 +61,8 @@ class ManualOptimization(Recording):
         self._optimizers: list[LightningOptimizer] = []  # one per update
 
     def on_fit_start(self) -> None:
-        """Puts the bypass of Lightning's loop in its place."""
+        """Puts the bypasses of Lightning's loop and of layers' calls in their places."""
+        fast_path.use_layers(self.fast_path)
         if self.fast_path:
             fast_path.use_epoch_loop(self.trainer)
 
