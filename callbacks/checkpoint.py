@@ -41,7 +41,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     monitor: str = "eval/return"
     """Metric of the evaluation that decides which checkpoint is the best."""
     mode: Literal["max", "min"] = "max"
-    """Whether a good value is a high (`"max"`) or a low one (`"min"`)."""
+    """Direction of a better value: higher (`"max"`) or lower (`"min"`)."""
     folder: Annotated[str, Rule("a name of its own inside the run folder, as checkpoints", _is_free)] = "checkpoints"
     """A name inside the run folder."""
 

@@ -49,7 +49,7 @@ class Ticks(Callback):
 
 
 def can_compile() -> bool:
-    """Whether algorithms have the option `compile`."""
+    """Returns whether algorithms have the option `compile`."""
     return "compile" in inspect.signature(Algorithm.__init__).parameters
 
 

@@ -59,7 +59,7 @@ def _row(cells: list[str]) -> str:
 
 
 def origin(command: str, threads: int, elsewhere: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a figure belongs to.
+    """Identifies a figure.
 
     Args:
         command: that has measured it.

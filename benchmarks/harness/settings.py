@@ -1,4 +1,4 @@
-"""How much is measured, and contenders that start and end together."""
+"""Sets how much is measured; contenders start and end together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every contender of a comparison does: the same sizes, the same number of updates, the same threads."""
+"""Defines the work of every contender of a comparison: the same sizes, the same number of updates, the same threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Work:
 
     @staticmethod
     def loads(text: str) -> Work:
-        """What `dumps` wrote."""
+        """Reads the output of `dumps`."""
         content = json.loads(text)
         for name in ("hidden", "options"):
             content[name] = None if content[name] is None else tuple(content[name])

@@ -1,4 +1,4 @@
-"""What saving a replay costs, whole and by what is new, against the number of transitions in it.
+"""Measures the cost of saving a replay, whole and by new transitions, against the number of transitions in it.
 
     python -m benchmarks.studies.checkpoint_cost
 

@@ -1,4 +1,4 @@
-"""What a round pays, when nothing happens, for all that makes a run trustworthy.
+"""Measures the cost per training step, when nothing goes wrong, of all that makes a run trustworthy.
 
     python -m benchmarks.studies.cost_of_safety --algorithm SAC --rounds 8000
 

@@ -1,4 +1,4 @@
-"""How far does SAC's critic look ahead? An implementation of its own of SAC and SVG(H) on Pendulum, many seeds at once.
+"""Measures how far SAC's critic looks ahead, by an independent SAC and SVG(H) on Pendulum, many seeds at once.
 
 `python -m benchmarks.studies.critic_lag` prints the tables of docs/critic_lag.md. Nothing here is lit_mbrl's: networks
 are stacked weights `[S, in, out]`, one of each per seed, Pendulum's equations are written out, and SVG(H) imagines with
@@ -22,7 +22,7 @@ STEPS, EPISODE, WARM_UP, EPOCH = 5000, 200, 500, 500
 
 @dataclass
 class Options:
-    """What the tables vary; conf/sac_svg.yaml's sizes and rates, and tau as in Stable-Baselines3 and SVG's table 3."""
+    """Options that the tables vary; conf/sac_svg.yaml's sizes and rates, tau of Stable-Baselines3 and SVG's table 3."""
 
     tau: float = 0.005
     gamma: float = 0.99
@@ -149,7 +149,7 @@ class Agents:
     def critic_targets(
         self, batch: dict[str, Tensor], x: Tensor, following: Tensor, alpha: Tensor
     ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
-        """Where the critics are trained, and to which values: SAC's, or MVE's TD-k trick with the true dynamics.
+        """Returns the inputs and targets of the critics: SAC's, or MVE's TD-k trick with the true dynamics.
 
         MVE (arXiv 1803.00101) follows the policy from the next state for `critic_horizon` steps; the target of each
         state-action pair on the way is the discounted rewards from there on and the target networks' value of the last.
@@ -273,7 +273,7 @@ def train(options: Options, seeds: int, seed: int, critic: bool = False) -> Tens
 
 
 def summary(returns: Tensor) -> str:
-    """How the runs end, and how many fall below -400 at an evaluation after one above -300."""
+    """Summarises the last evaluation, and how many runs fall below -400 at an evaluation after one above -300."""
     learned = (returns > -300).cumsum(0) > 0
     fallen = (returns < -400) & learned
     last, at_evaluations = returns[-1], f"{int(fallen.sum())} of {int(learned.sum())} evaluations"

@@ -1,4 +1,4 @@
-"""Where the time of MBPO goes, at the sizes of `python -m benchmarks --only mbpo`: seconds of the processor per part.
+"""Times the parts of MBPO, in CPU seconds, at the sizes of `python -m benchmarks --only mbpo`.
 
     python -m benchmarks.studies.mbpo_parts [--steps 250] [--compile] [--threads 1]
 

@@ -1,4 +1,4 @@
-"""Where a round's time goes.
+"""Times the parts of a training step.
 
     python -m benchmarks.studies.parts --config conf/sac.yaml [any option of fit] [--rounds 1000]
 

@@ -34,7 +34,7 @@ class TruePendulum(nn.Module):
         return state
 
     def step(self, state: Tensor, action: Tensor) -> Step[Tensor]:
-        """What the environment does at `state [B, 3]`, with `action [B, 1]` in [-1, 1]."""
+        """Returns the transition of the environment at `state [B, 3]`, with `action [B, 1]` in [-1, 1]."""
         cos, sin, speed = state.unbind(-1)
         angle, speed, reward = pendulum(torch.atan2(sin, cos), speed, action.squeeze(-1))
         return Step(observe(angle, speed), reward.unsqueeze(-1), self.termination_logit(state, action))

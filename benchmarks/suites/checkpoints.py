@@ -11,7 +11,7 @@ from benchmarks.studies.checkpoint_cost import NEW, SIZES, measure
 
 
 def run(settings: Settings) -> Iterator[Table]:
-    """What `python -m benchmarks.studies.checkpoint_cost` prints."""
+    """Returns the output of `python -m benchmarks.studies.checkpoint_cost`."""
     print("checkpoints", flush=True)
     title = f"Checkpoints of HalfCheetah's sizes, {NEW:,} new transitions each: medians, flushed to the disk"
     header = [

@@ -1,4 +1,4 @@
-"""What compiling a round costs at the start, and after how many rounds it has paid."""
+"""Measures the start-up cost of compiling a training step, and after how many steps it has paid."""
 
 from __future__ import annotations
 

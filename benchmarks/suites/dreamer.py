@@ -104,7 +104,7 @@ def run(settings: Settings) -> Iterator[Table]:
 
 
 def parts(settings: Settings) -> Table:
-    """Where the time of one update goes."""
+    """Times the parts of one update."""
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

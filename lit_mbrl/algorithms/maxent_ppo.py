@@ -103,7 +103,7 @@ class MaxEntPPO(PPO):
     entropy_coeff: NonNegativeFloat = 0.3
     """Beta, per nat of entropy; the report's best on FruitBot is 0.3."""
     standardization: Standardization = "before"
-    """How advantages with entropy are standardised, if they are: `before` the entropy is added, or after it with a mean
+    """Standardisation of advantages with entropy: `before` the entropy is added, or after it with a mean
     and a standard deviation that are constants (`after_constant`) or pass a gradient (`after_differentiated`)."""
     differentiate_returns: bool = True
     """Let the gradient flow through the return in the value's loss, too."""

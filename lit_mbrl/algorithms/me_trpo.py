@@ -60,7 +60,7 @@ from lit_mbrl.utils.types import (
 
 @dataclass
 class Sweep:
-    """Where the policy's optimisation stands between two collections.
+    """Tracks the policy's optimisation between two collections.
 
     Attributes:
         updates: of the policy so far.
@@ -93,7 +93,7 @@ class METRPO(FitsModels, TrustRegionPolicy):
     rollouts: PositiveInt = 500
     """Rollouts imagined side by side for an update, `N`."""
     start_states: Literal["initial", "replay"] = "initial"
-    """Where rollouts begin: `"initial"`, in states that episodes of the environment began with, or in any of the
+    """Start states of rollouts: `"initial"`, states that episodes of the environment began with, or any of the
     `"replay"`, for episodes that are much longer than the horizon."""
     reward: Literal["known", "learned", "auto"] = "auto"
     """`"known"` (`envs/tasks/rewards.py`), `"learned"` by the ensemble, or `"auto"`: known where it is."""

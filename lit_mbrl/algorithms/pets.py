@@ -64,7 +64,7 @@ class PETS(FitsModels, Algorithm):
     planner: Planner | None = None
     """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps."""
     propagation: Propagation = "TSinf"
-    """How uncertainty travels, TSinf, TS1, DS, MM or E (`planners.propagation`)."""
+    """Propagation of uncertainty, TSinf, TS1, DS, MM or E (`planners.propagation`)."""
     particles: NonNegativeInt | None = None
     """Per candidate; null: 20, or 1 with E."""
     num_members: PositiveInt = 5

@@ -68,12 +68,12 @@ class WhitenedPolicy(nn.Module):
 
 @options
 class PolicyPlanning(PETS):
-    """What POPLIN-A and POPLIN-P share: a policy network that learns from the planner after each trial."""
+    """Distils the planner into a policy network after each trial, for POPLIN-A and POPLIN-P."""
 
     also_evaluated: ClassVar[tuple[str, ...]] = ("policy",)
 
     propagation: Propagation = "E"
-    """How uncertainty travels: see `PETS`."""
+    """Propagation of uncertainty: see `PETS`."""
     policy_hidden_sizes: Sizes = (64, 64)
     """Hidden layers of the policy network."""
     policy_lr: PositiveFloat = 3e-3

@@ -62,7 +62,7 @@ class SAC(Algorithm):
     )
     """Range of the Gaussian's log standard deviation."""
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
-    """How the range is kept, `"tanh"` (smooth) or `"clamp"`."""
+    """Bounding of the log standard deviation to its range, `"tanh"` (smooth) or `"clamp"`."""
     orthogonal_init: bool = False
     """Orthogonal weights and zero biases for the MLPs that act and value (and, in SAC-SVG, for the dynamics' encoder
     and decoder), as SVG's public code; otherwise torch's default."""

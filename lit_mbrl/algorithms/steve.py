@@ -64,7 +64,7 @@ from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, NonNegati
 
 @options
 class EnsembleExpansion(Algorithm):
-    """What STEVE's two forms share: the ensembles, their rollouts, and the mix of the candidate targets.
+    """Computes STEVE's targets, for both of its forms: ensembles, their rollouts, and the mix of the candidates.
 
     A base for a model-free algorithm to stand behind: `class STEVE(EnsembleExpansion, DDPG)`.
     """
@@ -165,7 +165,7 @@ class EnsembleExpansion(Algorithm):
         raise NotImplementedError
 
     def entropy_bonus(self, log_prob: Tensor) -> Tensor | None:
-        """What a step pays for its entropy, `-alpha log pi`; None: nothing."""
+        """Returns the entropy term of a step's reward, `-alpha log pi`; None: there is none."""
         return None
 
     def imagine(self, observation: Tensor) -> Rollout:

@@ -57,7 +57,7 @@ class TrustRegionPolicy(Algorithm):
     max_kl: PositiveFloat = 0.01
     """Delta, bound of the mean divergence KL(old, new) of a step, in nats."""
     damping: NonNegativeFloat = 0.1
-    """What is added to the Fisher matrix's diagonal."""
+    """Damping: added to the Fisher matrix's diagonal."""
     cg_iterations: PositiveInt = 10
     """Iterations of conjugate gradient."""
     line_search_shrink: OpenUnitInterval = 0.8

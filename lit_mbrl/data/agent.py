@@ -61,7 +61,7 @@ class StageSizes(Protocol):
 
 
 class Faults(Protocol):
-    """What a run does about numbers that are not finite: `training.nonfinite.NonFiniteGuard`."""
+    """Checks for numbers that are not finite: `training.nonfinite.NonFiniteGuard`."""
 
     action: str
 

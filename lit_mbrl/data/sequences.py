@@ -60,12 +60,12 @@ class SequenceReplay(OffPolicy):
     capacity: PositiveInt = 1_000_000
     """Frames kept by each device, the first of every episode included."""
     storage: Storage | None = None
-    """Where observations are: `"memmap"`, a file in the run folder, or `"memory"`; null: in the file."""
+    """Storage of observations: `"memmap"`, a file in the run folder, or `"memory"`; null: in the file."""
     episode_choice: EpisodeChoice = "episodes"
     """`"episodes"`: an episode uniformly, then the start uniformly, as Dreamer; `"windows"`: uniform over all
     sequences."""
     short_episodes: ShortEpisodes = "skip"
-    """What becomes of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are served with padding
+    """Treatment of episodes with fewer than T frames: `"skip"`, as Dreamer, or `"pad"`: they are served with padding
     that `"mask"` tells."""
     pretrain_steps: NonNegativeInt = 0
     """Training steps right after the warm-up."""

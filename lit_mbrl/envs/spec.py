@@ -119,7 +119,7 @@ class EnvConfig:
 
 
 class Features(NamedTuple):
-    """What a model reads of a task's observation and how it predicts the next one, by positions in the observation.
+    """Assigns a model's inputs and prediction targets, by positions in the observation.
 
     Attributes:
         angles: read as sine and cosine.

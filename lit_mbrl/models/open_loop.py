@@ -1,4 +1,4 @@
-"""How far a world model's predictions are from what has happened, several steps ahead."""
+"""Measures the open-loop errors of a world model, several steps ahead."""
 
 from __future__ import annotations
 

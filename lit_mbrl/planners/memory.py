@@ -1,4 +1,4 @@
-"""What an agent that plans remembers from one step of an episode to the next."""
+"""Keeps the plan of each environment from one step of an episode to the next."""
 
 from __future__ import annotations
 

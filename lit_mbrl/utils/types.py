@@ -110,7 +110,7 @@ def _convert_sequence(kind: Any, origin: type, members: Sequence[Any], value: An
 
 
 def expected(kind: Any) -> str:
-    """What a message asks for instead of a value that is not of this type."""
+    """Describes the expected value, for messages about one that is not of this type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rules = [argument.expected for argument in arguments[1:] if isinstance(argument, Rule)]

@@ -55,7 +55,7 @@ def rule(name: str, kwargs: dict[str, Any] | None = None) -> Reward | None:
 
 
 def features(name: str, kwargs: dict[str, Any] | None = None) -> Features:
-    """What a model reads of a task's observations and how it predicts them: the paper's choice, or all as it is."""
+    """Selects a model's inputs and prediction targets for a task: the paper's choice, or the observation as it is."""
     return Features() if set(kwargs or ()) - _HARMLESS else _FEATURES.get(name, Features())
 
 
