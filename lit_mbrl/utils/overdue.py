@@ -32,14 +32,16 @@ class Call:
     Args:
         what: for the last line of a process that cannot be interrupted, and for a notice.
         seconds: how long it may take; None: for ever.
-        notice: seconds after which a line says that it goes on, and again each time it has taken four times as long;
-            such a call is not cut short by a request to stop. None: there is none.
+        notice: seconds after which a line says that it goes on, and again each time it has taken four times as long.
+            A request to stop leaves such a call so many seconds, as another process may have work to end. None: there
+            is no notice.
     """
 
-    __slots__ = ("late", "main", "notice", "seconds", "what")
+    __slots__ = ("late", "main", "notice", "patience", "seconds", "what")
 
     def __init__(self, what: Callable[[], str], seconds: float | None, notice: float | None = None) -> None:
         self.what, self.seconds, self.notice = what, seconds, notice
+        self.patience = notice or STOP_SECONDS
         self.late = ""
         self.main = threading.get_ident() == _MAIN
 
@@ -66,7 +68,7 @@ class Watch:
             self._thread.start()
 
     def ask_to_stop(self, stopping: bool = True) -> None:
-        """From now on no call takes longer than `STOP_SECONDS`; with False, calls have their own time again."""
+        """Gives calls `STOP_SECONDS` at most, or those with a notice its time; with False, their own time again."""
         self._stopping = stopping
 
     def _look(self) -> None:
@@ -83,10 +85,12 @@ class Watch:
             if call.late:
                 late += _TICK
                 if late >= _LAST_SECONDS:
-                    self._end(call)
+                    self._say_and_end(f"{call.what()} did not return {call.late}, and cannot be interrupted")
             elif call.seconds is not None and running >= call.seconds:
                 self._raise_in(call, f"within {call.seconds:g} s")
             elif call.notice is not None:
+                if stopping >= call.patience:
+                    self._say_and_end(f"{call.what()} for {running:.0f} s, {stopping:.0f} s after the signal to stop")
                 if running >= call.notice:
                     call.notice *= 4
                     os.write(2, f"warning: {call.what()} for {running:.0f} s\n".encode())
@@ -102,11 +106,10 @@ class Watch:
         if call is not None and call.late:
             raise Overdue(call.late)
 
-    def _end(self, call: Call) -> None:
-        words = f"error: {call.what()} did not return {call.late}, and cannot be interrupted"
+    def _say_and_end(self, words: str) -> None:
         if more := self.last_words():
             words += f"; {more}"
-        os.write(2, f"{words}\n".encode())
+        os.write(2, f"error: {words}\n".encode())
         os._exit(1)
 
 

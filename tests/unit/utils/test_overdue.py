@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -78,9 +81,30 @@ def test_who_waits_for_others_says_so(capfd: pytest.CaptureFixture, monkeypatch:
     monkeypatch.setattr(distributed, "_messages", lambda: None)
     monkeypatch.setattr(dist, "all_reduce", lambda *args, **kwargs: time.sleep(2.0))
     monkeypatch.setattr(distributed, "NOTICE_SECONDS", 0.3)
-    WATCH.ask_to_stop()  # which does not cut it short
     distributed.average_([torch.ones(3)])
     distributed.any_of(False)
     lines = capfd.readouterr().err.splitlines()
     words = "warning: device 1 has been waiting for the processes of the others (is one of them suspended?) for"
     assert len(lines) == 4 and all(line.startswith(words) for line in lines)  # after 0.3 and 1.2 s, twice
+
+
+def test_who_waits_for_others_ends_in_the_time_of_a_notice() -> None:
+    """A wait within C code, which no exception interrupts, in a process of its own."""
+    program = """
+import sys, time
+from lit_mbrl.utils import overdue
+overdue._TICK = 0.05
+overdue.WATCH.start()
+overdue.WATCH.last_words = lambda: "the last checkpoint is last.ckpt"
+overdue.WATCH.ask_to_stop()
+overdue.WATCH.running = overdue.Call(lambda: "it has been waiting", None, float(sys.argv[1]))
+time.sleep(2.0)
+"""
+    others_end = subprocess.run([sys.executable, "-c", program, "60"], capture_output=True, text=True)
+    assert others_end.returncode == 0 and not others_end.stderr  # they may have work to end
+    suspended = subprocess.run([sys.executable, "-c", program, "0.3"], capture_output=True, text=True)
+    assert suspended.returncode == 1
+    (line,) = suspended.stderr.splitlines()
+    assert re.fullmatch(
+        r"error: it has been waiting for 0 s, 0 s after the signal to stop; the last .* last.ckpt", line
+    )
