@@ -10,7 +10,7 @@ Readings and departures:
 - Greedy actions are drawn among the best while collecting, as in the book's examples; evaluation takes the first.
 - Where an environment is not deterministic, the model remembers the last outcome, as the box says.
 - A time limit ends no bootstrap. Several environments side by side learn from each other's steps in their order.
-- Dyna-Q+ has its bonus in planning alone. The time since an action that was never taken counts from the start of the run.
+- Dyna-Q+ has its bonus in planning alone. For an action that was never taken time counts from the start of the run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables of action values and of a deterministic model, updated one entry after the other.
 
-`S` states, `A` actions. Each of an update's three dozen operations is on a single number, where a tensor's would take a
+`S` states, `A` actions. Each operation of an update is on a single number, where a tensor's would take a
 microsecond: the updates read and write the tensors' own memory as flat `memoryview`s
 (`benchmarks/studies/planning_updates.py`). So the tables stay on the CPU.
 """

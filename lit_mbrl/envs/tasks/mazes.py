@@ -120,7 +120,9 @@ def make(task: str, max_episode_steps: int | None = None, **kwargs: Any) -> gym.
     change_step = kwargs.pop("change_step", row.change_step)
     if kwargs:
         raise TypeError(f"maze/{task} takes change_step, not {', '.join(kwargs)}")
-    if change_step is not None and (not isinstance(change_step, int) or isinstance(change_step, bool) or change_step < 0):
+    if change_step is not None and (
+        not isinstance(change_step, int) or isinstance(change_step, bool) or change_step < 0
+    ):
         raise ValueError(f"change_step: an integer >= 0 or null, not {change_step!r}")
     if change_step is not None and row.change_step is None:
         raise ValueError(f"maze/{task} never changes: change_step is null")
