@@ -2,6 +2,7 @@
 
 from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.dreamer import Dreamer
+from lit_mbrl.algorithms.dyna_q import DynaQ, DynaQPlus
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
@@ -39,6 +40,8 @@ __all__ = [
     "TRPO",
     "Algorithm",
     "Dreamer",
+    "DynaQ",
+    "DynaQPlus",
     "EntropyBonusPPO",
     "FullMaxEntPPO",
     "MaxEntBonusPPO",

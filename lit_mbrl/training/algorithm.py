@@ -47,6 +47,7 @@ class Algorithm(ManualOptimization):
     section: ClassVar[str] = "model"
     paper: ClassVar[str] = ""
     continuous_actions: ClassVar[bool] = True
+    cpu_only: ClassVar[bool] = False  # refused on other devices
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module

@@ -24,6 +24,8 @@ def check_environment(algorithm: Any, spec: Any) -> None:
 
 def check_device(algorithm: Any, device: torch.device) -> None:
     """Raises `OptionError` if the algorithm cannot be trained there as it is configured."""
+    cpu = f"cpu with {type(algorithm).__name__}, whose tables are updated there, one entry after the other"
+    require(not algorithm.cpu_only or device.type == "cpu", "trainer.accelerator", device.type, cpu)
     require(
         algorithm.compile_option != "cudagraphs" or device.type == "cuda",
         "model.compile",
