@@ -1,6 +1,7 @@
 """Algorithms: one file per paper, each a LightningModule."""
 
 from lit_mbrl.algorithms.ddpg import DDPG
+from lit_mbrl.algorithms.dqn import DQN
 from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
@@ -22,6 +23,7 @@ from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
     "DDPG",
+    "DQN",
     "MBPO",
     "MEMR",
     "METRPO",
