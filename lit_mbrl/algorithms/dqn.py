@@ -66,6 +66,7 @@ class DQN(Algorithm):
     """Values of discrete actions and an epsilon-greedy policy. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Mnih et al. 2015, doi 10.1038/nature14236"
+    takes_relabelled = True
     continuous_actions = False
     fixed_on_resume = (*Algorithm.fixed_on_resume, "priority_exponent")
 
@@ -145,6 +146,8 @@ class DQN(Algorithm):
         """Raises `OptionError` for a buffer or a sampler beside priorities or returns of several steps."""
         frames = "null for DQN with model.n_step > 1 or model.priority_exponent > 0, which need the replay's own frames"
         require(data.buffer is None or (self.n_step == 1 and not self.prioritized), "data.buffer", data.buffer, frames)
+        one = "null for DQN with model.n_step > 1, whose returns are of the episode's own goal"
+        require(data.hindsight is None or self.n_step == 1, "data.hindsight", data.hindsight, one)
         drawn = "null with model.priority_exponent > 0: priorities say what is drawn"
         require(data.sampler is None or not self.prioritized, "data.sampler", data.sampler, drawn)
 
