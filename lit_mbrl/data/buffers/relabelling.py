@@ -12,7 +12,7 @@ Readings and departures:
 
 - A running episode counts up to its newest frame; the paper stores episodes when they are over.
 - Of an episode that the ring has partly written over, goals come from what is there.
-- Whether a relabelled transition terminates is what the environment's `compute_terminated` says; without one, as it was.
+- Whether a relabelled transition terminates, the environment's `compute_terminated` says; without one, as it was.
 - What the environment's `compute_reward` reads in `info` is not kept: it gets an empty one.
 """
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from tensordict import TensorDictBase
@@ -149,7 +148,7 @@ class HindsightReplay(Replay):
         self._began[env] = last + self.num_envs
 
     def episodes(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of the first and the last frame that is there of the episodes of frames in slots `[n]`, `[n]` each."""
+        """Numbers, `[n]` each, of the first and last frame that is there of the episodes of those in slots `[n]`."""
         env = (self.numbers(slots) % self.num_envs).numpy()
         first, last = self._first[slots.numpy()], self._last[slots.numpy()]
         running = last < 0
