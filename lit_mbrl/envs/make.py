@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
-from lit_mbrl.envs.tasks import goals, mbpo, pets, poplin, rewards, terminations
+from lit_mbrl.envs.tasks import goals, mbpo, pets, poplin, rewards, robotics, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
@@ -27,8 +27,6 @@ from lit_mbrl.utils.overdue import WATCH
 
 L = TypeVar("L", bound=gym.Wrapper)
 _PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets, "goals": goals}
-
-_ROBOTICS = ("Fetch", "HandReach", "HandManipulate", "PointMaze_", "AntMaze_")  # registered by Gymnasium-Robotics
 
 
 def registered_variants() -> list[str]:
@@ -239,13 +237,12 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
 
         own = TorchRLEnv(name, **kwargs)
         return own if max_episode_steps is None else gym.wrappers.TimeLimit(own, max_episode_steps)
-    if name.startswith(_ROBOTICS):
+    if name.startswith(robotics.PREFIXES):
+        _log_mujoco_warnings()
         try:
-            import gymnasium_robotics
+            return robotics.make(name, max_episode_steps, **kwargs)
         except ImportError as error:
             raise _missing(name, "Gymnasium-Robotics", "gymnasium-robotics", error) from error
-        _log_mujoco_warnings()
-        gym.register_envs(gymnasium_robotics)
     if "bullet" in name.lower():
         return _build_bullet(name, max_episode_steps, kwargs)
     registered = gym.registry.get(name)
