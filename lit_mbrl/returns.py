@@ -226,3 +226,16 @@ def _discounts(gamma: float, like: Float[Tensor, "B H 1"]) -> Float[Tensor, "H+1
     """`gamma^t` for `t = 0 ... H`, at least in float32: half precision would round 0.99 to 0.988."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return gamma ** torch.arange(like.shape[1] + 1, dtype=dtype, device=like.device).unsqueeze(-1)
+
+
+def n_step_return(
+    reward: Float[Tensor, "B n 1"], mask: Bool[Tensor, "B n 1"], gamma: float
+) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """`sum_{i<k} gamma^i r_i` of the first `k` steps and the discount `gamma^k` of the value after them.
+
+    Args:
+        mask: True for the first `k` steps of each row, `1 <= k <= n`: fewer than `n` where the episode ends.
+    """
+    discount = _discounts(gamma, reward)  # [n + 1, 1]
+    summed = (discount[:-1] * reward * mask).sum(1)
+    return summed, discount.squeeze(-1)[mask.sum(1)]

@@ -1,4 +1,4 @@
-"""Training steps of TD3, PPO and TRPO beside Stable-Baselines3's, with the same networks, batches and noise.
+"""Training steps of TD3, DQN, PPO and TRPO beside Stable-Baselines3's, with the same networks, batches and noise.
 
 pip install -e '.[peers]'
 python -m benchmarks.studies.updates_against_sb3
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from callbacks import SoftTargetUpdate
-from lit_mbrl.algorithms import PPO, TD3, TRPO
+from lit_mbrl.algorithms import DQN, PPO, TD3, TRPO
 from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.training import fast_path
 from lit_mbrl.training.optim import clip_
@@ -94,6 +94,59 @@ def td3() -> None:
     for name, (mine, theirs) in pairs.items():
         difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
         print(f"TD3, {name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
+
+
+def dqn() -> None:
+    """Values and their targets, on CartPole's sizes."""
+    torch.manual_seed(0)
+    peer = stable_baselines3.DQN(
+        "MlpPolicy",
+        gymnasium.make("CartPole-v1"),
+        learning_rate=1e-3,
+        gamma=0.9,
+        max_grad_norm=10.0,
+        policy_kwargs={"net_arch": [64, 64]},
+        device="cpu",
+    )
+    peer.set_logger(configure(None, []))
+    ours = DQN(hidden_sizes=[64, 64], lr=1e-3, gamma=0.9)
+    ours.configure(Spec("made up", 4, 2, discrete=True))
+    pairs = [
+        (list(ours.critic.parameters()), list(peer.q_net.parameters())),
+        (list(ours.critic_target.parameters()), list(peer.q_net_target.parameters())),
+    ]
+    with torch.no_grad():
+        for mine, theirs in pairs:
+            torch._foreach_copy_(mine, theirs)
+    optimizer = torch.optim.Adam(ours.critic.parameters(), lr=1e-3)
+    follow = SoftTargetUpdate(tau=1.0, period=10)
+    module = SimpleNamespace(targets=ours.targets, train_steps=0)
+    follow.on_fit_start(None, module)
+    for module.train_steps in range(1, ROUNDS + 1):
+        observation, following, reward = torch.randn(SIZE, 4), torch.randn(SIZE, 4), torch.randn(SIZE, 1) * 3
+        action, terminated = torch.randint(2, (SIZE,)), torch.rand(SIZE, 1) < 0.1
+        sample = SimpleNamespace(
+            observations=observation,
+            actions=action.unsqueeze(-1),
+            next_observations=following,
+            dones=terminated.float(),
+            rewards=reward,
+            discounts=None,
+        )
+        peer.replay_buffer.sample = lambda *_, sample=sample, **__: sample
+        peer.train(gradient_steps=1, batch_size=SIZE)
+        after = {"observation": following, "reward": reward, "terminated": terminated}
+        frames = TensorDict({"observation": observation, "action": action, "next": after}, [SIZE])
+        optimizer.zero_grad()
+        ours.critic_loss(frames).backward()
+        clip_([parameter.grad for parameter in ours.critic.parameters()], 10.0)
+        optimizer.step()
+        follow.on_train_batch_end(None, module)
+        if module.train_steps % 10 == 0:
+            peer.q_net_target.load_state_dict(peer.q_net.state_dict())
+    for name, (mine, theirs) in zip(("critic", "critic_target"), pairs, strict=True):
+        difference = max(float((a - b).detach().abs().max()) for a, b in zip(mine, theirs, strict=True))
+        print(f"DQN, {name}: largest difference of a weight after {ROUNDS} rounds {difference:.1e}")
 
 
 def same_networks(ours: Any, peer: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -203,5 +256,6 @@ def trpo() -> None:
 
 if __name__ == "__main__":
     td3()
+    dqn()
     ppo()
     trpo()

@@ -1,6 +1,7 @@
 """Algorithms: one file per paper, each a LightningModule."""
 
 from lit_mbrl.algorithms.ddpg import DDPG
+from lit_mbrl.algorithms.dqn import DQN
 from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.dyna_q import DynaQ, DynaQPlus
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
@@ -23,6 +24,7 @@ from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
     "DDPG",
+    "DQN",
     "MBPO",
     "MEMR",
     "METRPO",

@@ -30,6 +30,7 @@ class DDPG(Algorithm):
     """One critic and a deterministic actor. Needs `callbacks.SoftTargetUpdate`."""
 
     paper = "Lillicrap et al. 2015, arXiv 1509.02971"
+    takes_relabelled = True
     num_critics = 1
 
     hidden_sizes: Sizes = (256, 256)

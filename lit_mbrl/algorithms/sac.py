@@ -38,6 +38,7 @@ class SAC(Algorithm):
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"
+    takes_relabelled = True
     fixed_on_resume = (*Algorithm.fixed_on_resume, "init_alpha", "orthogonal_init")
 
     hidden_sizes: Sizes = (256, 256)

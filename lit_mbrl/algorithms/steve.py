@@ -69,6 +69,7 @@ class EnsembleExpansion(Algorithm):
     A base for a model-free algorithm to stand behind: `class STEVE(EnsembleExpansion, DDPG)`.
     """
 
+    takes_relabelled = False  # its models learn from the same batches
     twins: ClassVar[int] = 1  # state-action values of a member of the critic
     gamma: ClosedUnitInterval = 0.99
     """Discount."""

@@ -74,6 +74,7 @@ class Agent(Protocol):
 
     Attributes:
         learns_from: kind of experience, and so of data module.
+        takes_relabelled: whether it learns from single transitions alone, whose goals may be relabelled.
         also_evaluated: names of further policies that are evaluated beside the one of `eval_policy`.
         device: of its networks.
         finite: what is done about steps that are not finite, those of the environment included.
@@ -81,6 +82,7 @@ class Agent(Protocol):
 
     learns_from: ClassVar[Experience]
     also_evaluated: ClassVar[tuple[str, ...]]
+    takes_relabelled: ClassVar[bool]
     device: torch.device
     finite: Faults
 

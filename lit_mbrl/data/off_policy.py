@@ -31,6 +31,7 @@ from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.data.buffers.foreign import ForeignReplay
 from lit_mbrl.data.buffers.imagined import ModelBuffer, SegmentedBuffer, bytes_per_row
 from lit_mbrl.data.buffers.priorities import ReplayPriorities
+from lit_mbrl.data.buffers.relabelling import GoalRule, Hindsight, HindsightReplay
 from lit_mbrl.data.buffers.spec import BufferSpec
 from lit_mbrl.data.buffers.transitions import Replay, Storage, check_memory, predicted_bytes
 from lit_mbrl.data.schedule import UpdateSchedule
@@ -80,6 +81,8 @@ class OffPolicy(EnvDataModule):
     buffer: str | dict[str, Any] | None = None
     """TorchRL's replay buffer in the place of the replay, described alike, its storage and its sampler, too; it gives
     single transitions. Null: the replay, which gives sequences as well."""
+    hindsight: Hindsight | None = None
+    """Relabel goals when batches are drawn (`Hindsight`), for tasks with goals; null: do not."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,6 +125,12 @@ class OffPolicy(EnvDataModule):
             alone = "null beside data.buffer, which has its own"
             require(self.sampler is None, "data.sampler", self.sampler, alone)
             require(self.storage == "memory", "data.storage", self.storage, alone)
+        if self.hindsight is not None:
+            alone = "null beside data.hindsight, which is a part of the replay"
+            require(self.buffer is None, "data.buffer", self.buffer, alone)
+            own = f"null for {name}, which learns from more than single transitions of the replay"
+            require(agent.takes_relabelled and not self.buffer_specs, "data.hindsight", self.hindsight, own)
+            GoalRule(self.env, self.spec)  # an environment without goals is told here
         if self.buffer is not None or self.sampler is not None:
             self.make_replay(Path())  # a wrong path or argument is told here
 
@@ -130,6 +139,9 @@ class OffPolicy(EnvDataModule):
         for option, given in (("data.sampler", self.sampler), ("data.buffer", self.buffer)):
             sequences = f"null for {type(agent).__name__}, which reads sequences: this gives single transitions"
             require(given is None or not agent.sampling().sequence_batches, option, given, sequences)
+        one = f"null for {type(agent).__name__}, which reads sequences: goals are relabelled in single transitions"
+        reads = bool(agent.sampling().sequence_batches)
+        require(self.hindsight is None or not reads, "data.hindsight", self.hindsight, one)
 
     def check(self, directory: str = ".") -> None:
         """Raises `OptionError` for an environment that cannot be made, or a replay or buffers too large. Cheap."""
@@ -153,7 +165,10 @@ class OffPolicy(EnvDataModule):
         if self.buffer is not None:
             return ForeignReplay(class_path.make("data.buffer", self.buffer, ReplayBuffer))
         sampler = None if self.sampler is None else class_path.make("data.sampler", self.sampler, Sampler)
-        return Replay(self.capacity, self.env.num_envs, self.storage, folder, sampler)
+        arguments = self.capacity, self.env.num_envs, self.storage, folder, sampler
+        if self.hindsight is not None:
+            return HindsightReplay(self.hindsight, GoalRule(self.env, self.spec), *arguments)
+        return Replay(*arguments)
 
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the options to the number of devices: a batch has to be a whole number of transitions on each."""

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
-from lit_mbrl.envs.tasks import mazes, mbpo, pets, poplin, rewards, terminations
+from lit_mbrl.envs.tasks import goals, mazes, mbpo, pets, poplin, rewards, robotics, terminations
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
@@ -26,7 +26,7 @@ from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
 L = TypeVar("L", bound=gym.Wrapper)
-_PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets, "maze": mazes}
+_PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets, "maze": mazes, "goals": goals}
 
 
 def registered_variants() -> list[str]:
@@ -237,6 +237,12 @@ def _build(name: str, max_episode_steps: int | None, kwargs: dict[str, Any]) -> 
 
         own = TorchRLEnv(name, **kwargs)
         return own if max_episode_steps is None else gym.wrappers.TimeLimit(own, max_episode_steps)
+    if name.startswith(robotics.PREFIXES):
+        _log_mujoco_warnings()
+        try:
+            return robotics.make(name, max_episode_steps, **kwargs)
+        except ImportError as error:
+            raise _missing(name, "Gymnasium-Robotics", "gymnasium-robotics", error) from error
     if "bullet" in name.lower():
         return _build_bullet(name, max_episode_steps, kwargs)
     registered = gym.registry.get(name)

@@ -35,6 +35,7 @@ from lit_mbrl.losses.prioritized import (
     sampling_mass,
     weighted,
 )
+from lit_mbrl.losses.q_learning import action_value, double_q_value, huber_loss, td_priority
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
 from lit_mbrl.losses.trust_region import surrogate_objective
@@ -42,6 +43,7 @@ from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
 __all__ = [
+    "action_value",
     "approx_kl",
     "behaviour_loss",
     "bound_penalty",
@@ -50,6 +52,7 @@ __all__ = [
     "clip_objective",
     "clipped_value_loss",
     "discounted_weights",
+    "double_q_value",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
@@ -61,6 +64,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_prob",
     "gaussian_nll",
+    "huber_loss",
     "importance_weight",
     "jeffreys",
     "max_entropy_advantage",
@@ -79,6 +83,7 @@ __all__ = [
     "standard_normal_kl",
     "standardized",
     "surrogate_objective",
+    "td_priority",
     "td_target",
     "temperature_loss",
     "termination_loss",

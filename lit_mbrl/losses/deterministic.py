@@ -15,11 +15,12 @@ def td_target(
     reward: Float[Tensor, "*B 1"],
     terminated: Bool[Tensor, "*B 1"],
     next_q: Float[Tensor, "*B 1"],
-    gamma: float,
+    gamma: float | Float[Tensor, "*B 1"],
 ) -> Float[Tensor, "*B 1"]:
     """`r + gamma Q'(x', u')`, with no value after a termination; a truncation bootstraps. Stop-gradient: the result.
 
     Args:
+        gamma: the discount; after several steps, whose discounted rewards `reward` is, its power, of each row.
         next_q: DDPG: target critic at the target policy's action. TD3: the least of the target critics at a
             `smoothed_action`.
     """

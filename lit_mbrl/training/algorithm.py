@@ -51,6 +51,7 @@ class Algorithm(ManualOptimization):
     # Whether observations are images (uint8 [C, H, W]): only vectors (False), only images (True), or both (None).
     pixels: ClassVar[bool | None] = False
     learns_from: ClassVar[str] = "transitions"  # or "sequences" or "rollouts": each has its data module
+    takes_relabelled: ClassVar[bool] = False  # whether it learns from nothing but `data.sample()`'s transitions
     also_evaluated: ClassVar[tuple[str, ...]] = ()  # names of further policies: `further_policy`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)

@@ -110,6 +110,28 @@ class Replay(Ring):
         """Transitions `[count]` as the sampler draws them, by default uniformly with replacement."""
         return self.buffer.sample(count)
 
+    def sample_slots(self, count: int) -> Tensor:
+        """Slots `[count]` as the sampler draws them."""
+        return torch.as_tensor(self.buffer.sampler.sample(self._storage, count)[0])
+
+    def numbers(self, slots: Tensor) -> Tensor:
+        """Numbers of the frames in these slots, which are there."""
+        return self.written - 1 - (self.cursor - 1 - slots) % self.capacity
+
+    def windows(self, slots: Tensor, length: int) -> tuple[TensorDictBase, Tensor]:
+        """The frames in slots `[n]` and those after them, `[n, length]`.
+
+        Returns:
+            The frames, and which of them are of the episode of the first, `[n, length]`, True for the first. In the
+            place of those that have not been collected yet is the first once more.
+        """
+        first = self.numbers(slots).unsqueeze(1)
+        numbers = first + torch.arange(length) * self.num_envs
+        there = numbers < self.written
+        rows = self.slots(torch.where(there, numbers, first))
+        ends = torch.from_numpy(self._ends[rows.numpy()]).long()
+        return self._storage.get(rows), there & (ends.cumsum(1) == ends)
+
     def sample_sequences(self, count: int, length: int) -> TensorDictBase:
         """Sequences of consecutive transitions of one episode, uniform over all that are there, `[count, length]`.
 

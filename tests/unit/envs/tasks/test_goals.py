@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from lit_mbrl.envs import EnvConfig, describe
+from lit_mbrl.envs.make import make_gym
+from lit_mbrl.envs.tasks import goals, robotics
+from lit_mbrl.utils.errors import OptionError
+
+
+def test_flipping_the_differing_bits_reaches_the_goal_with_the_last() -> None:
+    env = goals.make("BitFlip", bits=6)
+    for seed in range(20):
+        seen, _ = env.reset(seed=seed)
+        differing = np.flatnonzero(seen["achieved_goal"] != seen["desired_goal"])
+        assert len(differing) > 0
+        paid = [env.step(int(bit))[1:4] for bit in differing]
+        assert paid == [(-1.0, False, False)] * (len(differing) - 1) + [(0.0, True, paid[-1][2])]
+
+
+def test_episodes_are_truncated_after_as_many_steps_as_bits() -> None:
+    env = goals.make("BitFlip", bits=6)
+    env.reset(seed=0)
+    flags = [env.step(action)[2:4] for action in itertools.repeat(0, 6)]
+    assert flags == [(False, False)] * 5 + [(False, True)]
+
+
+def test_batched_rewards_are_those_of_the_single_goals() -> None:
+    task = goals.BitFlip(3)
+    every = np.array(list(itertools.product([0, 1], repeat=6)), np.float32)
+    reward = task.compute_reward(every[:, :3], every[:, 3:], {})
+    assert reward.tolist() == [0.0 if (row[:3] == row[3:]).all() else -1.0 for row in every]
+    assert (task.compute_terminated(every[:, :3], every[:, 3:], {}) == (reward == 0)).all()
+
+
+def test_the_vector_has_a_column_for_every_bit() -> None:
+    spec = describe(EnvConfig("goals/BitFlip", {"bits": 4}))
+    order = ["achieved_goal", "desired_goal", "observation"]  # Gymnasium sorts the keys
+    assert spec.parts == {name: slice(4 * i, 4 * i + 4) for i, name in enumerate(order)}
+    assert (spec.action_dim, spec.discrete, spec.max_episode_steps) == (4, True, 4)
+
+
+@pytest.mark.parametrize("bits", [0, 1.5, "three"])
+def test_a_wrong_number_of_bits_is_refused(bits: object) -> None:
+    with pytest.raises(OptionError, match=r"data\.env\.kwargs"):
+        make_gym("goals/BitFlip", bits=bits)
+
+
+def test_robotics_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
+    with pytest.raises(OptionError, match="pip install gymnasium-robotics"):
+        make_gym("FetchReach-v4")
+
+
+@pytest.fixture
+def robotics_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Importing it registers its names, some of which are Gymnasium's own, for all tests to come."""
+    known = dict(gym.registry)
+    pytest.importorskip("gymnasium_robotics")
+    monkeypatch.delitem(sys.modules, "gymnasium_robotics")
+    yield
+    gym.registry.clear()
+    gym.registry.update(known)
+
+
+@pytest.mark.usefixtures("robotics_package")
+def test_a_task_that_asserts_is_told_with_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def asserts(*_: object, **__: object) -> gym.Env:
+        raise AssertionError
+
+    monkeypatch.setattr(gym, "make", asserts)
+    with pytest.raises(OptionError, match="Gymnasium-Robotics .* with MuJoCo"):
+        robotics.make("FetchReach-v4")
+
+
+@pytest.mark.usefixtures("robotics_package")
+def test_a_maze_observes_its_goals() -> None:
+    spec = describe(EnvConfig("PointMaze_UMaze-v3"))
+    assert set(spec.parts) == {"observation", "achieved_goal", "desired_goal"}
