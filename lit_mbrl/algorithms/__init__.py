@@ -18,6 +18,7 @@ from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.steve import MVEDDPG, STEVE, STEVESAC
 from lit_mbrl.algorithms.td3 import TD3
 from lit_mbrl.algorithms.trpo import TRPO
+from lit_mbrl.algorithms.world_models import WorldModels
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "MaxEntPPO",
     "PlaNet",
     "RevisedDreamer",
+    "WorldModels",
 ]
