@@ -20,6 +20,7 @@ from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.steve import MVEDDPG, STEVE, STEVESAC
 from lit_mbrl.algorithms.td3 import TD3
 from lit_mbrl.algorithms.trpo import TRPO
+from lit_mbrl.algorithms.world_models import WorldModels
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "MaxEntPPO",
     "PlaNet",
     "RevisedDreamer",
+    "WorldModels",
 ]

@@ -276,6 +276,10 @@ class EnvDataModule(EvaluationMixin, LightningDataModule):
             self.trainer.lightning_module.get_submodule(name).set_extra_state(extra)
         set_random_state(resume["random"])  # last: making environments draws random numbers
 
+    def make_env(self, num_envs: int) -> VectorEnv:
+        """Returns further copies of the environment, for an algorithm that plays by itself; it closes them."""
+        return VectorEnv(self.env, seed=0, num_envs=num_envs)
+
     # ------------------------------------------------------------------ evaluation
     def val_dataloader(self) -> EvalLoader:
         """A batch of `eval_episodes` deterministic episodes, and one in the environment as trained, if that differs."""

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
-from lit_mbrl.envs.tasks import goals, mazes, mbpo, pets, poplin, rewards, robotics, terminations
+from lit_mbrl.envs.tasks import goals, mazes, mbpo, pets, poplin, rewards, robotics, terminations, world_models
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
@@ -26,7 +26,14 @@ from lit_mbrl.utils.errors import OptionError, TrainingError, did_you_mean
 from lit_mbrl.utils.overdue import WATCH
 
 L = TypeVar("L", bound=gym.Wrapper)
-_PAPERS: dict[str, Any] = {"poplin": poplin, "mbpo": mbpo, "pets": pets, "maze": mazes, "goals": goals}
+_PAPERS: dict[str, Any] = {
+    "poplin": poplin,
+    "mbpo": mbpo,
+    "pets": pets,
+    "maze": mazes,
+    "goals": goals,
+    "world_models": world_models,
+}
 
 
 def registered_variants() -> list[str]:

@@ -98,6 +98,10 @@ class VectorEnv(EnvBase):
         if seed is not None:
             self._pending_seeds = [seed + i for i in range(self.config.num_envs)]
 
+    def set_seeds(self, seeds: Sequence[int | None]) -> None:
+        """Seeds each copy at its next reset; None: it goes on with its own random numbers."""
+        self._pending_seeds = list(seeds)
+
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         rows = None if mask is None else mask.reshape(-1).numpy()

@@ -24,6 +24,7 @@ from lit_mbrl.losses.elbo import (
 )
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
 from lit_mbrl.losses.max_entropy import max_entropy_advantage
+from lit_mbrl.losses.mdn import mixture_nll, vae_loss
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -68,6 +69,7 @@ __all__ = [
     "importance_weight",
     "jeffreys",
     "max_entropy_advantage",
+    "mixture_nll",
     "normalized_by_max",
     "normalized_by_mean",
     "pixel_loss",
@@ -88,6 +90,7 @@ __all__ = [
     "temperature_loss",
     "termination_loss",
     "unit_gaussian_loss",
+    "vae_loss",
     "value_gradient_loss",
     "value_loss",
     "weighted",

@@ -9,14 +9,18 @@ from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
 from lit_mbrl.models.fitting import FitResult, GradientStep, fit, fit_epochs
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
+from lit_mbrl.models.mdn_rnn import MDNRNN, Memory
 from lit_mbrl.models.open_loop import open_loop_errors
 from lit_mbrl.models.recurrent import RecurrentDynamics, RecurrentWorldModel, RewardModel, State, TerminationModel
 from lit_mbrl.models.rssm import RSSM, Latent, Posterior, TimeOrder
 from lit_mbrl.models.split_ensemble import SplitEnsemble, SplitEnsembleConfig
 from lit_mbrl.models.task_ensemble import TaskEnsemble
+from lit_mbrl.models.vae import VAE
 
 __all__ = [
+    "MDNRNN",
     "RSSM",
+    "VAE",
     "EnsembleConfig",
     "EnsembleDynamics",
     "EnsembleWorldModel",
@@ -24,6 +28,7 @@ __all__ = [
     "GradientStep",
     "Latent",
     "LatentWorldModel",
+    "Memory",
     "Mixture",
     "MixtureDensityNetwork",
     "ModelLoss",

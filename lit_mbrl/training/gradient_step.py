@@ -5,6 +5,10 @@ loss -> gradients -> [clip -> check for NaN] -> step of the optimiser
 A step that searches (`optim.SearchOptimizer`) turns the gradients into its direction first, and tries several points:
 
 loss -> gradients -> direction -> [clip -> check for NaN] -> (loss, divergence) at each try
+
+One without gradients (`optim.PopulationOptimizer`) draws candidates and is told their losses:
+
+candidates -> losses -> check for NaN -> step of the optimiser
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.training import fast_path
 from lit_mbrl.training.nonfinite import NonFiniteGuard
-from lit_mbrl.training.optim import SearchOptimizer, clip_
+from lit_mbrl.training.optim import PopulationOptimizer, SearchOptimizer, clip_
 from lit_mbrl.training.recording import Recording
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
@@ -86,8 +90,10 @@ class ManualOptimization(Recording):
         Returns:
             The loss before the step.
         """
-        loss = update.compute_loss(frames, given)
         parameters, torch_optimizer = update.parameters(), optimizer.optimizer
+        if isinstance(torch_optimizer, PopulationOptimizer):
+            return self._evolve(update, torch_optimizer, frames)
+        loss = update.compute_loss(frames, given)
         for parameter in parameters:  # `zero_grad`, without its hooks and its profiler's entry
             parameter.grad = None
         if self.uses_fast_path:
@@ -131,6 +137,16 @@ class ManualOptimization(Recording):
         torch.clear_autocast_cache()
         self.note({f"{update.name}/{name}": value for name, value in found.items()})
         fast_path.count_steps(self.trainer, 1)
+
+    @torch.no_grad()
+    def _evolve(self, update: Update, optimizer: PopulationOptimizer, frames: TensorDictBase) -> Tensor:
+        """Takes a step without gradients, and notes its metrics as `<update>/<metric>`; returns the mean loss."""
+        losses = update.loss(frames, optimizer.ask())
+        self.finite.check(update.name, optimizer, losses.mean(), [losses], False)
+        found = optimizer.tell(losses)
+        self.note({f"{update.name}/{name}": value for name, value in found.items()})
+        fast_path.count_steps(self.trainer, 1)
+        return losses.mean()
 
 
 def _mean(value: Tensor) -> Tensor:

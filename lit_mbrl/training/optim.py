@@ -98,6 +98,24 @@ class SearchOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
 
+class PopulationOptimizer(SearchOptimizer):
+    """An optimiser without gradients: its step draws candidates and is told the loss of each.
+
+    Its update's loss maps a batch and candidates `[P, n]`, all the update's parameters as one vector each, to `[P]`.
+    """
+
+    def ask(self) -> Tensor:
+        """Returns the candidates `[P, n]` of a generation."""
+        raise NotImplementedError
+
+    def tell(self, losses: Tensor) -> dict[str, float]:
+        """Moves the parameters by the losses `[P]` of the candidates of the last `ask`; returns metrics.
+
+        A generation whose losses are not all finite moves nothing.
+        """
+        raise NotImplementedError
+
+
 def adam_step(
     gradient: Tensor,
     lr: Tensor,

@@ -56,6 +56,18 @@ TINY_SWEEPS = [
 ]
 # The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
 TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
+# The same for World Models' stages.
+TINY_WORLD_MODELS = [
+    *(option for option in TINY if not option.startswith(("--model.", "--data.learning_starts", "--trainer.log_"))),
+    "--trainer.log_every_n_steps=3",
+    "--data.learning_starts=2",
+    "--data.sequence_length=4",
+    "--data.env.workers=false",
+    *(f"--model.{size}=2" for size in ("depth", "latent", "hidden", "mixtures", "generations", "population")),
+    *(f"--model.{steps}=3" for steps in ("vae_steps", "vae_batch_size", "rnn_steps")),
+    "--model.episodes=1",
+    "--model.epochs_per_stage=1",
+]
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 NO_WANDB = "--trainer.logger=null"
@@ -69,6 +81,8 @@ def tiny(config: Path | str) -> list[str]:
         return TINY_ON_POLICY
     if "train_steps_per_collection" in path.read_text():
         return TINY_SWEEPS
+    if path.stem == "world_models":
+        return TINY_WORLD_MODELS
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
     return TINY + TINY_PLANNING * (path.stem in PLANNING)
