@@ -62,7 +62,7 @@ class Episodes(nn.Module):
 class WorldModels(Algorithm):
     """A VAE, an MDN-RNN and a linear controller, each in a stage of its own (`data.SequenceReplay`, images)."""
 
-    paper: ClassVar[str] = "Ha and Schmidhuber 2018, arXiv 1803.10122"
+    paper = "Ha and Schmidhuber 2018, arXiv 1803.10122"
     pixels: ClassVar[bool | None] = True
     continuous_actions: ClassVar[bool] = False
     learns_from = "sequences"
