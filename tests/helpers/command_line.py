@@ -70,6 +70,7 @@ TINY_WORLD_MODELS = [
 ]
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
+TABULAR = ("dyna_q", "dyna_q_plus")
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 
@@ -77,6 +78,8 @@ SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 def tiny(config: Path | str) -> list[str]:
     """The options that make a run of a config file, or of one by its name in `conf/`, one of a second."""
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
+    if path.stem in TABULAR:  # their batches and networks are those of their configs: none
+        return [option for option in TINY if not option.startswith((*_OFF_POLICY, "--model."))]
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
     if "train_steps_per_collection" in path.read_text():
