@@ -58,6 +58,7 @@ TINY_SWEEPS = [
 TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
+DISCRETE = ("dqn", "her_bit_flip")  # learn no continuous actions
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 
