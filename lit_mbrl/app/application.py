@@ -295,14 +295,17 @@ class Application(CommandLine):
         for callback in self.trainer.callbacks:
             if isinstance(callback, SaveConfig) and not (self.run_folder / "config.yaml").is_file():
                 callback.write(self.run_folder)  # somebody has removed it
-        if self.graceful_stop.requested and datamodule.env_steps < datamodule.total_frames:
+        schedule = datamodule.update_schedule
+        left = schedule.train_steps < schedule.train_steps_due(datamodule.total_frames)
+        if self.graceful_stop.requested and (left or datamodule.env_steps < datamodule.total_frames):
             resume = resume_command(self.argv, self.run_folder, self._checkpoints)
             print_rank_zero(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
             if self.trainer.is_global_zero and (line := slurm.requeue(self.graceful_stop.received)):
                 print_rank_zero(line)
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
-            if saved is not None and saved.env_steps == datamodule.env_steps:
+            clocks = datamodule.env_steps, datamodule.train_steps
+            if saved is not None and (saved.env_steps, saved.train_steps) == clocks:
                 limit = f"trainer.max_epochs={self._get(self.config, 'trainer').max_epochs}"
                 if saved.env_steps >= datamodule.total_frames:
                     limit = f"data.total_frames={datamodule.total_frames}"
