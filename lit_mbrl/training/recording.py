@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_mbrl.training.loading import load_algorithm
 from lit_mbrl.training.nonfinite import NonFiniteGuard
+from lit_mbrl.training.stages import untrained
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.description import describe
@@ -172,6 +173,17 @@ class Recording(LightningModule):
         self._wall_time_before, self._model_rollouts = progress["wall_time"], progress["model_rollouts"]
         self._notes = dict(checkpoint["notes"])
         self.finite.skipped = dict(checkpoint["skipped"])
+        self._keep_untrained(checkpoint)
+
+    def _keep_untrained(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps fresh weights where options of a stage to come have changed their sizes."""
+        running = checkpoint.get("lit_mbrl", {}).get("stage")
+        if running is None:
+            return
+        fresh, saved = self.state_dict(), checkpoint["state_dict"]
+        for name in untrained(self, self.stages(self.trainer.datamodule), running):
+            if name not in saved or saved[name].shape != fresh[name].shape:
+                saved[name] = fresh[name].clone()
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
