@@ -16,8 +16,9 @@ from typing import Any
 
 from lit_mbrl.app import CONF
 from lit_mbrl.app.defaults import read_config
+from lit_mbrl.app.overview import COMMANDS, HELP, OVERVIEW, misspelt
 from lit_mbrl.reports.table import table
-from lit_mbrl.utils.errors import printable
+from lit_mbrl.utils.errors import did_you_mean, printable
 
 # Commands that are not Lightning's have a module with a `run` of their own.
 _COMMANDS = {
@@ -46,7 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 2
             print(algorithm_table(), flush=True)
             return 0
-        # Imports take seconds, which `list` has no use for; `plot` has none for torch.
+        # Imports take seconds, which neither these have a use for nor `list`; `plot` has none for torch.
+        if argv[:1] and argv[0] in HELP:
+            print(OVERVIEW, flush=True)
+            return 0
+        if (word := misspelt(argv)) is not None:
+            expected = f"expected one of {', '.join(COMMANDS)}{did_you_mean(word, COMMANDS)}"
+            print(f"error: {printable(word) or 'no command'}: {expected}", file=sys.stderr)
+            return 2
         own = _COMMANDS.get(argv[0]) if argv else None
         run = _load(own or "lit_mbrl.app.application").run
         return run(argv[1:] if own else argv)

@@ -60,16 +60,6 @@ class CommandLine(LightningCLI):
         kwargs.setdefault("description", "Model-based and maximum-entropy reinforcement learning.")
         return super().init_parser(**kwargs)
 
-    def setup_parser(self, add_subcommands: bool, main_kwargs: Any, subparser_kwargs: Any) -> None:
-        """Mentions the commands that `cli.main` answers."""
-        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        self.parser.epilog = (
-            "Further commands: `evaluate` (episodes of a checkpoint as a table or JSON), `video` (the same as an mp4), "
-            "`plot` (learning curves of runs), each with a --help of its own, and `list` (the algorithms, their papers "
-            "and their config files). --trust, beside a command, lets a config that comes with a checkpoint name "
-            "modules that are not installed."
-        )
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints and progress are always there, so they have keys of their own; threads are torch's."""
         parser.add_argument(

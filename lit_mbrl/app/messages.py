@@ -16,6 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from omegaconf.errors import InterpolationKeyError
 
+from lit_mbrl.app.overview import COMMANDS
 from lit_mbrl.utils.errors import OptionError, did_you_mean
 from lit_mbrl.utils.options import declared_options
 from lit_mbrl.utils.types import expected as expected_of
@@ -88,8 +89,7 @@ def explain(error: BaseException, argv: Sequence[str], options: Iterable[str] = 
         return "--config: expected a config file, as conf/sac_svg.yaml (`python -m lit_mbrl list` shows them)"
     if re.search(r"invalid choice|expected \"subcommand\"", text):
         word = next((word for word in argv if not word.startswith("-")), "")
-        commands = ("fit", "validate", "evaluate", "video", "plot", "model_error", "qualify", "list")
-        return f"{word or 'no command'}: expected one of {', '.join(commands)}{did_you_mean(word, commands)}"
+        return f"{word or 'no command'}: expected one of {', '.join(COMMANDS)}{did_you_mean(word, COMMANDS)}"
     if match := re.search(r"the following arguments are required: (\w+)", text):
         return f"--{key}.{match[1]}: expected a value"
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lit_mbrl.app.cli import CONF, algorithms, main
+from lit_mbrl.app.overview import COMMANDS
 from lit_mbrl.app.run_folder import new_folder, run_name
 from tests.helpers.command_line import NO_WANDB, SAC, rows, run_folders, tiny
 
@@ -176,7 +177,6 @@ def test_callbacks_are_appended(capfd: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--help"], "validate"),
         (["fit", "--help"], "--checkpoint.every_epochs"),
         (["fit", "--model.help", "SACSVG"], "--model.horizon"),
     ],
@@ -184,6 +184,29 @@ def test_callbacks_are_appended(capfd: pytest.CaptureFixture) -> None:
 def test_help(arguments: list[str], text: str, capfd: pytest.CaptureFixture) -> None:
     assert main(arguments) == 0
     assert text in capfd.readouterr().out
+
+
+def test_the_overview_names_every_command_with_an_example_and_needs_no_torch(work: Path) -> None:
+    code = (
+        "import sys; from lit_mbrl.app.cli import main; code = main(sys.argv[1:]);"
+        "assert 'torch' not in sys.modules and 'lightning' not in sys.modules; sys.exit(code)"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(CONF.parent)!r}); {code}"]
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+
+    shown = run("--help")
+    assert shown.returncode == 0
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", shown.stdout, re.M) and f"python -m lit_mbrl {name}" in shown.stdout
+    for words, line in (
+        (["evalute", "--episodes=3"], "error: evalute: expected one of "),
+        ([], "error: no command: expected one of "),
+    ):
+        wrong = run(*words)
+        assert wrong.returncode == 2 and wrong.stderr.startswith(line) and wrong.stderr.count("\n") == 1
+    assert "(did you mean 'evaluate'?)" in run("evalute").stderr
 
 
 def test_list_names_every_algorithm_and_config_without_torch(work: Path) -> None:
