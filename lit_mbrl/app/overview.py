@@ -24,7 +24,7 @@ Model-based and maximum-entropy reinforcement learning.
   qualify      does a config dependably learn? many seeds, other roundings
                  python -m lit_mbrl qualify sac_svg --seeds 10-19
   model_error  how far world models are from the truth, on the data of a run
-                 python -m lit_mbrl model_error runs/sac/...
+                 python -m lit_mbrl model_error --ckpt_path runs/.../checkpoints/last.ckpt
   list         the algorithms, their papers and their configs
                  python -m lit_mbrl list
 
