@@ -16,7 +16,9 @@ actor's: DDPG's (`TDM`) or TD3's (`TDMTD3`). What to do, `model.acting`:
 - `mpc_direct`: the action of the pair `(u, g)` with the highest reward `r(f(x, u, g, tau), g*)`, of the state that the
   model says is reached.
 - `mpc_constrained`: the action of the pair with the highest `r(g, g*)` subject to `Q(x, u, g, tau) = 0`, the goals
-  that can be reached. The constraint is a penalty, `model.constraint_weight` times the sum over the numbers of `Q`.
+  that can be reached. The constraint is a penalty, the sum over the numbers of `Q` times a weight that grows by the
+  same factor in every iteration of the search, from a hundredth of `model.constraint_weight` to the whole of it: goals
+  come near the best one first, and are then drawn to what the action reaches.
 
 Both search with a planner over `[u, g]`, goals between the lowest and the highest that have been seen; the search
 begins at the actor's action and at `g*`. `r` is the task's reward where it depends on goals alone and is known
@@ -45,6 +47,7 @@ Readings and departures:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -66,6 +69,7 @@ from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, Rule
 
 _EVAL_SEED = 0
+_FIRST_WEIGHT = 0.01  # of the constraint, as a share of the last one
 _WEIGHTS = "numbers >= 0, not all of them 0, as [0.1,0.9]"
 Weights = Annotated[tuple[NonNegativeFloat, ...], Rule(_WEIGHTS, lambda weights: any(weights))]
 
@@ -93,14 +97,13 @@ class GoalConditioned(Algorithm):
     acting: Literal["actor", "mpc_direct", "mpc_constrained"] = "actor"
     """What acts, in what is collected and in evaluations."""
     planner: Planner | None = None
-    """What searches for `[u, g]`, with a horizon of 1; null: CEM with 3 iterations of 128 candidates."""
+    """What searches for `[u, g]`, with a horizon of 1; null: CEM with 10 iterations of 200 candidates."""
     constraint_weight: PositiveFloat = 10.0
-    """Weight of the constraint `Q = 0`; exact where it is above the reward's change per distance."""
+    """Last weight of the constraint `Q = 0`; exact where it is above the reward's change per distance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        small = {"horizon": 1, "num_candidates": 128, "num_elites": 16, "iterations": 3}
-        self.planner = self.planner or CEM(**small)
+        self.planner = self.planner or CEM(horizon=1, num_candidates=200, num_elites=20, iterations=10)
         one = "1: what is searched for is one action and the goal that it leads to"
         require(self.planner.horizon == 1, "model.planner.horizon", self.planner.horizon, one)
         plain = self.structure == "plain"
@@ -223,21 +226,25 @@ class GoalConditioned(Algorithm):
         low, high = torch.minimum(self.goal_low, goal), torch.maximum(self.goal_high, goal)
         width = (high - low).clamp(min=1e-6)
         start = torch.cat([action, 2.0 * (goal - low) / width - 1.0], -1)[:, None, None]  # [N, 1, 1, A + G]
-        sizes = len(goal), self.planner.num_candidates
+        iterations = itertools.count()
 
         def objective(candidates: Tensor) -> Tensor:
             u, unit = candidates[:, :, 0].split([action.shape[1], self.goal_dim], -1)
             g = low[:, None] + 0.5 * (unit + 1.0) * width[:, None]
-            return self.score(observation, tau, u, g, goal).view(sizes[0], u.shape[1])
+            left = 1.0 - next(iterations) / max(self.planner.iterations - 1, 1)
+            return self.score(observation, tau, u, g, goal, self.constraint_weight * _FIRST_WEIGHT**left)
 
         draws = self.planner.draws(len(goal), start.shape[-1], goal.device)
         return self.planner.search(objective, draws, start).plan[:, 0, : action.shape[1]]
 
-    def score(self, observation: Tensor, tau: Tensor, action: Tensor, candidate: Tensor, goal: Tensor) -> Tensor:
+    def score(
+        self, observation: Tensor, tau: Tensor, action: Tensor, candidate: Tensor, goal: Tensor, weight: float
+    ) -> Tensor:
         """Scores candidates, `[N, C]`: actions `[N, C, A]` and the goals `[N, C, G]` that they go for.
 
         Args:
             goal: the episodes' own, `[N, G]`, raw as the candidates.
+            weight: of the constraint.
         """
         count = action.shape[1]
         rows = observation.repeat_interleave(count, 0)
@@ -251,7 +258,7 @@ class GoalConditioned(Algorithm):
         if self.acting == "mpc_direct":
             return self.goal_reward(self.reached(output), goal).view(-1, count)
         distance = self.value(output, candidate).sum(-1, keepdim=True) / self.reward_scale
-        return (self.goal_reward(candidate, goal) + self.constraint_weight * distance).view(-1, count)
+        return (self.goal_reward(candidate, goal) + weight * distance).view(-1, count)
 
     def act(self, observation: Tensor) -> Tensor:
         """The action `[N, A]` in the first step of an episode."""
