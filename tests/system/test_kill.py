@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.app.cli import CONF, main
-from tests.helpers.command_line import DISCRETE, LATENT, NO_WANDB, comparable, load, rows, same, tiny
+from tests.helpers.command_line import DISCRETE, GOALS, LATENT, NO_WANDB, comparable, load, rows, same, tiny
 
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("base", "qualification"))
 MUJOCO = ["--data.env.name=HalfCheetah-v5"]
@@ -117,7 +117,12 @@ def test_kill_at_a_random_moment(draw: random.Random) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "env"),
-    [(config, env) for config in CONFIGS for env in ([], MUJOCO) if not (env and config in (*LATENT, *DISCRETE))],
+    [
+        (config, env)
+        for config in CONFIGS
+        for env in ([], MUJOCO)
+        if not (env and config in (*LATENT, *DISCRETE, *GOALS))
+    ],
     ids=lambda value: value if isinstance(value, str) else "MuJoCo" if value else "its own",
 )
 def test_kill_every_config_at_a_random_moment(config: str, env: list[str], draw: random.Random) -> None:
