@@ -78,7 +78,7 @@ Weights = Annotated[tuple[NonNegativeFloat, ...], Rule(_WEIGHTS, lambda weights:
 class GoalConditioned(Algorithm):
     """Values of goals and horizons, for both of the bases: `class TDM(GoalConditioned, DDPG)`."""
 
-    fixed_on_resume = (*Algorithm.fixed_on_resume, "max_tau")
+    fixed_on_resume = (*Algorithm.fixed_on_resume, "max_tau", "structure")
 
     max_tau: NonNegativeInt = 10
     """Longest horizon: steps after the coming one until the goal is to be reached."""
