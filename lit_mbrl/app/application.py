@@ -46,12 +46,12 @@ from lit_mbrl.app.preflight import (
 from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.trainer_options import check_callbacks
-from lit_mbrl.app.trust import needs_trust, only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.checks import check_device, check_precision, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
+from lit_mbrl.utils.trust import needs_trust, only_installed
 
 
 def run(argv: Sequence[str]) -> int:
