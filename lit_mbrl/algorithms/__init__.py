@@ -19,6 +19,7 @@ from lit_mbrl.algorithms.sac import SAC
 from lit_mbrl.algorithms.sac_svg import SACSVG
 from lit_mbrl.algorithms.steve import MVEDDPG, STEVE, STEVESAC
 from lit_mbrl.algorithms.td3 import TD3
+from lit_mbrl.algorithms.tdm import TDM, TDMTD3
 from lit_mbrl.algorithms.trpo import TRPO
 from lit_mbrl.algorithms.world_models import WorldModels
 from lit_mbrl.training.algorithm import Algorithm
@@ -40,6 +41,8 @@ __all__ = [
     "STEVE",
     "STEVESAC",
     "TD3",
+    "TDM",
+    "TDMTD3",
     "TRPO",
     "Algorithm",
     "Dreamer",

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_mbrl.envs.guard import EnvFailed, Guard, one_line, watched
 from lit_mbrl.envs.spec import TIMEOUT, EnvConfig, Features, Spec
-from lit_mbrl.envs.tasks import goals, mazes, mbpo, pets, poplin, rewards, robotics, terminations, world_models
+from lit_mbrl.envs.tasks import goals, mazes, mbpo, pets, poplin, rewards, robotics, tdm, terminations, world_models
 from lit_mbrl.envs.wrappers import pixels
 from lit_mbrl.envs.wrappers.actions import scale_actions
 from lit_mbrl.envs.wrappers.flat import FlatObservation
@@ -32,6 +32,7 @@ _PAPERS: dict[str, Any] = {
     "pets": pets,
     "maze": mazes,
     "goals": goals,
+    "tdm": tdm,
     "world_models": world_models,
 }
 
@@ -177,7 +178,8 @@ def make_spec(config: EnvConfig, check: Callable[[gym.Env, EnvConfig], tuple[str
         return replace(spec, remarks=remarks)
     name, kwargs = config.name, config.kwargs
     rule, reward, features = (find(name, kwargs) for find in (terminations.rule, rewards.rule, rewards.features))
-    return replace(spec, terminated=rule, reward=reward, features=features, remarks=remarks)
+    goal_reward = rewards.goal_rule(name)
+    return replace(spec, terminated=rule, reward=reward, features=features, goal_reward=goal_reward, remarks=remarks)
 
 
 @contextlib.contextmanager
@@ -215,6 +217,7 @@ def _common(specs: list[Spec]) -> Spec:
         max_episode_steps=longest,
         terminated=None,
         reward=None,
+        goal_reward=None,
         features=Features(),
     )
 

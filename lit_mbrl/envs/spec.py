@@ -149,6 +149,7 @@ class Spec:
         max_episode_steps: steps of the agent after which an episode is truncated, None if it never is.
         terminated: the termination rule, where it is known (`envs.tasks.terminations`).
         reward: the reward, where it is known (`envs.tasks.rewards`).
+        goal_reward: the reward of achieved and desired goals `[..., G]`, `[..., 1]`, where it is known (there, too).
         features: of the observation, for models that ask (`envs.tasks.rewards`).
         observation_shape: `[O]` for float32 vectors, `[C, H, W]` for uint8 images; `[O]` if left out.
         parts: columns of the observation by entry, `desired_goal`, where the environment's is a dictionary or tuple.
@@ -163,6 +164,7 @@ class Spec:
     max_episode_steps: int | None = None
     terminated: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     reward: Callable[[Any, Any, Any], Any] | None = field(default=None, compare=False, repr=False)
+    goal_reward: Callable[[Any, Any], Any] | None = field(default=None, compare=False, repr=False)
     features: Features = field(default=Features(), compare=False, repr=False)
     observation_shape: tuple[int, ...] = ()
     parts: Mapping[str, slice] = field(default_factory=dict, hash=False)

@@ -39,6 +39,7 @@ from lit_mbrl.losses.prioritized import (
 from lit_mbrl.losses.q_learning import action_value, double_q_value, huber_loss, td_priority
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
+from lit_mbrl.losses.temporal_difference_model import goal_score, goal_value, tdm_target
 from lit_mbrl.losses.trust_region import surrogate_objective
 from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
@@ -65,6 +66,8 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_prob",
     "gaussian_nll",
+    "goal_score",
+    "goal_value",
     "huber_loss",
     "importance_weight",
     "jeffreys",
@@ -87,6 +90,7 @@ __all__ = [
     "surrogate_objective",
     "td_priority",
     "td_target",
+    "tdm_target",
     "temperature_loss",
     "termination_loss",
     "unit_gaussian_loss",

@@ -18,19 +18,22 @@ class QEnsemble(nn.Module):
 
     Args:
         num: number `E` of members.
+        outputs: numbers of a value, 1 but for values that are vectors.
     """
 
-    def __init__(self, observation_dim: int, action_dim: int, hidden: Sequence[int], num: int = 2) -> None:
+    def __init__(
+        self, observation_dim: int, action_dim: int, hidden: Sequence[int], num: int = 2, outputs: int = 1
+    ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(MLP(observation_dim + action_dim, hidden, 1) for _ in range(num))
+        self.members = nn.ModuleList(MLP(observation_dim + action_dim, hidden, outputs) for _ in range(num))
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Observation `[..., O]` and action `[..., A]` to values `[E, ..., 1]`."""
+        """Observation `[..., O]` and action `[..., A]` to values `[E, ..., outputs]`."""
         features = torch.cat([observation, action], dim=-1)  # [..., O + A]
         return torch.stack([member(features) for member in self.members])
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The first member's values `[..., 1]`; the others are not asked."""
+        """The first member's values `[..., outputs]`; the others are not asked."""
         return self.members[0](torch.cat([observation, action], dim=-1))
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from lit_mbrl.app.cli import CONF, main
-from tests.helpers.command_line import DISCRETE, LATENT, NO_WANDB, TABULAR, comparable, load, rows, same, tiny
+from tests.helpers.command_line import DISCRETE, GOALS, LATENT, NO_WANDB, TABULAR, comparable, load, rows, same, tiny
 
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("base", "qualification"))
 MUJOCO = ["--data.env.name=HalfCheetah-v5"]
 PENDULUM = ["--data.env.name=Pendulum-v1"]
 OWN_ENV = {"world_models": PENDULUM}  # Box2D's state cannot be restored, so CarRacing's episodes begin anew
-ONE_ENV = (*LATENT, *DISCRETE, *TABULAR, *OWN_ENV)
+ONE_ENV = (*LATENT, *DISCRETE, *GOALS, *TABULAR, *OWN_ENV)
 LAST = Path("checkpoints") / "last.ckpt"
 # What a child kills itself in, at the `nth` call: every step of a checkpoint's way to the disk.
 SUICIDE = """

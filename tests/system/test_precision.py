@@ -14,7 +14,7 @@ from torch import nn
 
 from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.networks import MLP
-from tests.helpers.command_line import DISCRETE, LATENT, NO_WANDB, TABULAR, load, rows, tiny
+from tests.helpers.command_line import DISCRETE, GOALS, LATENT, NO_WANDB, TABULAR, load, rows, tiny
 from tests.helpers.frames import ALGORITHMS
 from tests.helpers.runs import fit, make_data
 
@@ -76,7 +76,7 @@ def test_hidden_layers_are_in_half_precision_and_nothing_else(name: str) -> None
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains(config: Path, tmp_path: Path) -> None:
     options = [f"--trainer.default_root_dir={tmp_path}"]
-    options += [] if config.stem in {*LATENT, *DISCRETE} else ["--data.env.name=Pendulum-v1"]
+    options += [] if config.stem in {*LATENT, *DISCRETE, *GOALS} else ["--data.env.name=Pendulum-v1"]
     assert main(["fit", "--config", str(config), *tiny(config), NO_WANDB, BF16, *options]) == 0
     kinds = ("loss/", "plan/")  # what plans has no losses
     values = [float(row[name]) for row in rows(tmp_path) for name in row if name.startswith(kinds) and row[name]]

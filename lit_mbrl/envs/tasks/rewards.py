@@ -8,6 +8,7 @@
 | `InvertedPendulum-v5` | 1 while it has not terminated |
 | `Reacher-v5` | `-abs(o'[8:10]) - abs(a)^2` |
 | `Pusher-v5` | `-0.5 abs(tip - object) - abs(object - goal) - 0.1 abs(a)^2` of o' |
+| `tdm/*`, `goals/PointMass` | of achieved and desired goal alone (`goal_rule`): see `envs.tasks.tdm` |
 
 The functions hold for numpy arrays and torch tensors, and take actions in [-1, 1] as agents do. This file imports no
 torch: the environments in worker processes call some of them.
@@ -52,6 +53,15 @@ def rule(name: str, kwargs: dict[str, Any] | None = None) -> Reward | None:
         (observation [..., O], action [..., A], next observation [..., O]) -> reward [..., 1].
     """
     return None if set(kwargs or ()) - _HARMLESS else _RULES.get(name)
+
+
+def goal_rule(name: str) -> Callable[[Any, Any], Any] | None:
+    """The reward of a task with goals, or None where none is known; no argument of these tasks changes it.
+
+    Returns:
+        (achieved goal [..., G], desired goal [..., G]) -> reward [..., 1].
+    """
+    return _GOAL_RULES.get(name)
 
 
 def features(name: str, kwargs: dict[str, Any] | None = None) -> Features:
@@ -149,6 +159,23 @@ def gymnasium_pusher(observation: Any, action: Any, following: Any) -> Any:
     return -0.5 * _square(tip - thing) ** 0.5 - _square(thing - goal) ** 0.5 - 0.1 * 4.0 * _square(action)
 
 
+# ---------------------------------------------------------------------- goals
+def goal_distance(achieved: Any, desired: Any) -> Any:
+    """Minus the Euclidean distance of goals `[..., G]`, `[..., 1]`."""
+    return -(_square(achieved - desired) ** 0.5)
+
+
+def fingertip_goal(achieved: Any, desired: Any) -> Any:
+    """Minus the distance of the fingertips, which are the last three numbers of goals `[..., 3]` or `[..., 17]`."""
+    return goal_distance(achieved[..., -3:], desired[..., -3:])
+
+
+def pusher_goal(achieved: Any, desired: Any) -> Any:
+    """Distances of fingertip and puck, weighed by a half, and of puck and target, of goals `[..., 6]`."""
+    tip, puck = achieved[..., :3], achieved[..., 3:]
+    return 0.5 * goal_distance(tip, puck) + goal_distance(puck, desired[..., 3:])
+
+
 def _square(x: Any) -> Any:
     return (x * x).sum(-1)[..., None]
 
@@ -170,6 +197,13 @@ _RULES: dict[str, Reward] = {
     "InvertedPendulum-v5": inverted_pendulum,
     "Reacher-v5": gymnasium_reacher,
     "Pusher-v5": gymnasium_pusher,
+}
+_GOAL_RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "goals/PointMass": goal_distance,
+    "tdm/HalfCheetahVelocity": goal_distance,
+    "tdm/AntPosition": goal_distance,
+    "tdm/Reacher": fingertip_goal,
+    "tdm/Pusher": pusher_goal,
 }
 _CHEETAH = Features(angles=(2,), absolute=(0,), unused=(0,))
 _FEATURES = {

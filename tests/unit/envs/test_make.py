@@ -66,7 +66,7 @@ def test_the_limit_can_be_replaced(name):
 
 
 def test_variants_are_listed():
-    assert len(registered_variants()) == 21
+    assert len(registered_variants()) == 26
     assert {"poplin/Swimmer", "mbpo/Walker2d"} <= set(registered_variants())
 
 

@@ -86,3 +86,31 @@ def test_a_task_that_asserts_is_told_with_the_versions(monkeypatch: pytest.Monke
 def test_a_maze_observes_its_goals() -> None:
     spec = describe(EnvConfig("PointMaze_UMaze-v3"))
     assert set(spec.parts) == {"observation", "achieved_goal", "desired_goal"}
+
+
+def test_a_mass_is_pushed_and_paid_for_its_distance() -> None:
+    env = goals.make("PointMass")
+    env.reset(seed=0)
+    env.unwrapped.set_extra_state(
+        {"place": np.array([0.1, 0.2]), "speed": np.array([0.1, 0.0]), "goal": np.array([0.5, 0.5])}
+    )
+    seen, reward, terminated, _, _ = env.step(np.array([1.0, -3.0], np.float32))
+    place, speed = [0.1 + 0.075 + 0.05, 0.2 - 0.05], [0.125, -0.05]
+    np.testing.assert_allclose(seen["observation"], place + speed, rtol=1e-6)
+    np.testing.assert_allclose(seen["achieved_goal"], place, rtol=1e-6)
+    assert reward == pytest.approx(-np.hypot(0.5 - place[0], 0.5 - place[1])) and not terminated
+
+
+def test_a_mass_stops_at_the_wall_and_is_never_faster_than_a_fifth() -> None:
+    env = goals.make("PointMass", dimensions=1)
+    env.reset(seed=0)
+    for _ in range(40):
+        seen = env.step(np.ones(1, np.float32))[0]["observation"]
+        assert seen[1] <= 0.2
+    assert seen.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("dimensions", [0, 1.5])
+def test_a_wrong_number_of_dimensions_is_refused(dimensions: object) -> None:
+    with pytest.raises(OptionError, match=r"data\.env\.kwargs"):
+        make_gym("goals/PointMass", dimensions=dimensions)

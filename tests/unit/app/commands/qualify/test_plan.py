@@ -42,6 +42,7 @@ def test_every_threshold_lies_between_random_and_best_returns() -> None:
         "Pendulum-v1": (-1233, 0),
         "InvertedPendulum-v5": (10, 1000),
         "goals/BitFlip": (-15, -5.5),  # never there; the shortest ways
+        "goals/PointMass": (-60, -4),
         "CartPole-v1": (25, 500),
         "maze/Dyna": (0.15, 1),
         "maze/Shortcut": (0.37, 1),
