@@ -24,11 +24,13 @@ Readings and departures:
   gain comes from imagination, and iLQG was not consistently better than the policy (sections 5.1, 6.2).
 - The episodes of the last fit (the algorithm's B_old) are in the replay; their place there is noted. Those of the
   warm-up count.
-- Five episodes are too few rows for one step of more than a few numbers; neither is there the prior of Levine and
-  Abbeel 2014. The rows of the `model_window` steps before and after count, too, and a ridge.
+- Five episodes are too few rows for one step. The rows of the `model_window` steps before and after count, too, and a
+  ridge pulls towards one linear model of all steps, where Levine and Abbeel 2014 have a mixture of such as a prior.
 - Where episodes begin in many states, the paper proposes a model for each of a mixture of start states: `initial_modes`
   groups of episodes by their first observation. With as many as episodes each has dynamics along its own path.
 - The dynamics' noise is drawn. The exploration noise of imagined actions begins anew with each rollout.
+- Linear dynamics go far astray where they extrapolate, and values with them (the paper saw Q-learning diverge, section
+  6.3). With `range_margin` a rollout ends before it leaves the range of the fit's observations; the paper has no such.
 - The reward is the task's own (`envs/tasks/rewards.py`) or, where that is not known, predicted as the state is. A
   termination is imagined where its rule is known; it ends the rollout, as does a number that is not finite.
 - The paper counts updates per environment step, I on real and I l on imagined batches: `data.utd_ratio` is I (1 + l).
@@ -114,8 +116,12 @@ class NAF(Algorithm):
     """Groups of these episodes, by their first observations, that have dynamics of their own."""
     model_window: NonNegativeInt = 1
     """Steps before and after each step of an episode whose rows count in its regression, too."""
-    model_ridge: PositiveFloat = 1e-6
-    """Penalty of the regression's squared weights, per row."""
+    model_ridge: PositiveFloat = 1e-3
+    """Penalty, per row, of the squared differences of a step's weights from those of one model of all steps, in units
+    of the standard deviations of observation and action."""
+    range_margin: NonNegativeFloat | None = None
+    """A rollout ends before it leaves the range of the observations of the last fit by more than this share of its
+    width, in any of their numbers; null: it does not."""
     reward: Literal["known", "learned", "auto"] = "auto"
     """Of imagined transitions: `"known"` (`envs/tasks/rewards.py`), `"learned"` by the dynamics, or `"auto"`: known
     where it is."""
@@ -280,6 +286,8 @@ class NAF(Algorithm):
             if self.spec.terminated is not None:
                 terminated = self.spec.terminated(observation, action, following)
             alive = alive & torch.cat([following, reward], -1).isfinite().all(-1)
+            if self.range_margin is not None:
+                alive = alive & self.dynamics.near(following, self.range_margin)
             if not alive.any():
                 return
             after = {"observation": following, "reward": reward, "terminated": terminated}

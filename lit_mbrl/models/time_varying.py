@@ -1,7 +1,9 @@
 """Local linear dynamics that are refitted again and again, as buffers of an algorithm.
 
 Gu et al. 2016 (arXiv 1603.00748v1), section 5.3: time-varying linear-Gaussian dynamics, and where episodes begin in
-many states separate ones for each group of start states.
+many states separate ones for each group of start states. As a few episodes are too few rows for one step, each step's
+regression is pulled towards one linear model of all steps of all episodes, a simple form of the prior of Levine and
+Abbeel 2014, "Learning Neural Network Policies with Guided Policy Search under Unknown Dynamics".
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbrl.models.local_linear import fit_local_linear
+
+_PRIOR_RIDGE = 1e-6  # of the model of all steps, which has rows enough
 
 
 class TimeVaryingDynamics(nn.Module):
@@ -29,6 +33,7 @@ class TimeVaryingDynamics(nn.Module):
     action: Tensor
     offset: Tensor
     noise: Tensor
+    range: Tensor
 
     def __init__(self, steps: int, observation_dim: int, action_dim: int, modes: int = 1, reward: bool = False) -> None:
         super().__init__()
@@ -37,6 +42,7 @@ class TimeVaryingDynamics(nn.Module):
         self.register_buffer("action", torch.zeros(modes, steps, out, action_dim))
         self.register_buffer("offset", torch.zeros(modes, steps, out))
         self.register_buffer("noise", torch.zeros(modes, steps, out, out))  # F_t with F_t F_t^T = S_t
+        self.register_buffer("range", torch.zeros(2, observation_dim))  # of the observations that it was fitted to
 
     def fit(
         self,
@@ -48,20 +54,28 @@ class TimeVaryingDynamics(nn.Module):
         window: int,
         ridge: float,
     ) -> Tensor:
-        """Fits each mode to its episodes (`fit_local_linear`).
+        """Fits each mode to its episodes (`fit_local_linear`), in units of the inputs' standard deviations.
 
         Args:
             states: `[E, T', N]`.
             actions: `[E, T', U]`.
             following: `y`, `[E, T', D]`.
             lengths: of the episodes, `[E]`.
-            mode: of the episodes, `[E]`; each has one at least.
+            mode: of the episodes, `[E]`.
             window: see `fit_local_linear`.
-            ridge: see `fit_local_linear`.
+            ridge: of the difference from the linear model of all steps.
 
         Returns:
             The mean squared residual of an entry of `y`, a scalar, mean over modes and steps.
         """
+        there = torch.arange(states.shape[1], device=states.device) < lengths.unsqueeze(1)
+        x, u = (part[there].double() for part in (states, actions))
+        self.range.copy_(torch.stack([x.amin(0), x.amax(0)]))
+        x_unit, u_unit = (torch.where(std > 0, std, 1.0) for std in (x.std(0), u.std(0)))
+        rows = ((part / unit).unsqueeze(1) for part, unit in ((x, x_unit), (u, u_unit)))
+        prior = fit_local_linear(*rows, following[there].unsqueeze(1), ridge=_PRIOR_RIDGE)
+        states, actions, following = states.double() / x_unit, actions.double() / u_unit, following.double()
+        following = following - states @ prior.state[0].T - actions @ prior.action[0].T - prior.offset[0]
         left = []
         for m in mode.unique().tolist():
             own = mode == m
@@ -69,13 +83,27 @@ class TimeVaryingDynamics(nn.Module):
             parts = (part[own, :last] for part in (states, actions, following))
             model = fit_local_linear(*parts, window=window, ridge=ridge, lengths=lengths[own])
             variance, basis = torch.linalg.eigh(model.covariance)
-            noise = basis * variance.clamp(min=0.0).sqrt().unsqueeze(-2)
+            fitted = {
+                "state": (prior.state + model.state) / x_unit,
+                "action": (prior.action + model.action) / u_unit,
+                "offset": prior.offset + model.offset,
+                "noise": basis * variance.clamp(min=0.0).sqrt().unsqueeze(-2),
+            }
             step = torch.arange(self.offset.shape[1]).clamp(max=last - 1)  # later steps have the last one's
-            fitted = {"state": model.state, "action": model.action, "offset": model.offset, "noise": noise}
             for name, value in fitted.items():
                 getattr(self, name)[m] = value[step].to(self.offset)
             left.append(variance.mean())
         return torch.stack(left).mean()
+
+    def near(self, observation: Tensor, margin: float) -> Tensor:
+        """Returns which observations `[B, N]` lie in the range of those that the dynamics were fitted to, `[B]`.
+
+        Args:
+            margin: by which they may lie outside, in widths of the range.
+        """
+        low, high = self.range
+        room = margin * (high - low)
+        return ((observation >= low - room) & (observation <= high + room)).all(-1)
 
     def step(
         self, mode: Tensor, step: Tensor, observation: Tensor, action: Tensor, noise: Tensor

@@ -231,6 +231,17 @@ def test_numbers_that_are_not_finite_are_no_transitions() -> None:
     assert list(algorithm.imagine(start[1:], zeros[1:], zeros[1:])) == []
 
 
+def test_a_rollout_ends_before_it_leaves_the_range_of_the_fit() -> None:
+    spec = Spec("made up", 3, 2, max_episode_steps=20, reward=quadratic_reward)
+    algorithm = build(spec, range_margin=0.25, **IMAGINING)
+    algorithm.dynamics.state.copy_(torch.eye(3))
+    algorithm.dynamics.offset.fill_(1.0)  # each step adds one
+    algorithm.dynamics.range.copy_(torch.tensor([[0.0, -9.0, -9.0], [4.0, 9.0, 9.0]]))  # the first number's goes to 5
+    start, zeros = torch.tensor([[0.0, 0.0, 0.0], [2.5, 0.0, 0.0], [-3.0, 0.0, 0.0]]), torch.zeros(3, dtype=torch.long)
+    found = [frames["next", "observation"][:, 0].tolist() for frames in algorithm.imagine(start, zeros, zeros)]
+    assert found == [[1.0, 3.5], [2.0, 4.5], [3.0], [4.0]]  # the third's first step ends below -1
+
+
 def test_imagined_actions_have_the_exploration_s_noise() -> None:
     torch.manual_seed(0)
     options = IMAGINING | {"exploration_sigma": 0.05, "ou_theta": 0.5, "rollout_length": 2}

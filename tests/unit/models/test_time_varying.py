@@ -70,3 +70,32 @@ def test_there_are_as_many_groups_as_asked_for_or_as_points() -> None:
     points = torch.randn(5, 3)
     assert [len(group_starts(points, groups).unique()) for groups in (1, 2, 5, 9)] == [1, 2, 5, 5]
     assert sorted(group_starts(torch.zeros(4, 3), 4).tolist()) == [0, 1, 2, 3]  # equal points, too
+
+
+def test_a_strong_ridge_leaves_the_linear_model_of_all_steps() -> None:
+    torch.manual_seed(0)
+    states, actions, following = (
+        torch.randn(6, 5, 2) * torch.tensor([1.0, 50.0]),
+        torch.randn(6, 5, 1),
+        torch.randn(6, 5, 2),
+    )
+    dynamics, mode = TimeVaryingDynamics(5, 2, 1, modes=3), torch.arange(6) % 3
+    dynamics.fit(states, actions, following, torch.full((6,), 5), mode, window=1, ridge=1e9)
+    rows = torch.cat([states, actions, torch.ones(6, 5, 1)], -1).flatten(0, 1)
+    weights = torch.linalg.lstsq(rows, following.flatten(0, 1)).solution.T
+    torch.testing.assert_close(dynamics.state, weights[:, :2].expand(3, 5, 2, 2), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(dynamics.action, weights[:, 2:3].expand(3, 5, 2, 1), rtol=1e-3, atol=1e-4)
+    assert torch.equal(dynamics.range, torch.stack([states.amin((0, 1)), states.amax((0, 1))]))
+
+
+def test_the_fit_does_not_depend_on_the_units() -> None:
+    torch.manual_seed(0)
+    unit = torch.tensor([1e-2, 30.0])
+    states, actions, following = torch.randn(6, 5, 2), torch.randn(6, 5, 1), torch.randn(6, 5, 2)
+    fits = []
+    for scale in (torch.ones(2), unit):
+        dynamics = TimeVaryingDynamics(5, 2, 1)
+        dynamics.fit(states * scale, actions, following, torch.full((6,), 5), torch.zeros(6, dtype=torch.long), 0, 0.1)
+        fits.append(dynamics)
+    torch.testing.assert_close(fits[0].state, fits[1].state * unit, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(fits[0].offset, fits[1].offset, rtol=1e-3, atol=1e-4)
