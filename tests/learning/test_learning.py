@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("config", ["sac", "td3", "ddpg", "sac_svg", "mve", "mve_svg", "ivg"])
+@pytest.mark.parametrize("config", ["sac", "td3", "ddpg", "naf", "sac_svg", "mve", "mve_svg", "ivg"])
 def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
     options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
     assert main(["fit", "--config", f"conf/{config}.yaml", *options]) == 0
