@@ -72,15 +72,15 @@ class TimeVaryingDynamics(nn.Module):
         x, u = (part[there].double() for part in (states, actions))
         self.range.copy_(torch.stack([x.amin(0), x.amax(0)]))
         x_unit, u_unit = (torch.where(std > 0, std, 1.0) for std in (x.std(0), u.std(0)))
-        rows = ((part / unit).unsqueeze(1) for part, unit in ((x, x_unit), (u, u_unit)))
-        prior = fit_local_linear(*rows, following[there].unsqueeze(1), ridge=_PRIOR_RIDGE)
+        rows = (x / x_unit).unsqueeze(1), (u / u_unit).unsqueeze(1), following[there].unsqueeze(1)
+        prior = fit_local_linear(*rows, ridge=_PRIOR_RIDGE)
         states, actions, following = states.double() / x_unit, actions.double() / u_unit, following.double()
         following = following - states @ prior.state[0].T - actions @ prior.action[0].T - prior.offset[0]
         left = []
         for m in mode.unique().tolist():
             own = mode == m
             last = int(lengths[own].max())
-            parts = (part[own, :last] for part in (states, actions, following))
+            parts = states[own, :last], actions[own, :last], following[own, :last]
             model = fit_local_linear(*parts, window=window, ridge=ridge, lengths=lengths[own])
             variance, basis = torch.linalg.eigh(model.covariance)
             fitted = {
