@@ -136,6 +136,9 @@ class NAF(Algorithm):
         )
         groups = f"at most model.episodes_per_fit={self.episodes_per_fit}"
         require(self.initial_modes <= self.episodes_per_fit, "model.initial_modes", self.initial_modes, groups)
+        for option, unset in (("precision_scale", None), ("precision_starts", 0)):
+            value, other = getattr(self, option), "left out unless model.exploration is precision"
+            require(self.exploration == "precision" or value == unset, f"model.{option}", value, other)
         self.exploration_noise = self.make_noise()
 
     def make_noise(self) -> Noise:
@@ -167,7 +170,7 @@ class NAF(Algorithm):
         """Raises `OptionError` if the replay cannot hold the episodes that rollouts start from."""
         if self.rollout_length:
             # They start from those of one fit until the next, when as many have followed.
-            needed = (2 * self.episodes_per_fit + data.env.num_envs) * data.spec.max_episode_steps
+            needed = (2 * self.episodes_per_fit + data.env.num_envs) * (data.spec.max_episode_steps or 0)
             few = f"at least {needed}: the episodes of two fits of the dynamics (model.episodes_per_fit)"
             require(data.capacity >= min(needed, data.total_frames), "data.capacity", data.capacity, few)
 

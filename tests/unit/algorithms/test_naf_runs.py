@@ -147,6 +147,11 @@ def test_resume_gives_the_same_bits(
     [
         ({"rollout_length": 0, "imagined_updates": 2}, r"--model.imagined_updates=2: expected 0 or null while"),
         ({"initial_modes": 3}, r"--model.initial_modes=3: expected at most model.episodes_per_fit=2"),
+        (
+            {"precision_scale": 0.1},
+            r"--model.precision_scale=0.1: expected left out unless model.exploration is precision",
+        ),
+        ({"exploration": "gaussian", "precision_starts": 9}, r"--model.precision_starts=9: expected left out unless"),
         ({"exploration": "uniform"}, r"--model.exploration=uniform"),
         ({"rollout_length": -1}, r"--model.rollout_length=-1: expected an integer >= 0"),
     ],
