@@ -15,8 +15,9 @@ def quadratic_advantage(
     action: Float[Tensor, "*B A"], mean: Float[Tensor, "*B A"], factor: Float[Tensor, "*B A A"]
 ) -> Float[Tensor, "*B 1"]:
     """`A(x, u) = -1/2 (u - mu)^T L L^T (u - mu)`, section 4: zero at the mean, negative elsewhere."""
-    deviation = (action - mean).unsqueeze(-2) @ factor  # [..., 1, A], the row (u - mu)^T L
-    return -0.5 * deviation.square().sum(-1)
+    # A product of matrices would be in half precision where autocast is on.
+    deviation = ((action - mean).unsqueeze(-1) * factor).sum(-2)  # L^T (u - mu), [..., A]
+    return -0.5 * deviation.square().sum(-1, keepdim=True)
 
 
 def precision_noise(
