@@ -240,6 +240,12 @@ class NAF(Algorithm):
         there = self.imagines(data) and len(imagined) > 0
         return {"transitions": imagined.sample(data.batch_size) if there else None}
 
+    def logs_now(self) -> bool:
+        """Returns whether the metrics of the running training step are logged: of the first on a real batch from each
+        multiple of `log_every_n_steps` on, since those multiples may always fall on imagined ones."""
+        period, every, now = 1 + self.imagined_updates, self.trainer.log_every_n_steps, self.train_steps
+        return every > 0 and (now - 1) % period == 0 and now // every > max(now - period, 0) // every
+
     def fill(self, data: Any) -> None:
         """Adds rollouts from states of the last fit's episodes to the imagined transitions."""
         count, starts = 0, self.draw_starts(data.replay, self.rollout_batch_size or data.batch_size)

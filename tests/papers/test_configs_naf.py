@@ -84,11 +84,12 @@ def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> Non
         "--checkpoint.every_epochs=100",
         f"--trainer.default_root_dir={tmp_path}",
     ]
-    imagines = "imagination" in names
-    options += ["--model.episodes_per_fit=3"] * imagines
+    options += ["--model.episodes_per_fit=3"] * ("imagination" in names)
     assert main(["fit", *[f"--config={FOLDER / name}.yaml" for name in names], *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
-        losses = [float(row["loss/critic"]) for row in csv.DictReader(file) if row["loss/critic"]]
-    # Of both environment steps: the updates on real batches, and those on imagined ones, which there are at once.
-    assert len(losses) == 2 * (UPDATES * (1 + LENGTH) if imagines else UPDATES)
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss/critic"]) for row in rows if row["loss/critic"]]
+    assert len(losses) == 2 * UPDATES  # of both environment steps, on real batches
     assert all(map(math.isfinite, losses))
+    imagined = 8 * LENGTH if "imagination" in names else 0  # once, from eight states
+    assert float(rows[-1].get("time/model_rollouts") or 0) == imagined

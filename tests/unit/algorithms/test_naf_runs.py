@@ -40,6 +40,10 @@ class Events(NAF):
             frames["next", "reward"] = torch.full_like(frames["next", "reward"], IMAGINED)
             yield frames
 
+    def log_training(self) -> None:
+        self.logged.append(self.train_steps)
+        super().log_training()
+
 
 class Batches(Callback):
     """Keeps, of every training step, its environment step, the kind of its batch, and whether the target moved."""
@@ -61,7 +65,7 @@ class Batches(Callback):
 
 def run(**options: Any) -> tuple[Events, Batches, OffPolicy]:
     algorithm, batches, data = Events(**(SMALL | options)), Batches(), make_data(utd_ratio=3)
-    algorithm.events = []
+    algorithm.events, algorithm.logged = [], []
     fit(algorithm, data, batches)
     return algorithm, batches, data
 
@@ -100,6 +104,13 @@ def test_the_number_of_updates_on_imagined_batches_is_an_option(updates: int) ->
     _, batches, _ = run(imagined_updates=updates)
     pattern = ["real"] + ["imagined"] * updates
     assert [kind for _, kind, _ in batches.seen] == (pattern * 108)[:108]
+
+
+@pytest.mark.parametrize("updates", [0, 1, 4])
+def test_what_is_logged_is_of_real_batches(updates: int) -> None:
+    algorithm, batches, _ = run(imagined_updates=updates)  # logs every ten training steps
+    real = [number for number, (_, kind, _) in enumerate(batches.seen, 1) if kind == "real"]
+    assert algorithm.logged == [min(s for s in real if s >= at) for at in range(10, 101, 10) if real[-1] >= at]
 
 
 def test_without_rollouts_nothing_is_kept_and_all_batches_are_the_replay_s() -> None:
