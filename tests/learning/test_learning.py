@@ -29,7 +29,7 @@ def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 30])
 def test_swing_up_with_imagination(seed: int, tmp_path: Path) -> None:
-    """NAF swings up within 2 000 steps after the warm-up, and still does when imagination has long been switched off."""
+    """NAF swings up within 2 000 steps after the warm-up, and still does long after imagination was switched off."""
     options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
     assert main(["fit", "--config", "conf/naf_imagination.yaml", *options]) == 0
     with (tmp_path / "metrics.csv").open() as file:
