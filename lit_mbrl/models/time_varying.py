@@ -128,10 +128,11 @@ class TimeVaryingDynamics(nn.Module):
 
 
 def group_starts(points: Tensor, groups: int) -> Tensor:
-    """Assigns each of `points` `[E, N]` to one of `groups` groups, `[E]`: each has its farthest point as its centre.
+    """Assigns each of `points` `[E, N]` to one of `groups` groups, `[E]`, by the nearest of as many centres.
 
-    Centres are chosen one after the other, each the point that is farthest from those so far (Gonzalez 1985), and each
-    point goes to the nearest; none of them is without points while points differ.
+    The first centre is the first point, and each other one the point that is farthest from those so far (Gonzalez 1985,
+    "Clustering to minimize the maximum intercluster distance"). Each centre is in its own group, so none is empty; with
+    fewer points than groups each is one.
     """
     centres = [0]
     for _ in range(min(groups, len(points)) - 1):
