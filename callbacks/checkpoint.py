@@ -29,6 +29,8 @@ def _is_free(folder: str) -> bool:
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Writes `checkpoints/last.ckpt` and, when the evaluation improves, `checkpoints/best.ckpt` into the run folder.
 
+    Runs of several stages keep the end of each, `checkpoints/after_<stage>.ckpt`.
+
     A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is killed at any
     moment leaves the previous one intact. Lightning keeps callbacks of this base class last in line: whatever the other
     callbacks do at the end of a training step or of an epoch is in the checkpoint.
@@ -58,11 +60,12 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             trainer.datamodule.save_replay_in(Path(trainer.default_root_dir) / self.folder / "replay")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves if it is time to, if the evaluation improved, or if the run was asked to stop."""
+        """Saves if it is time to, if the evaluation improved, if a stage is over, or if the run was asked to stop."""
         improved = self._improved(trainer)
         due = (trainer.current_epoch + 1) % self.every_epochs == 0
-        if improved or due or trainer.should_stop:
-            self.save(trainer, best=improved)
+        ended = trainer.datamodule.update_schedule.ended_stage()
+        if improved or due or trainer.should_stop or ended:
+            self.save(trainer, best=improved, stage=ended)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves what came after the last checkpoint."""
@@ -81,6 +84,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         }
         if trainer.world_size > 1:
             checkpoint["lit_mbrl"]["devices"] = trainer.world_size
+        schedule = data.update_schedule
+        if schedule.stage is not None:
+            about = {"stage": schedule.stage.name, "stage_is_over": schedule.ended_stage() == schedule.stage.name}
+            checkpoint["lit_mbrl"] |= about
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what."""
@@ -92,8 +99,11 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             self.best = state_dict["best"]
 
     # ------------------------------------------------------------------ saving
-    def save(self, trainer: Trainer, best: bool = False) -> None:
+    def save(self, trainer: Trainer, best: bool = False, stage: str | None = None) -> None:
         """Writes `last.ckpt` now; with `best`, it becomes `best.ckpt` as well. To be called by every process.
+
+        Args:
+            stage: which has just ended; it becomes `after_<stage>.ckpt`, too.
 
         Raises:
             TrainingError: if the disk is full or gone; the previous checkpoints are still there.
@@ -114,6 +124,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
                 flush(temporary)
                 if best:
                     _replace_by_copy(temporary, folder / "best.ckpt")
+                if stage is not None:
+                    _replace_by_copy(temporary, folder / f"after_{stage}.ckpt")
                 os.replace(temporary, folder / "last.ckpt")
                 flush(folder)
                 if hasattr(trainer.datamodule, "prune_replay"):

@@ -21,7 +21,7 @@ controller's stage are counted in `controller/env_steps`, and not in `env_steps`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -67,12 +67,16 @@ class WorldModels(Algorithm):
     continuous_actions: ClassVar[bool] = False
     learns_from = "sequences"
     normalize_observations: ClassVar[bool] = False  # no option here
-    fixed_on_resume: ClassVar[tuple[str, ...]] = (
-        *("collect_policy", "latent", "depth", "vae_steps", "vae_batch_size", "vae_lr", "kl_tolerance"),
-        *("hidden", "mixtures", "termination", "reward", "rnn_steps", "rnn_lr", "termination_scale"),
-        *("train_in", "use_h", "generations", "population", "episodes", "sigma", "weight_decay"),
-        *("temperature", "dream_steps", "controller_envs", "epochs_per_stage"),
-    )
+    fixed_on_resume: ClassVar[tuple[str, ...]] = ("epochs_per_stage",)
+    stage_options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "collect": ("collect_policy",),
+        "vae": ("latent", "depth", "vae_steps", "vae_batch_size", "vae_lr", "kl_tolerance"),
+        "rnn": ("hidden", "mixtures", "termination", "reward", "rnn_steps", "rnn_lr", "termination_scale"),
+        "controller": (
+            *("train_in", "use_h", "generations", "population", "episodes", "sigma", "weight_decay"),
+            *("temperature", "dream_steps", "controller_envs"),
+        ),
+    }
 
     collect_policy: Literal["random_networks", "random"] = "random_networks"
     """Policies that collect: networks of random weights, others in each episode, or uniformly random actions."""

@@ -43,15 +43,16 @@ from lit_mbrl.app.preflight import (
     require_memory,
     require_monitor,
 )
-from lit_mbrl.app.resume import config_diff
+from lit_mbrl.app.resume import with_changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
+from lit_mbrl.app.stages import StopAfterStage, check_stage
 from lit_mbrl.app.trainer_options import check_callbacks
-from lit_mbrl.app.trust import needs_trust, only_installed
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.checks import check_device, check_precision, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable, require
 from lit_mbrl.utils.overdue import WATCH
+from lit_mbrl.utils.trust import needs_trust, only_installed
 
 
 def run(argv: Sequence[str]) -> int:
@@ -80,6 +81,7 @@ class Application(CommandLine):
         self.saved_run: CheckpointInfo | None = None
         self.changed: list[str] = []
         self.graceful_stop = GracefulStop()
+        self.stop_after: StopAfterStage | None = None
         with only_installed(saved_by):
             super().__init__(arguments)
 
@@ -96,18 +98,11 @@ class Application(CommandLine):
         self.location = locate(config, self.argv, training)
         self.run_folder, self.saved_run = self.location.run_folder, self.location.saved
         if self.saved_run is not None:
-            config.ckpt_path = str(self.saved_run.path)
             if training:
-                self.changed = self._changes(self.saved_run)
-
-    def _changes(self, saved: CheckpointInfo) -> list[str]:
-        """Returns the changes since the checkpoint; another algorithm is refused later, by its weights."""
-        config = self.config[self.subcommand]
-        current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
-        if saved.config is None or saved.algorithm != config.model.class_path.rpartition(".")[2]:
-            return []
-        fixed = [f"{key}.{name}" for key in ("model", "data") for name in class_of(config[key]).fixed_on_resume]
-        return config_diff(saved.config, current, fixed)
+                current = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
+                classes = {key: class_of(config[key]) for key in ("model", "data")}
+                self.saved_run, self.changed = with_changes(self.saved_run, current, classes)
+            config.ckpt_path = str(self.saved_run.path)
 
     def instantiate_classes(self) -> None:
         """Builds data module, algorithm and trainer."""
@@ -129,6 +124,9 @@ class Application(CommandLine):
             if not config["enable_progress_bar"]:
                 callbacks.append(self._get(self.config_init, "progress"))
             callbacks += [self.graceful_stop, NormalizerBounds()]
+            if (stage := self._get(self.config_init, "stage")) is not None:
+                self.stop_after = StopAfterStage(stage)
+                callbacks.append(self.stop_after)
             if not config["fast_dev_run"]:
                 callbacks.append(self._save_config())
             if config["enable_checkpointing"] is not False:
@@ -162,7 +160,7 @@ class Application(CommandLine):
     def _save_config(self) -> SaveConfig:
         config = self.config[self.subcommand].clone()
         # So that `--config .../config.yaml` starts the run anew, elsewhere.
-        config.ckpt_path = config.trainer.default_root_dir = None
+        config.ckpt_path = config.trainer.default_root_dir = config.stage = None
         return SaveConfig(self._parser(self.subcommand), config)
 
     def after_instantiate_classes(self) -> None:
@@ -188,9 +186,10 @@ class Application(CommandLine):
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
+            check_stage(self._get(self.config, "stage"), self.model, self.datamodule, self.saved_run)
         started_from = self._add_initial_weights(twin)
         if self.saved_run is not None:
-            require_match(self.saved_run, twin)
+            require_match(self.saved_run, twin, self.model.stages(self.datamodule))
             if self.subcommand == "fit":
                 require_devices(self.saved_run, self.trainer.world_size)
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:
@@ -302,6 +301,9 @@ class Application(CommandLine):
             print_rank_zero(f"Stopped at {datamodule.env_steps:,} env steps. Resume: {resume}")
             if self.trainer.is_global_zero and (line := slurm.requeue(self.graceful_stop.received)):
                 print_rank_zero(line)
+        elif self.stop_after is not None and self.stop_after.stopped and left:
+            resume = resume_command(self.argv, self.run_folder, self._checkpoints)
+            print_rank_zero(f"Stage {self.stop_after.stage} is over. Go on: {resume}")
         else:
             done = f"Finished: {datamodule.env_steps:,} env steps in {duration(time.monotonic() - start)}"
             clocks = datamodule.env_steps, datamodule.train_steps

@@ -129,7 +129,7 @@ def resume_command(argv: Sequence[str], run_folder: Path, checkpoints: str = CHE
         name = word.partition("=")[0]
         if skip:
             skip = False
-        elif name in ("--ckpt_path", "--init_from"):
+        elif name in ("--ckpt_path", "--init_from", "--stage"):
             skip = word == name
         else:
             kept.append(word)

@@ -18,7 +18,8 @@ from lit_mbrl.utils.yaml import load_yaml
 
 FORMAT = 1  # of the files that this version writes
 _KINDS = {"algorithm": str, "environment": str, "env_steps": int, "train_steps": int, "devices": int}
-_OPTIONAL = {"devices"}
+_KINDS |= {"stage": str, "stage_is_over": bool}
+_OPTIONAL = {"devices", "stage", "stage_is_over"}
 # Functions that take a checkpoint's entries back.
 _LOADING = {"load_state_dict", "on_load_checkpoint", "load_data", "set_env_state", "set_carrier", "set_random_state"}
 _LOADING |= {"set_extra_state", "restore", "restore_model", "restore_optimizers", "restore_callbacks"}
@@ -39,6 +40,8 @@ class CheckpointInfo:
         replay: the files that hold its replay, in the folder `replay` beside the checkpoint.
         config: its configuration, as in `config.yaml`; None if it was not run by the command line.
         devices: number of processes that trained together.
+        stage: the running one of several; None: there was but one.
+        stage_is_over: whether it was at its end.
     """
 
     path: Path
@@ -51,6 +54,8 @@ class CheckpointInfo:
     replay: tuple[File, ...] = ()
     config: Mapping[str, Any] | None = None
     devices: int = 1
+    stage: str | None = None
+    stage_is_over: bool = False
 
 
 def followed(path: Path) -> Path:

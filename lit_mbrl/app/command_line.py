@@ -91,6 +91,9 @@ class CommandLine(LightningCLI):
             help="let training steps bypass Lightning where it has nothing to do around them; the results are the same",
         )
         parser.add_argument(
+            "--stage", type=str | None, default=None, help="stop when this stage is over; null: run all that there are"
+        )
+        parser.add_argument(
             "--init_from", type=str | None, default=None, help="a checkpoint whose weights a new run starts with"
         )
         parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import CheckpointInfo, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
 from lit_mbrl.data.buffers.disk import COPIES, check_disk
+from lit_mbrl.training.stages import Stage, untrained
 from lit_mbrl.utils.errors import did_you_mean, require
 
 ENV_BYTES = 200_000  # of an environment, at least: classes, a generator of random numbers, a simulator's state
@@ -28,13 +30,17 @@ def networks(model: Algorithm, spec: Any) -> Algorithm:
     return twin
 
 
-def require_match(saved: CheckpointInfo, twin: Algorithm) -> None:
-    """Raises `OptionError` if a checkpoint is another algorithm's, or one of networks of other sizes."""
+def require_match(saved: CheckpointInfo, twin: Algorithm, stages: Sequence[Stage] = ()) -> None:
+    """Raises `OptionError` if a checkpoint is another algorithm's, or one of networks of other sizes.
+
+    What stages train that have not begun yet may have another size than before.
+    """
     name = type(twin).__name__
     where = f"{saved.path} ({saved.algorithm} on {saved.environment})"
     require(saved.algorithm == name, "ckpt_path", where, f"a checkpoint of {name}")
     shapes = weight_shapes(twin.state_dict())
-    for key in sorted(shapes.keys() | saved.shapes.keys()):
+    to_come = untrained(twin, stages, saved.stage)
+    for key in sorted((shapes.keys() | saved.shapes.keys()) - to_come):
         expected, found = shapes.get(key, "no such weight"), saved.shapes.get(key, "no such weight")
         require(expected == found, "ckpt_path", where, f"{key} to be {expected} as configured, not {found}")
     updates = len(list(twin.updates()))
@@ -64,7 +70,8 @@ def check_run_disk(trainer: Trainer, data: Any, twin: Algorithm, run_folder: Pat
     every = checkpoint.every_epochs if isinstance(checkpoint, Checkpoint) else None
     needed = data.disk_bytes(every, trainer.world_size)
     if every is not None:
-        needed["checkpoints"] = needed.get("checkpoints", 0) + COPIES * checkpoint_bytes(twin)
+        copies = COPIES + len(twin.stages(data))  # one at the end of each
+        needed["checkpoints"] = needed.get("checkpoints", 0) + copies * checkpoint_bytes(twin)
     check_disk(run_folder, needed)
 
 

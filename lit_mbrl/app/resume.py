@@ -9,16 +9,44 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from lit_mbrl.app.checkpoints import CheckpointInfo
+from lit_mbrl.app.stages import restart_from
 from lit_mbrl.utils.errors import OptionError
 
 _FREE = ("data.env.workers", "data.env.max_eval_steps", "data.env.timeout")  # how, and not which, environment
 # Where the run is and what it has started from, not what it does.
-_ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "trainer.default_root_dir")
+_ELSEWHERE = ("ckpt_path", "config", "init_from", "init_parts", "stage", "trainer.default_root_dir")
 _MISSING = object()
 
 
-def config_diff(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]) -> list[str]:
-    """The options whose values differ, as `model.gamma 0.99 -> 0.9`.
+def with_changes(
+    saved: CheckpointInfo, config: Mapping[str, Any], classes: Mapping[str, Any]
+) -> tuple[CheckpointInfo, list[str]]:
+    """Compares a configuration with the checkpoint's; another algorithm is refused later, by its weights.
+
+    Args:
+        saved: the checkpoint.
+        config: that of the command line.
+        classes: of the algorithm, `"model"`, and of the data module, `"data"`.
+
+    Returns:
+        The checkpoint, or that of an earlier stage if the changes concern one that has begun; the changes in words.
+
+    Raises:
+        OptionError: if an option differs that cannot change.
+    """
+    if saved.config is None or saved.algorithm != classes["model"].__name__:
+        return saved, []
+    fixed = [f"{section}.{name}" for section, cls in classes.items() for name in cls.fixed_on_resume]
+    changes = config_diff(saved.config, config, fixed)
+    saved, anew = restart_from(saved, changes, classes["model"].stage_options)
+    return saved, in_words(changes) + ([anew] if anew else [])
+
+
+def config_diff(
+    saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_resume: Iterable[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Returns old and new value of the options that differ.
 
     Args:
         saved: the configuration in the checkpoint, as `config.yaml` has it.
@@ -30,7 +58,7 @@ def config_diff(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_re
     """
     fixed = ("seed_everything", *fixed_on_resume)
     before, now = ({name: value for name, value in flatten(tree) if value != {}} for tree in (saved, config))
-    found = []
+    found = {}
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name, _MISSING), now.get(name, _MISSING)
         if old == new or name in _ELSEWHERE:
@@ -41,8 +69,16 @@ def config_diff(saved: Mapping[str, Any], config: Mapping[str, Any], fixed_on_re
         old, new = ("unset" if value is _MISSING else value for value in (old, new))
         if any(name == option or name.startswith(f"{option}.") for option in fixed) and name not in _FREE:
             raise OptionError(name, new, f"{old}, as in the checkpoint: a resumed run cannot change it")
-        found.append(name if isinstance(old, list) and name == "trainer.callbacks" else f"{name} {old} -> {new}")
+        found[name] = old, new
     return found
+
+
+def in_words(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Says each change, as `model.gamma 0.99 -> 0.9`."""
+    return [
+        name if name == "trainer.callbacks" and isinstance(old, list) else f"{name} {old} -> {new}"
+        for name, (old, new) in changes.items()
+    ]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

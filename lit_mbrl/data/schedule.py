@@ -50,6 +50,10 @@ class UpdateSchedule:
         """Returns the stage that begins with the coming frame or the running training step; None: none does."""
         return None
 
+    def ended_stage(self) -> str | None:
+        """Returns the stage that has just ended, with its last training step; None: none has, or there is but one."""
+        return None
+
     def train_steps_due(self, env_steps: int) -> int:
         """Training steps that are due after so many environment steps."""
         start, train_steps, ratio = next(

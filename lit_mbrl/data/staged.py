@@ -75,6 +75,11 @@ class StagedSchedule(UpdateSchedule):
         self.stage = stage
         return stage
 
+    def ended_stage(self) -> str | None:
+        """See `UpdateSchedule.ended_stage`."""
+        here = [part for part in self._parts if part.train_end == self.train_steps and self.env_steps >= part.env_end]
+        return here[-1].stage.name if here else None
+
     def _of_step(self) -> StageSizes:
         return next(part.stage for part in self._parts if self.train_steps <= part.train_end)
 
@@ -94,7 +99,7 @@ class StagedSchedule(UpdateSchedule):
         return iter(sorted(ends - {0}))
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, and the stages: those of a resumed run have to be the same."""
+        """Counters, and the stages: those that a resumed run has behind it have to be the same."""
         running = None if self.stage is None else self.stage.name
         return {
             "env_steps": self.env_steps,
@@ -107,10 +112,12 @@ class StagedSchedule(UpdateSchedule):
         """Goes on from there.
 
         Raises:
-            OptionError: if the stages are others.
+            OptionError: if the stages so far were others.
         """
-        saved = state.get("stages")
-        if saved != self._described():
+        names, saved = [part.stage.name for part in self._parts], state.get("stages")
+        # Those that have not begun yet may have other sizes now.
+        begun = names.index(state["stage"]) + 1 if state.get("stage") in names else len(names)
+        if saved is None or saved[:begun] != self._described()[:begun]:
             raise OptionError("ckpt_path", saved, f"a run of the stages {self._described()}, as configured")
         self.env_steps, self.train_steps = state["env_steps"], state["train_steps"]
         self.stage = next((part.stage for part in self._parts if part.stage.name == state["stage"]), None)

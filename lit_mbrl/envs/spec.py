@@ -97,6 +97,11 @@ class EnvConfig:
             require(not ours, f"data.env.{option}", given, f"{', '.join(ours)} one level up, in data.env")
         require(self.name not in self.other_tasks, "data.env.other_tasks", self.other_tasks, _OTHERS)
 
+    @classmethod
+    def of_name(cls, name: str) -> EnvConfig:
+        """Returns the environment of that name as it is: for `OffPolicy("Pendulum-v1")`."""
+        return cls(name)
+
     @property
     def tasks(self) -> list[str]:
         """Names of all environments."""

@@ -88,7 +88,10 @@ class MDNRNN(nn.Module):
         """Takes in codes `[N, T, Z]`, actions `[N, T, A]`; returns `h` after each, `[N, T, D]`, and the last state."""
         inputs = torch.cat([z, action, torch.ones_like(z[..., :1])], -1)
         h, c = self.start(len(z)) if memory is None else memory
-        out, (h, c) = self.lstm(inputs, (h.unsqueeze(0), c.unsqueeze(0)))
+        # In float32 with mixed precision, too: not every processor has an LSTM in bfloat16.
+        with torch.autocast(z.device.type, enabled=False):
+            inputs, h, c = (value.to(self.output.weight) for value in (inputs, h, c))
+            out, (h, c) = self.lstm(inputs, (h.unsqueeze(0), c.unsqueeze(0)))
         return out, Memory(h.squeeze(0), c.squeeze(0))
 
     def step(self, z: Tensor, action: Tensor, memory: Memory) -> Memory:

@@ -10,9 +10,10 @@ steps of all updates together and is never used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -55,6 +56,8 @@ class Algorithm(ManualOptimization):
     also_evaluated: ClassVar[tuple[str, ...]] = ()  # names of further policies: `further_policy`
     # Options that a resumed run cannot change, since their work is done or the weights depend on them.
     fixed_on_resume: ClassVar[tuple[str, ...]] = ("normalize_observations",)
+    # Options by the stage that uses them first, in order: if they change later, it and those after it are done anew.
+    stage_options: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
     normalize_observations: Normalize = False
     """Keep running statistics of the observations and feed networks `(x - mean) / std`, at acting and in every batch

@@ -36,9 +36,8 @@ class Controllers(NamedTuple):
         """Returns actions `[N, A]` at codes `[N, Z]` and states `[N, D]`."""
         feature = torch.cat([z, h], -1) if self.use_h else z
         matrix = self.weights[:, : -self.action_dim].unflatten(1, (self.action_dim, feature.shape[-1]))
-        out = torch.baddbmm(self.weights[:, -self.action_dim :].unsqueeze(-1), matrix, feature.unsqueeze(-1)).squeeze(
-            -1
-        )
+        out = torch.baddbmm(self.weights[:, -self.action_dim :].unsqueeze(-1), matrix, feature.unsqueeze(-1))
+        out = out.squeeze(-1).to(self.weights)  # in half with mixed precision
         return F.one_hot(out.argmax(-1), self.action_dim).to(out) if self.discrete else out.tanh()
 
     def of(self, rows: Any) -> Controllers:

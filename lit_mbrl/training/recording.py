@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lit_mbrl.training.loading import load_algorithm
 from lit_mbrl.training.nonfinite import NonFiniteGuard
+from lit_mbrl.training.stages import untrained
 from lit_mbrl.training.update import Update
 from lit_mbrl.utils import distributed
+from lit_mbrl.utils.description import describe
 from lit_mbrl.utils.hooks import ModelWorkListener
 
 
@@ -21,6 +25,7 @@ class Recording(LightningModule):
 
     Attributes:
         finite: looks at every loss and gradient before the step.
+        loaded_clocks: environment and training steps of the checkpoint, without a trainer; None: the trainer has them.
         update_list: the updates of one training step, in their order.
     """
 
@@ -36,6 +41,7 @@ class Recording(LightningModule):
         self._model_rollouts = 0
         self._wall_time_before = 0.0
         self._started: float | None = None
+        self.loaded_clocks: tuple[int, int] | None = None
 
     # ------------------------------------------------------------------ progress
     @property
@@ -43,14 +49,14 @@ class Recording(LightningModule):
         """Environment steps taken so far, warm-up included: the x-axis of everything that is logged."""
         if not self._clock_is_read:  # `nn.Module.__setattr__` takes as long as a small operation
             self._clock_is_read = True
-        return self.trainer.datamodule.env_steps
+        return self.trainer.datamodule.env_steps if self.loaded_clocks is None else self.loaded_clocks[0]
 
     @property
     def train_steps(self) -> int:
         """Training steps so far, the running one included."""
         if not self._clock_is_read:
             self._clock_is_read = True
-        return self.trainer.datamodule.train_steps
+        return self.trainer.datamodule.train_steps if self.loaded_clocks is None else self.loaded_clocks[1]
 
     @property
     def wall_time(self) -> float:
@@ -140,6 +146,10 @@ class Recording(LightningModule):
             logger.log_metrics(metrics, step=self.env_steps)
 
     # ------------------------------------------------------------------ checkpoint
+    def on_fit_start(self) -> None:
+        """Takes the clocks from the trainer."""
+        self.loaded_clocks = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves Lightning's loop counters out: `env_steps` and `train_steps` of the data module say where the run is.
 
@@ -151,6 +161,11 @@ class Recording(LightningModule):
         checkpoint.pop("loops", None)
         checkpoint["notes"] = dict(self._notes)
         checkpoint["progress"] = {"wall_time": self.wall_time, "model_rollouts": self._model_rollouts}
+        checkpoint["agent"] = {
+            "model": describe(self),
+            "env": describe(self.trainer.datamodule.env),
+            "clocks": [self.env_steps, self.train_steps],
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the progress, what is still to be logged and the count of left-out steps."""
@@ -158,3 +173,21 @@ class Recording(LightningModule):
         self._wall_time_before, self._model_rollouts = progress["wall_time"], progress["model_rollouts"]
         self._notes = dict(checkpoint["notes"])
         self.finite.skipped = dict(checkpoint["skipped"])
+        self._keep_untrained(checkpoint)
+
+    def _keep_untrained(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps fresh weights where options of a stage to come have changed their sizes."""
+        running = checkpoint.get("lit_mbrl", {}).get("stage")
+        if running is None:
+            return
+        fresh, saved = self.state_dict(), checkpoint["state_dict"]
+        for name in untrained(self, self.stages(self.trainer.datamodule), running):
+            if name not in saved or saved[name].shape != fresh[name].shape:
+                saved[name] = fresh[name].clone()
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, *, trust: bool = False, **options: Any
+    ) -> Self:
+        """Makes the algorithm of a checkpoint, on the CPU or where `map_location` says: see `load_algorithm`."""
+        return load_algorithm(checkpoint_path, cls, map_location, trust, options)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
+
+AFTER = "after_"  # of the checkpoint at a stage's end, `after_vae.ckpt`
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,20 @@ class Stage:
     def has(self, update: str) -> bool:
         """Returns whether an update takes part."""
         return self.updates is None or update in self.updates
+
+
+def untrained(algorithm: Any, stages: Sequence[Stage], running: str | None) -> set[str]:
+    """Returns the names of the parameters that only stages to come train.
+
+    Args:
+        algorithm: with its networks.
+        stages: of its run; none if it has but one.
+        running: the stage that has begun last; None: it is not known, so that none is to come.
+    """
+    names = [stage.name for stage in stages]
+    if running not in names:
+        return set()
+    begun = stages[: names.index(running) + 1]
+    to_come = [update for update in algorithm.updates() if not any(stage.has(update.name) for stage in begun)]
+    found = {id(parameter) for update in to_come for parameter in update.parameters()}
+    return {name for name, parameter in algorithm.named_parameters() if id(parameter) in found}

@@ -31,6 +31,7 @@ from lit_mbrl.utils.types import Mismatch, convert
 
 T = TypeVar("T", bound=type)
 _OWN = "_declared_options"  # of a class itself, not of its bases: name -> (type, field)
+_GIVEN = "_given_options"  # of an object: name -> value
 
 
 @overload
@@ -78,6 +79,11 @@ def declared_options(cls: type) -> dict[str, tuple[Any, Field]]:
     for base in reversed(cls.__mro__):
         found |= vars(base).get(_OWN, {})
     return {name: option for name, option in found.items() if option is not None}
+
+
+def given_options(instance: Any) -> dict[str, Any]:
+    """Options that an object was made with, by name; those that were left at their defaults are not among them."""
+    return dict(vars(instance).get(_GIVEN, {}))
 
 
 def take(instance: Any, name: str) -> Any:
@@ -136,7 +142,9 @@ def _checked(cls: type) -> Callable[..., None]:
         _require_declared(type(self), root)
         super(root, self).__init__()
         known = [*map(check, positional, values), *values[len(positional) :]]
-        construct(self, *known, **{name: check(name, value) for name, value in given.items()})
+        named = {name: check(name, value) for name, value in given.items()}
+        vars(self)[_GIVEN] = dict(zip(positional, known, strict=False)) | named
+        construct(self, *known, **named)
 
     def check(name: str, value: Any) -> Any:
         try:

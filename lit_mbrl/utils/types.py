@@ -51,6 +51,8 @@ class Mismatch(ValueError):
 def convert(kind: Any, value: Any) -> Any:
     """The value as an option of this type has it: the same, but for lists that become tuples.
 
+    A class with `of_name` makes its objects of strings.
+
     Raises:
         Mismatch: if it is none.
     """
@@ -77,6 +79,8 @@ def convert(kind: Any, value: Any) -> Any:
             raise Mismatch(FINITE)
     elif kind is int:
         right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    elif isinstance(value, str) and hasattr(kind, "of_name"):
+        return kind.of_name(value)
     elif origin is dict and isinstance(value, Mapping):
         return {convert(arguments[0], key): convert(arguments[1], entry) for key, entry in value.items()}
     else:

@@ -11,6 +11,8 @@ TakeCover's actions by thresholds of one number. TakeCover's reward is 1 for eve
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from typing import Any
 
 import gymnasium as gym
@@ -73,7 +75,9 @@ class Screen(StatefulWrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Image [240, 320, 3] uint8 and info."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        # The first reset starts the game, which leaves settings and a folder where it is started.
+        with contextlib.chdir(tempfile.gettempdir()):
+            observation, info = self.env.reset(seed=seed, options=options)
         return observation["screen"], info
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict]:

@@ -32,10 +32,14 @@ class ScaledAction(StatefulWrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         """Gymnasium's step."""
+        return self.env.step(self.action(action))
+
+    def action(self, action: Any) -> np.ndarray:
+        """Returns the environment's actions `[..., A]` of those in [-1, 1]."""
         scaled = self._start + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0 * self._width
         if self._dtype.kind in "iu":
             scaled = np.rint(scaled)
-        return self.env.step(np.clip(scaled.astype(self._dtype), self._low, self._high))
+        return np.clip(scaled.astype(self._dtype), self._low, self._high)
 
 
 def scale_actions(env: gym.Env, name: str) -> gym.Env:

@@ -55,14 +55,15 @@ class FlatObservation(StatefulWrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Observation [O] float32 and info."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._flat(observation), info
+        return self.flat(observation), info
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict]:
         """Gymnasium's step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._flat(observation), reward, terminated, truncated, info
+        return self.flat(observation), reward, terminated, truncated, info
 
-    def _flat(self, observation: Any) -> np.ndarray:
+    def flat(self, observation: Any) -> np.ndarray:
+        """Returns the vector [O] float32 of an observation as the environment hands it over."""
         flat = np.ravel(observation) if self._is_array else flatten(self._space, observation)
         return flat.astype(np.float32)
 

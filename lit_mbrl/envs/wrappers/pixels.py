@@ -97,6 +97,10 @@ class PixelObservation(StatefulWrapper):
         """Returns the image that the agent sees, `[size, size, C]`."""
         return self._last
 
+    def image(self, drawn: np.ndarray) -> np.ndarray:
+        """Returns what an agent sees of an image `[H, W, C]` uint8: `[C, size, size]`."""
+        return channel_first(resize(drawn, self._size))
+
     def _observe(self, observation: np.ndarray) -> np.ndarray:
         image = np.moveaxis(observation, 0, -1) if self._own else self._draw()
         self._last = resize(image, self._size)

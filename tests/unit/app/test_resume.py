@@ -125,7 +125,7 @@ def test_the_best_of_another_mode_is_forgotten(mode: str) -> None:
 
 
 def test_an_option_of_a_newer_version_is_no_change() -> None:
-    assert config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == []
+    assert config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 1, "new": 2}}, ["model.new"]) == {}
     with pytest.raises(OptionError, match="--model.gamma=2: expected 1"):
         config_diff({"model": {"gamma": 1}}, {"model": {"gamma": 2}}, ["model.gamma"])
 

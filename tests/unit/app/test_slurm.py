@@ -48,7 +48,11 @@ def stopped_by(number: int, *options: str, round: int = 7) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_a_graceful_stop(number: int, job: Path, capfd: pytest.CaptureFixture) -> None:
-    stopped_by(number)
+    previous = signal.signal(number, signal.default_int_handler)  # not ignored, as under nohup
+    try:
+        stopped_by(number)
+    finally:
+        signal.signal(number, previous)
     (folder,) = run_folders(Path())
     assert folder.name.endswith("-job123")
     assert [path.name for path in folder.rglob("*.ckpt")] == ["last.ckpt"]

@@ -43,6 +43,8 @@ def test_every_threshold_lies_between_random_and_best_returns() -> None:
         "InvertedPendulum-v5": (10, 1000),
         "goals/BitFlip": (-15, -5.5),  # never there; the shortest ways
         "CartPole-v1": (25, 500),
+        "maze/Dyna": (0.15, 1),
+        "maze/Shortcut": (0.37, 1),
     }
     ranges["pets/CartPole"] = (0, 200)
     unbounded = {"poplin/HalfCheetah": (-58, 30)}  # mean and standard deviation of random actions, 200 steps

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.trust import Untrusted, needs_trust, only_installed
 from lit_mbrl.utils.errors import UsageError, printable
+from lit_mbrl.utils.trust import Untrusted, needs_trust, only_installed
 from tests.helpers.command_line import SAC, run_folders
 
 EVIL = "from pathlib import Path\nPath('was-run').touch()\nfrom lit_mbrl.algorithms import SAC as Evil\n"

@@ -1,0 +1,69 @@
+"""Makes an algorithm from a checkpoint alone, without a trainer: its options, its networks, its weights.
+
+A checkpoint's entry `agent` describes the algorithm and its environment (`utils.description`), so that it does not
+matter whether the command line wrote it or a script.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_mbrl.utils.class_path import find
+from lit_mbrl.utils.description import make_described
+from lit_mbrl.utils.errors import OptionError, require
+from lit_mbrl.utils.trust import only_installed
+
+_SPEC_OF = "lit_mbrl.envs.describe"  # by its name: algorithms know no environments
+
+
+def read_agent(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a checkpoint: its entries, and what it says of its agent.
+
+    Raises:
+        OptionError: if it is no such checkpoint.
+    """
+    require(path.is_file(), "ckpt_path", path, "a checkpoint, but there is no such file")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # What torch.load raises depends on which of the file's bytes are wrong.
+    except Exception as error:
+        expected = f"a checkpoint that can be read ({type(error).__name__})"
+        raise OptionError("ckpt_path", path, expected) from error
+    known = isinstance(content, dict) and isinstance(content.get("agent"), dict)
+    require(known, "ckpt_path", path, "a checkpoint of lit_mbrl")
+    about = content["agent"]
+    own = "a checkpoint whose algorithm's options are plain values; make the algorithm, and load its state_dict"
+    require(about["model"] is not None and about["env"] is not None, "ckpt_path", path, own)
+    return content, about
+
+
+def load_algorithm(path: str | Path, kind: type, map_location: Any, trust: bool, options: dict[str, Any]) -> Any:
+    """Makes the algorithm of a checkpoint.
+
+    Args:
+        path: the file.
+        kind: what it has to be, a class of algorithms.
+        map_location: the device that its weights go to; None: the CPU.
+        trust: whether it may name modules that are neither ours nor installed.
+        options: in the place of those that it was trained with.
+
+    Raises:
+        OptionError: if it is no such checkpoint.
+        UsageError: if it names such a module without `trust`.
+    """
+    path = Path(path)
+    content, about = read_agent(path)
+    description = about["model"] | {"init_args": about["model"]["init_args"] | options}
+    with nullcontext() if trust else only_installed(path):
+        algorithm = make_described(description, "ckpt_path")
+        right = f"a checkpoint of {kind.__name__}, not of {type(algorithm).__name__}"
+        require(isinstance(algorithm, kind), "ckpt_path", path, right)
+        algorithm.configure(find("ckpt_path", _SPEC_OF)(make_described(about["env"], "ckpt_path")))
+    algorithm.on_load_checkpoint(content)
+    algorithm.load_state_dict(content["state_dict"])
+    algorithm.loaded_clocks = tuple(about["clocks"])
+    return algorithm.to(map_location or "cpu")
