@@ -15,7 +15,8 @@ from lit_mbrl.utils.types import ClosedUnitInterval, PositiveInt
 class SoftTargetUpdate(Callback):
     """`target <- tau * online + (1 - tau) * target` after every `period`-th training step, for all `targets()`.
 
-    The period counts the module's training steps, so a resumed run keeps its rhythm.
+    The period counts the module's training steps, so a resumed run keeps its rhythm. A training step that had no batch
+    moves no target.
     """
 
     section: ClassVar[str] = "trainer.callbacks"
@@ -38,7 +39,10 @@ class SoftTargetUpdate(Callback):
             self._target += list(target.parameters())
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, batch: Any = None, *args: Any
+    ) -> None:
         """Runs once per training step."""
-        if self._target and pl_module.train_steps % self.period == 0:
+        left_out = bool(batch) and all(frames is None for frames in batch.values())
+        if self._target and not left_out and pl_module.train_steps % self.period == 0:
             torch._foreach_lerp_(self._target, self._online, self.tau)

@@ -10,6 +10,7 @@ from lit_mbrl.algorithms.mbpo import MBPO
 from lit_mbrl.algorithms.me_trpo import METRPO
 from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
+from lit_mbrl.algorithms.naf import NAF
 from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
 from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
@@ -32,6 +33,7 @@ __all__ = [
     "METRPO",
     "MVE",
     "MVEDDPG",
+    "NAF",
     "PETS",
     "POPLINA",
     "POPLINP",

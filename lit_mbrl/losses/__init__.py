@@ -25,6 +25,7 @@ from lit_mbrl.losses.elbo import (
 from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemble_squared_error, gaussian_nll
 from lit_mbrl.losses.max_entropy import max_entropy_advantage
 from lit_mbrl.losses.mdn import mixture_nll, vae_loss
+from lit_mbrl.losses.normalized_advantage import precision_noise, precision_scale, quadratic_advantage
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -76,7 +77,10 @@ __all__ = [
     "normalized_by_max",
     "normalized_by_mean",
     "pixel_loss",
+    "precision_noise",
+    "precision_scale",
     "q_loss",
+    "quadratic_advantage",
     "raw_action",
     "reward_loss",
     "sampling_mass",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
+from lit_mbrl.networks.advantage import NormalizedAdvantage
 from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, normalize_image, quantize_image, to_uint8
 from lit_mbrl.networks.critics import BatchedQEnsemble, QEnsemble
 from lit_mbrl.networks.dreamer_actor import DeterministicLatentActor, DreamerActor
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianActor",
     "Impala",
     "ImpalaEncoder",
+    "NormalizedAdvantage",
     "QEnsemble",
     "RewardNormalizer",
     "RunningNormalizer",

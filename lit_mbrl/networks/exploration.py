@@ -37,11 +37,18 @@ class OrnsteinUhlenbeckNoise(nn.Module):
         self.sigma, self.theta = sigma, theta
         self.state: Tensor | None = None
 
-    def forward(self, action: Tensor, is_init: Tensor) -> Tensor:
-        """Noisy actions `[N, A]`, clipped to [-1, 1]; `is_init` `[N, 1]` restarts the noise."""
+    def forward(self, action: Tensor, is_init: Tensor, increment: Tensor | None = None) -> Tensor:
+        """Noisy actions `[N, A]`, clipped to [-1, 1].
+
+        Args:
+            action: `[N, A]`.
+            is_init: `[N, 1]`, restarts the noise.
+            increment: `[N, A]`, in the place of `sigma N(0, I)`.
+        """
         state = torch.zeros_like(action) if self.state is None else self.state.to(action)
         state = torch.where(is_init, torch.zeros_like(state), state)
-        self.state = (1.0 - self.theta) * state + self.sigma * torch.randn_like(action)
+        increment = self.sigma * torch.randn_like(action) if increment is None else increment
+        self.state = (1.0 - self.theta) * state + increment
         return (action + self.state).clamp(-1.0, 1.0)
 
     def get_extra_state(self) -> Tensor:

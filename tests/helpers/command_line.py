@@ -56,6 +56,13 @@ TINY_SWEEPS = [
 ]
 # The same for planners over an ensemble, whose horizon has to be shorter than the episodes.
 TINY_PLANNING = [*TINY_PLANNER, "--model.planner.horizon=5", "--model.model_epochs=2"]
+# The same for dynamics that are fitted to each of a run's three episodes.
+TINY_IMAGINATION = [
+    "--model.rollout_batch_size=8",
+    "--model.rollout_freq=2",
+    "--model.episodes_per_fit=1",
+    "--model.initial_modes=1",
+]
 # The same for World Models' stages.
 TINY_WORLD_MODELS = [
     *(option for option in TINY if not option.startswith(("--model.", "--data.learning_starts", "--trainer.log_"))),
@@ -90,6 +97,8 @@ def tiny(config: Path | str) -> list[str]:
         return TINY_WORLD_MODELS
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
+    if "rollout_length" in path.read_text():
+        return TINY + TINY_IMAGINATION
     return TINY + TINY_PLANNING * (path.stem in PLANNING)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from lit_mbrl.algorithms import DDPG, MVE, MVEDDPG, SAC, SACSVG, STEVE, STEVESAC, TD3, Algorithm
+from lit_mbrl.algorithms import DDPG, MVE, MVEDDPG, NAF, SAC, SACSVG, STEVE, STEVESAC, TD3, Algorithm
 from lit_mbrl.models import EnsembleConfig, SplitEnsembleConfig
 
 SMALL = {"hidden_sizes": [8, 8], "model_hidden_size": 8}
@@ -23,6 +23,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "sac": lambda: SAC(hidden_sizes=[8, 8]),
     "td3": lambda: TD3(hidden_sizes=[8, 8]),
     "ddpg": lambda: DDPG(hidden_sizes=[8, 8]),
+    "naf": lambda: NAF(hidden_sizes=[8, 8]),
     "sac_svg": lambda: SACSVG(horizon=2, **SMALL),
     "sac_svg_code": lambda: SACSVG(
         horizon=2, variant="reference", detach_model_state=True, model_max_grad_norm=1.0, **SMALL

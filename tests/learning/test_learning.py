@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("config", ["sac", "td3", "ddpg", "sac_svg", "mve", "mve_svg", "ivg"])
+@pytest.mark.parametrize("config", ["sac", "td3", "ddpg", "naf", "sac_svg", "mve", "mve_svg", "ivg"])
 def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
     options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
     assert main(["fit", "--config", f"conf/{config}.yaml", *options]) == 0
@@ -25,6 +25,16 @@ def test_swing_up(config: str, seed: int, tmp_path: Path) -> None:
         returns = [float(row["eval/return"]) for row in csv.DictReader(file) if row["eval/return"]]
     assert returns[0] < -500  # it was not there from the start
     assert max(returns[-3:]) > -250
+
+
+@pytest.mark.parametrize("seed", [0, 1, 30])
+def test_swing_up_with_imagination(seed: int, tmp_path: Path) -> None:
+    """NAF swings up within 2 000 steps after the warm-up, and still does long after imagination was switched off."""
+    options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    assert main(["fit", "--config", "conf/naf_imagination.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        returns = [float(row["eval/return"]) for row in csv.DictReader(file) if row["eval/return"]]
+    assert returns[1] > -250 and returns[-1] > -250
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

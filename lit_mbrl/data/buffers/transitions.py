@@ -196,6 +196,25 @@ class Replay(Ring):
         began[known] = self._ends[self.slots(before[known])]
         return self.buffer[torch.from_numpy(self.slots(numbers[began]))]["observation"]
 
+    def latest_episodes(self, count: int) -> Tensor:
+        """The number of the first frame and the number of frames of the newest complete episodes, `[n, 2]`.
+
+        In the order in which they ended; fewer than `count` if not as many are there from their first frame on.
+        """
+        numbers, found = np.arange(self.oldest, self.written), []
+        for env in range(self.num_envs):
+            own = numbers[env :: self.num_envs]
+            last = own[self._ends[self.slots(own)]]
+            known = last if self.oldest == 0 else last[1:]  # the beginning of the first may have been overwritten
+            first = np.concatenate([[env], last + self.num_envs])[len(last) - len(known) :][: len(known)]
+            found.append(np.stack([known, first, (known - first) // self.num_envs + 1], 1))
+        episodes = np.concatenate(found)
+        return torch.from_numpy(episodes[episodes[:, 0].argsort()][-count:, 1:].copy())
+
+    def numbered_frames(self, numbers: Tensor) -> TensorDictBase:
+        """The frames with these numbers, which are there, `[...]`; an environment's next one is `num_envs` later."""
+        return self._storage.get(self.slots(numbers))
+
     def truncate_running_episodes(self, envs: Iterable[int] | None = None) -> None:
         """Marks the newest frame of each environment as truncated, where new episodes start out of turn.
 

@@ -27,6 +27,7 @@ REACHES = {
     "sac": {**MODEL_FREE, **TEMPERATURE},
     "td3": MODEL_FREE,
     "ddpg": MODEL_FREE,
+    "naf": {"critic": {"critic"}},
     "sac_svg": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
     "sac_svg_code": {"critic": {"critic"}, "actor": {"actor", "critic"} | MODEL, **TEMPERATURE, **MODEL_UPDATES},
     "sac_svg_ensemble": {

@@ -45,6 +45,14 @@ def test_period_counts_the_module_s_rounds() -> None:
     assert moved == [False, False, True, False, False, True, False]
 
 
+@pytest.mark.parametrize(("batch", "moves"), [({"a": None}, False), ({"a": None, "b": 1}, True), ({}, True)])
+def test_a_training_step_without_a_batch_moves_nothing(batch: dict[str, Any], moves: bool) -> None:
+    net, callback = module(1), SoftTargetUpdate(tau=1.0)
+    callback.on_fit_start(None, net)
+    callback.on_train_batch_end(None, net, None, batch, 0)
+    assert torch.equal(net.target.weight, net.online.weight) == moves
+
+
 class Trace(Callback):
     """The target each round against the recursion from the online network."""
 

@@ -32,7 +32,7 @@ def compare(name: str, rounds: int, path: Path, **options: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["sac", "td3", "ddpg", "sac_svg", "sac_svg_ensemble", "mve_svg", "steve_sac", "mve_ddpg"]
+    "name", ["sac", "td3", "ddpg", "naf", "sac_svg", "sac_svg_ensemble", "mve_svg", "steve_sac", "mve_ddpg"]
 )
 def test_resume_in_the_middle_of_an_epoch(name: str, tmp_path: Path) -> None:
     compare(name, 9, tmp_path / "run.ckpt")

@@ -55,3 +55,15 @@ def test_steps_after_the_last_have_its_dynamics() -> None:
     model = fit_local_linear(states, actions, following)
     last = [model.predict(torch.full((12,), t), states[:, 2], actions[:, 2]) for t in (2, 9)]
     assert torch.equal(*last)
+
+
+def test_what_is_behind_the_end_of_an_episode_does_not_count() -> None:
+    a, b, c, *data = episodes(12, 5, 0.0, varying=True)
+    lengths = torch.tensor([5, 3] * 6)
+    for part in data:
+        part[1::2, 3:] = torch.nan
+    model = fit_local_linear(*data, ridge=1e-12, lengths=lengths)
+    for found, true in ((model.state, a), (model.action, b), (model.offset, c)):
+        torch.testing.assert_close(found[:3], true[:3], rtol=1e-6, atol=1e-6)
+    half = fit_local_linear(*(part[::2] for part in data), ridge=1e-12)
+    torch.testing.assert_close(model.state[3:], half.state[3:], rtol=0, atol=1e-12)

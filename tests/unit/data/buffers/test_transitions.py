@@ -164,3 +164,27 @@ def test_a_replay_that_cannot_fit_is_refused(storage: str, tmp_path: Path) -> No
     check_memory(1_000, storage, tmp_path)
     with pytest.raises(OptionError, match=r"--data.capacity=1000000000.0 GB: expected at most the free"):
         check_memory(10**18, storage, tmp_path)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("total", [5, 20, 47])  # no episode has ended; below and beyond the capacity of 30
+def test_the_latest_episodes_are_those_that_are_there_as_a_whole(num_envs: int, total: int) -> None:
+    ends = {6: "terminated", 13: "truncated", 22: "terminated", 38: "truncated"}
+    replay = Replay(30 * num_envs, num_envs)
+    for t in range(total):
+        replay.extend(frames(t, 1, num_envs, ends))
+    begins = [0, 7, 14, 23]
+    whole = [
+        (env, begin, end - begin + 1)
+        for begin, end in zip(begins, ends, strict=True)
+        for env in range(num_envs)
+        if end < total and begin > max(0, total - 30) - (total <= 30)
+    ]
+    found = replay.latest_episodes(100)
+    assert found.shape == (len(whole), 2)
+    for (first, length), (env, begin, steps) in zip(found.tolist(), whole, strict=True):
+        assert length == steps
+        numbers = first + torch.arange(length) * num_envs
+        observation = replay.numbered_frames(numbers)["observation"]
+        assert observation.tolist() == [[env, begin + t] for t in range(length)]
+    assert torch.equal(replay.latest_episodes(2), found[-2:])
