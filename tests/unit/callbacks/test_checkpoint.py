@@ -27,9 +27,9 @@ class Counting(Checkpoint):
         super().__init__(*args, **kwargs)
         self.saves: list[int] = []
 
-    def save(self, trainer: Trainer, best: bool = False) -> None:
+    def save(self, trainer: Trainer, best: bool = False, stage: str | None = None) -> None:
         self.saves.append(trainer.lightning_module.train_steps)
-        super().save(trainer, best)
+        super().save(trainer, best, stage)
 
 
 def run(folder: Path, checkpoint: Checkpoint, **options: Any) -> Trainer:
