@@ -73,21 +73,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             self.save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds what tells this checkpoint from another algorithm's."""
-        data = trainer.datamodule
+        """Adds when it was written, and in which format."""
         checkpoint["format"], checkpoint["saved_at"] = 1, time.time()
-        checkpoint["lit_mbrl"] = {
-            "algorithm": type(pl_module).__name__,
-            "environment": data.spec.name,
-            "env_steps": pl_module.env_steps,
-            "train_steps": pl_module.train_steps,
-        }
-        if trainer.world_size > 1:
-            checkpoint["lit_mbrl"]["devices"] = trainer.world_size
-        schedule = data.update_schedule
-        if schedule.stage is not None:
-            about = {"stage": schedule.stage.name, "stage_is_over": schedule.ended_stage() == schedule.stage.name}
-            checkpoint["lit_mbrl"] |= about
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what."""

@@ -42,6 +42,11 @@ class TrainedAgent:
         self._policy: Callable[[Tensor, Tensor], Tensor] | None = None
         self._count = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self.algorithm).__name__} trained on {self.env.name} for {self.algorithm.env_steps:,} env steps>"
+        )
+
     def reset(self) -> None:
         """Forgets the running episodes: the next observations are the first of new ones."""
         self._policy = None
@@ -63,12 +68,19 @@ class TrainedAgent:
             UsageError: if the observation is none of the environment's, or a batch has another size than the last one.
         """
         seen, single = self._interface.observation(observation)
-        count, fresh = len(seen), self._policy is None
+        count = len(seen)
+        first = None if is_init is None else np.asarray(is_init, np.bool_).reshape(-1)
+        if first is not None and len(first) != count:
+            raise UsageError(f"act: is_init has {len(first)} entries: expected one for each of {count} observations")
+        if self._policy is not None and count != self._count and first is not None and first.all():
+            self.reset()
+        fresh = self._policy is None
         if self._policy is None:
             self._policy, self._count = self.algorithm.eval_policy(), count
         if count != self._count:
             raise UsageError(f"act: {count} observations after {self._count}: expected reset() in between")
-        first = np.full(count, fresh) if is_init is None else np.asarray(is_init, np.bool_).reshape(count)
+        if first is None:
+            first = np.full(count, fresh)
         device = self.algorithm.device
         x = self.algorithm.normalize(torch.from_numpy(np.ascontiguousarray(seen)).to(device))
         begins = torch.from_numpy(first | fresh).unsqueeze(-1).to(device)

@@ -36,11 +36,11 @@ class Run:
         return load(self.folder, device, trust=True)  # its code has just been run
 
 
-def fit(config: str | Path, **overrides: Any) -> Run:
+def fit(config: str | Path | None = None, **overrides: Any) -> Run:
     """Trains as `python -m lit_mbrl fit --config=<config>` does.
 
     Args:
-        config: a config file.
+        config: a config file; None: that of `ckpt_path`'s run.
         **overrides: options, by their names on the command line: `seed_everything=1`, `model={"horizon": 3}` or
             `**{"model.horizon": 3}`. None is null.
 
@@ -48,7 +48,8 @@ def fit(config: str | Path, **overrides: Any) -> Run:
         OptionError or UsageError: about a mistake, as the command line puts it.
         TrainingError: if the run fails.
     """
-    words = ["fit", f"--config={config}", *(f"--{name}={text}" for name, text in _words(overrides))]
+    words = ["fit", *([] if config is None else [f"--config={config}"])]
+    words += [f"--{name}={text}" for name, text in _words(overrides)]
     with silence_libraries(), ExitStack() as until_the_end:
         application = Application(words, until_the_end)
     metrics = {name: float(value) for name, value in application.trainer.callback_metrics.items()}
@@ -87,8 +88,14 @@ def make_env(name: str, **options: Any) -> gym.Env:
 
 def _words(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in options.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Path):
+            yield f"{prefix}{name}", str(value)
+        elif isinstance(value, Mapping) and value:
             yield from _words(value, f"{prefix}{name}.")
         else:
-            text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
-            yield f"{prefix}{name}", text
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what an option of the command line may be in the place of a path, or of a number or array of numpy's."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from lit_mbrl.app import CONF
-from lit_mbrl.app.checkpoints import followed, saved_config
+from lit_mbrl.app.checkpoints import followed, require_file, saved_config
 from lit_mbrl.app.defaults import has_defaults, read_config
 from lit_mbrl.app.output import shorten
 from lit_mbrl.app.run_folder import CHECKPOINTS, folder_of, folder_of_config
@@ -104,7 +104,7 @@ def _checkpoint_named(option: str, name: str, argv: Sequence[str]) -> Path | Non
         path = Path(folders[-1]) / CHECKPOINTS / f"{name}.ckpt" if folders else None
         return path if path is not None and is_file(path) else None
     path = followed(Path(name))
-    require(is_file(path), option, path, "a checkpoint, but there is no such file")
+    require_file(option, path)
     return path
 
 

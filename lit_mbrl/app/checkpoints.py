@@ -58,6 +58,17 @@ class CheckpointInfo:
     stage_is_over: bool = False
 
 
+def require_file(option: str, path: Path) -> None:
+    """Raises `OptionError` if there is no such file; of a folder the message says which checkpoints it has."""
+    expected = "a checkpoint, but there is no such file"
+    if path.is_dir():
+        found = [
+            str(file.relative_to(path)) for name in ("last", "best") for file in sorted(path.rglob(f"{name}.ckpt"))
+        ]
+        expected = f"a checkpoint, but this is a folder{f', which has {chr(32).join(found[:4])}' if found else ''}"
+    require(is_file(path), option, path, expected)
+
+
 def followed(path: Path) -> Path:
     """The file itself, if the path is a link to a checkpoint: its replay and its run folder are there."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
@@ -123,7 +134,7 @@ def _content(path: Path, whole: bool) -> dict[str, Any]:
     Args:
         whole: compare every record with its checksum, too.
     """
-    require(is_file(path), "ckpt_path", path, "a checkpoint, but there is no such file")
+    require_file("ckpt_path", path)
     expected = "a checkpoint, but this file is damaged or something else"
     try:
         require(not whole or damaged_record(path) is None, "ckpt_path", path, expected)

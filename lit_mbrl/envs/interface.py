@@ -50,6 +50,7 @@ class Interface:
         if not self._to_agent:
             self.observation_space = env.observation_space
         self.action_space = layer.action_space
+        self._dtype = env.observation_space.dtype
         env.close()
 
     def observation(self, observation: Any) -> tuple[np.ndarray, bool]:
@@ -64,11 +65,14 @@ class Interface:
         if self._drawn:
             return self._images(np.asarray(observation))
         space = self.observation_space
-        if what_differs(space, observation) is None:
-            return self._seen(observation)[None], True
-        count = _count(space, observation)
-        rows = [] if count is None else list(iterate(batch_space(space, count), observation))
-        problem = what_differs(space, observation) if not rows else what_differs(space, rows[0])
+        try:
+            if what_differs(space, observation) is None:
+                return self._seen(observation)[None], True
+            count = _count(space, observation)
+            rows = [] if count is None else list(iterate(batch_space(space, count), observation))
+            problem = what_differs(space, observation) if not rows else what_differs(space, rows[0])
+        except (ValueError, TypeError, KeyError) as error:  # of what is no array at all, as reset's (observation, info)
+            raise UsageError(f"act: expected an observation of {space}, or a batch of these ({error})") from error
         if problem is not None:
             raise UsageError(f"act: its {problem} (nor is it a batch of these)")
         return np.stack([self._seen(row) for row in rows]), False
@@ -81,7 +85,7 @@ class Interface:
                 observation = channel_first(observation)
             else:
                 observation = layer.image(np.moveaxis(observation, 0, -1))
-        return np.asarray(observation)
+        return np.asarray(observation, self._dtype)  # many environments are not as exact as their spaces
 
     def _images(self, images: np.ndarray) -> tuple[np.ndarray, bool]:
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lit_mbrl.models import TerminationRule
 from lit_mbrl.networks import RunningNormalizer
-from lit_mbrl.training.checks import check_environment, check_precision, check_targets
+from lit_mbrl.training.checks import check_environment, check_precision, check_targets, spec_of_run
 from lit_mbrl.training.compiled import CompiledTrainStep, CompileError
 from lit_mbrl.training.fast_path import count_steps
 from lit_mbrl.training.gradient_step import ManualOptimization
@@ -85,8 +85,7 @@ class Algorithm(ManualOptimization):
     def updates(self) -> Iterator[Update]:
         """The updates of one training step, in the order in which they happen.
 
-        None where all that is learned is fitted around the environment's steps: a training step then reads no batch,
-        and still marks where metrics are logged and epochs end.
+        None where all that is learned is fitted around the environment's steps: a training step then reads no batch.
         """
         yield from ()
 
@@ -176,8 +175,9 @@ class Algorithm(ManualOptimization):
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
+        spec = spec_of_run(self)
         if not self._built:
-            self.configure(self.trainer.datamodule.spec)
+            self.configure(spec)
 
     def configure(self, spec: Any) -> None:
         """Builds networks and the ordered list of updates for an environment (`envs.Spec`), without a trainer, too."""

@@ -22,6 +22,25 @@ def check_environment(algorithm: Any, spec: Any) -> None:
         raise OptionError("model.normalize_observations", True, f"false: {spec.name} has images, which need none")
 
 
+def spec_of_run(algorithm: Any) -> Any:
+    """Returns the environment's `envs.Spec`, of a trainer's data module.
+
+    Raises:
+        OptionError: if there is no data module, if the algorithm cannot act there, or if networks that it has already
+            are for other observations or actions.
+    """
+    data = algorithm.trainer.datamodule
+    if data is None:
+        raise OptionError("data", None, "a data module, as lit_mbrl.data.OffPolicy: trainer.fit(algorithm, data)")
+    spec, own = data.spec, algorithm.spec
+    algorithm.check(spec)
+    if own is not None:
+        kinds = [(each.observation_shape, each.action_dim, each.discrete) for each in (own, spec)]
+        alike = f"an environment with the observations and actions of {own.name}, which the networks are for"
+        require(kinds[0] == kinds[1], "data.env.name", spec.name, alike)
+    return spec
+
+
 def check_device(algorithm: Any, device: torch.device) -> None:
     """Raises `OptionError` if the algorithm cannot be trained there as it is configured."""
     cpu = f"cpu with {type(algorithm).__name__}, whose tables are updated there, one entry after the other"

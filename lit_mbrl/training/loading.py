@@ -26,6 +26,8 @@ def read_agent(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         OptionError: if it is no such checkpoint.
     """
+    folder = "a file, not a folder (lit_mbrl.load takes a run folder)"
+    require(not path.is_dir(), "ckpt_path", path, folder)
     require(path.is_file(), "ckpt_path", path, "a checkpoint, but there is no such file")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

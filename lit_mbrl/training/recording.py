@@ -161,11 +161,29 @@ class Recording(LightningModule):
         checkpoint.pop("loops", None)
         checkpoint["notes"] = dict(self._notes)
         checkpoint["progress"] = {"wall_time": self.wall_time, "model_rollouts": self._model_rollouts}
+        checkpoint["lit_mbrl"] = self._about()
         checkpoint["agent"] = {
             "model": describe(self),
             "env": describe(self.trainer.datamodule.env),
             "clocks": [self.env_steps, self.train_steps],
         }
+
+    def _about(self) -> dict[str, Any]:
+        """Returns what tells this checkpoint from another algorithm's."""
+        data = self.trainer.datamodule
+        about = {
+            "algorithm": type(self).__name__,
+            "environment": data.spec.name,
+            "env_steps": self.env_steps,
+            "train_steps": self.train_steps,
+        }
+        if self.trainer.world_size > 1:
+            about["devices"] = self.trainer.world_size
+        schedule = data.update_schedule
+        if schedule.stage is not None:
+            over = schedule.ended_stage() == schedule.stage.name
+            about |= {"stage": schedule.stage.name, "stage_is_over": over}
+        return about
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the progress, what is still to be logged and the count of left-out steps."""

@@ -1,7 +1,8 @@
 """A run folder is not code: what a saved configuration names is lit_mbrl's or an installed package's.
 
 A configuration that comes with a checkpoint was perhaps written by somebody else, and the classes in it are imported by
-name. While it is in use, modules that Python would find in the working directory or on `PYTHONPATH` stay unimported.
+name. While it is in use, modules stay unimported that Python would find in the working directory, on `PYTHONPATH`,
+beside a script or wherever else it has put on `sys.path`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class _Finder(MetaPathFinder):
         self.refused.append(
             Untrusted(
                 f"{fullname}: {self.source} names this module, and {where} is no part of lit_mbrl or of an installed "
-                "package: read it, then --trust runs it",
+                "package: read it, then --trust runs it (in Python trust=True)",
                 name=fullname,
             )
         )
@@ -116,9 +117,9 @@ def _root_of(file: Path, name: str) -> str:
 
 
 def _foreign() -> set[str]:
-    """The working directory and those of `PYTHONPATH`, as they are now, unless packages are installed there."""
+    """The working directory, those of `PYTHONPATH` and of a script, as they are now, but for installed packages'."""
     named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    return {os.path.realpath("."), *map(os.path.realpath, named)} - _installed()
+    return {os.path.realpath("."), *map(os.path.realpath, [*named, *filter(None, sys.path)])} - _installed()
 
 
 def _is_because_of(error: BaseException, refused: Untrusted) -> bool:
@@ -132,6 +133,12 @@ def _is_because_of(error: BaseException, refused: Untrusted) -> bool:
 
 
 def _installed() -> set[str]:
-    """The folders of the standard library and of installed packages."""
+    """The folders of the standard library and of installed packages, those in development mode included."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return {os.path.realpath(path) for path in [*paths, *site.getsitepackages(), site.getusersitepackages()] if path}
+    paths += [*site.getsitepackages(), site.getusersitepackages(), os.path.join(paths[1], "lib-dynload")]
+    for folder in list(paths):
+        for file in sorted(Path(folder).glob("*.pth")):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            paths += [os.path.join(folder, line) for line in lines if line and not line.startswith(("import", "#"))]
+    zipped = [path for path in sys.path if path.endswith(".zip")]  # of the standard library
+    return {os.path.realpath(path) for path in [*paths, *zipped]}

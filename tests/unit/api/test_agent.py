@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lit_mbrl.envs import EnvConfig
 from lit_mbrl.envs.interface import Interface
 from lit_mbrl.utils.errors import OptionError, UsageError
 from tests.helpers.frames import ALGORITHMS
-from tests.helpers.runs import SHORT, fit, make_data
+from tests.helpers.runs import SHORT, fit, make_data, make_trainer
 from tests.helpers.toys import GOAL, TOY
 
 
@@ -57,6 +58,18 @@ def test_a_batch_is_as_many_single_ones(pendulum: tuple[Path, SAC]) -> None:
     np.testing.assert_allclose(batch, np.stack([agent.act(each) for each in observations]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [list, np.float64, np.float32, np.float16, np.int64, torch.tensor])
+def test_observations_may_be_numbers_of_any_type(kind: Any, pendulum: tuple[Path, SAC]) -> None:
+    values = [1.0, 0.0, 0.0]
+    given = np.array(values, kind) if isinstance(kind, type) and issubclass(kind, np.generic) else kind(values)
+    agent = lit_mbrl.load(pendulum[0])
+    assert np.array_equal(agent.act(given), lit_mbrl.load(pendulum[0]).act(np.array(values, np.float32)))
+
+
+def test_an_agent_says_what_it_is(pendulum: tuple[Path, SAC]) -> None:
+    assert repr(lit_mbrl.load(pendulum[0])) == "<SAC trained on Pendulum-v1 for 60 env steps>"
+
+
 def test_exploring_actions_differ(pendulum: tuple[Path, SAC]) -> None:
     agent = lit_mbrl.load(pendulum[0])
     observation = np.array([1.0, 0.0, 0.0], np.float32)
@@ -71,6 +84,26 @@ def test_what_is_no_observation_is_said(pendulum: tuple[Path, SAC]) -> None:
     agent.act(np.zeros((2, 3), np.float32))
     with pytest.raises(UsageError, match=r"3 observations after 2: expected reset\(\)"):
         agent.act(np.zeros((3, 3), np.float32))
+    assert agent.act(np.zeros((3, 3), np.float32), is_init=[True] * 3).shape == (3, 1)
+    with pytest.raises(UsageError, match=r"is_init has 1 entries: expected one for each of 3"):
+        agent.act(np.zeros((3, 3), np.float32), is_init=[True])
+    with pytest.raises(UsageError, match=r"^act: expected an observation of Box"):
+        agent.act(gym.make("Pendulum-v1").reset())
+
+
+def test_what_does_not_go_together_is_one_line(pendulum: tuple[Path, SAC]) -> None:
+    with pytest.raises(
+        OptionError, match=r"--data.env.name=CartPole-v1: expected .* continuous actions, which SAC needs"
+    ):
+        fit(SAC(hidden_sizes=[8]), make_data("CartPole-v1"))
+    other = r"--data.env.name=Swimmer-v5: expected an environment with the observations and actions of Pendulum-v1"
+    with pytest.raises(OptionError, match=other):
+        fit(SAC.load_from_checkpoint(pendulum[0]), make_data("Swimmer-v5"))
+    with warnings.catch_warnings(), pytest.raises(OptionError, match=r"--data=None: expected a data module"):
+        warnings.simplefilter("ignore")  # Lightning's, of loaders that are missing
+        make_trainer().fit(SAC(hidden_sizes=[8]))
+    with pytest.raises(OptionError, match=r"expected a file, not a folder"):
+        SAC.load_from_checkpoint(pendulum[0].parent)
 
 
 def test_the_lightning_way(pendulum: tuple[Path, SAC]) -> None:

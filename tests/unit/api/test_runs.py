@@ -44,6 +44,22 @@ def test_evaluation_is_the_command_s(run: lit_mbrl.Run) -> None:
     assert found["return"]["mean"] == pytest.approx(np.mean(found["returns"]))
 
 
+def test_a_run_goes_on_from_its_checkpoint_alone(run: lit_mbrl.Run, tmp_path: Path) -> None:
+    options = {"trainer.default_root_dir": tmp_path / "more", "data.total_frames": np.int64(80), "trainer.logger": None}
+    more = lit_mbrl.fit(ckpt_path=run.folder / "checkpoints" / "last.ckpt", **options)
+    assert more.folder == tmp_path / "more" and more.agent().algorithm.env_steps == 80
+
+
+def test_a_script_s_checkpoint_is_evaluated_beside_a_config(tmp_path: Path) -> None:
+    from lit_mbrl.algorithms import SAC
+    from tests.helpers.runs import fit, make_data
+
+    path = tmp_path / "sac.ckpt"
+    fit(SAC(hidden_sizes=[8, 8]), make_data()).save_checkpoint(path)
+    options = {"config": "conf/sac.yaml", "model.hidden_sizes": [8, 8], "data.env.max_episode_steps": 5}
+    assert lit_mbrl.evaluate(path, episodes=2, **options)["episode_length"]["mean"] == 5
+
+
 def test_a_mistake_is_an_exception_with_the_command_line_s_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--model.gamma=2.0: expected"):
         lit_mbrl.fit("conf/sac.yaml", model={"gamma": 2.0}, **{"trainer.default_root_dir": tmp_path / "x"})
