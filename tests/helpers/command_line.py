@@ -79,7 +79,7 @@ PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 TABULAR = ("dyna_q", "dyna_q_plus")
 DISCRETE = ("dqn", "her_bit_flip")  # learn no continuous actions
-GOALS = ("tdm",)  # learn tasks with goals alone
+GOALS = ("tdm", "tdm_td3")  # learn tasks with goals alone
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
 
