@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -112,7 +113,7 @@ def checkpoint_of(path: Path) -> Path:
     Raises:
         OptionError: if a folder has none.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     found = [file for name in ("best.ckpt", "last.ckpt") for file in (path / name, *sorted(path.glob(f"*/{name}")))]
     existing = [file for file in found if file.is_file()]

@@ -61,7 +61,7 @@ class CheckpointInfo:
 def require_file(option: str, path: Path) -> None:
     """Raises `OptionError` if there is no such file; of a folder the message says which checkpoints it has."""
     expected = "a checkpoint, but there is no such file"
-    if path.is_dir():
+    if os.path.isdir(path):  # of names that are too long it says no
         found = [
             str(file.relative_to(path)) for name in ("last", "best") for file in sorted(path.rglob(f"{name}.ckpt"))
         ]

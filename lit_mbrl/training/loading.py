@@ -6,6 +6,7 @@ matter whether the command line wrote it or a script.
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def read_agent(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         OptionError: if it is no such checkpoint.
     """
     folder = "a file, not a folder (lit_mbrl.load takes a run folder)"
-    require(not path.is_dir(), "ckpt_path", path, folder)
-    require(path.is_file(), "ckpt_path", path, "a checkpoint, but there is no such file")
+    require(not os.path.isdir(path), "ckpt_path", path, folder)
+    require(os.path.isfile(path), "ckpt_path", path, "a checkpoint, but there is no such file")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # What torch.load raises depends on which of the file's bytes are wrong.
