@@ -95,9 +95,9 @@ class GoalConditioned(Algorithm):
     terminations: Literal["ignored", "horizon"] = "ignored"
     """Where the environment terminates: nothing (`"ignored"`), or the horizon is over (`"horizon"`)."""
     acting: Literal["actor", "mpc_direct", "mpc_constrained"] = "actor"
-    """What acts, in what is collected and in evaluations."""
+    """The policy of collection and of evaluation: the actor, or model-predictive control over the goals' values."""
     planner: Planner | None = None
-    """What searches for `[u, g]`, with a horizon of 1; null: CEM with 10 iterations of 200 candidates."""
+    """Optimiser over actions and goals `[u, g]`, with a horizon of 1; null: CEM, 10 iterations of 200 candidates."""
     constraint_weight: PositiveFloat = 10.0
     """Last weight of the constraint `Q = 0`; exact where it is above the reward's change per distance."""
 
@@ -171,7 +171,7 @@ class GoalConditioned(Algorithm):
 
     # ------------------------------------------------------------------ the model
     def with_horizon(self, observation: Tensor, tau: Tensor) -> Tensor:
-        """What the networks read, `[..., O + 1]`, of observations `[..., O]` and horizons `[..., 1]`."""
+        """Concatenates observations `[..., O]` and horizons `[..., 1]`, in shares of `max_tau`, to `[..., O + 1]`."""
         return torch.cat([observation, tau / max(self.max_tau, 1)], -1)
 
     def reached(self, output: Tensor) -> Tensor:
@@ -269,7 +269,7 @@ class GoalConditioned(Algorithm):
         return self.exploration_noise(self.choose(observation, self.countdown(is_init)), is_init)
 
     def eval_policy(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What acts, with a countdown of its own, and random numbers that go on from a fixed seed."""
+        """Returns the evaluation's policy, with its own countdown; its search draws from a fixed seed on."""
         countdown = Countdown(self.max_tau)
         generator = torch.Generator().manual_seed(_EVAL_SEED)
 

@@ -1,1 +1,1 @@
-"""What Python programs use: `lit_mbrl.load`, `fit`, `evaluate`, `list_algorithms`, `make_env`."""
+"""Trains, loads and evaluates from Python: `lit_mbrl.load`, `fit`, `evaluate`, `list_algorithms`, `make_env`."""

@@ -186,7 +186,7 @@ class Application(CommandLine):
             for callback in self.trainer.callbacks:
                 if hasattr(callback, "check"):
                     callback.check(self.trainer, self.datamodule)
-            check_stage(self._get(self.config, "stage"), self.model, self.datamodule, self.saved_run)
+        check_stage(self._get(self.config, "stage"), self.subcommand, self.model, self.datamodule, self.saved_run)
         started_from = self._add_initial_weights(twin)
         if self.saved_run is not None:
             require_match(self.saved_run, twin, self.model.stages(self.datamodule))

@@ -31,10 +31,11 @@ class StopAfterStage(Callback):
             self.stopped = trainer.should_stop = True
 
 
-def check_stage(stage: str | None, model: Algorithm, data: Any, saved: CheckpointInfo | None) -> None:
+def check_stage(stage: str | None, command: str, model: Algorithm, data: Any, saved: CheckpointInfo | None) -> None:
     """Raises `OptionError` if a run has no such stage before it."""
     if stage is None:
         return
+    require(command == "fit", "stage", stage, f"null: {command} trains nothing")
     names = [each.name for each in model.stages(data)]
     require(names != [], "stage", stage, f"null: a run of {type(model).__name__} has but one stage")
     begun = names.index(saved.stage) if saved is not None and saved.stage in names else 0

@@ -66,6 +66,7 @@ class ManualOptimization(Recording):
 
     def on_fit_start(self) -> None:
         """Puts the bypasses of Lightning's loop and of layers' calls in their places."""
+        super().on_fit_start()
         fast_path.use_layers(self.fast_path)
         if self.fast_path:
             fast_path.use_epoch_loop(self.trainer)

@@ -66,7 +66,7 @@ def load_algorithm(path: str | Path, kind: type, map_location: Any, trust: bool,
         right = f"a checkpoint of {kind.__name__}, not of {type(algorithm).__name__}"
         require(isinstance(algorithm, kind), "ckpt_path", path, right)
         algorithm.configure(find("ckpt_path", _SPEC_OF)(make_described(about["env"], "ckpt_path")))
+    algorithm.loaded_clocks = tuple(about["clocks"])
     algorithm.on_load_checkpoint(content)
     algorithm.load_state_dict(content["state_dict"])
-    algorithm.loaded_clocks = tuple(about["clocks"])
     return algorithm.to(map_location or "cpu")

@@ -196,7 +196,7 @@ class Recording(LightningModule):
     def _keep_untrained(self, checkpoint: dict[str, Any]) -> None:
         """Keeps fresh weights where options of a stage to come have changed their sizes."""
         running = checkpoint.get("lit_mbrl", {}).get("stage")
-        if running is None:
+        if running is None or self.loaded_clocks is not None:  # without a trainer, the sizes are the checkpoint's
             return
         fresh, saved = self.state_dict(), checkpoint["state_dict"]
         for name in untrained(self, self.stages(self.trainer.datamodule), running):

@@ -47,7 +47,9 @@ def make_described(description: Mapping[str, Any], option: str) -> Any:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Fraction | Path):
+    if isinstance(value, Fraction):  # what a number has become
+        return float(value)
+    if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}

@@ -139,6 +139,6 @@ def _installed() -> set[str]:
     for folder in list(paths):
         for file in sorted(Path(folder).glob("*.pth")):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-            paths += [os.path.join(folder, line) for line in lines if line and not line.startswith(("import", "#"))]
-    zipped = [path for path in sys.path if path.endswith(".zip")]  # of the standard library
-    return {os.path.realpath(path) for path in [*paths, *zipped]}
+            code = ("import ", "import\t", "#")
+            paths += [os.path.join(folder, line) for line in lines if line and not line.startswith(code)]
+    return set(map(os.path.realpath, paths))

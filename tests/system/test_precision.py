@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
+import lit_mbrl
 from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.networks import MLP
 from tests.helpers.command_line import DISCRETE, GOALS, LATENT, NO_WANDB, TABULAR, load, rows, tiny
@@ -83,6 +85,10 @@ def test_every_config_trains(config: Path, tmp_path: Path) -> None:
     assert values and all(map(math.isfinite, values))
     weights = load(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
     assert not any(value.dtype in (torch.bfloat16, torch.float16) for value in weights.values())
+    agent = lit_mbrl.load(tmp_path)
+    images = agent.env.pixels is not None and agent.observation_space.dtype != np.uint8  # drawn ones, of any size
+    observation = np.zeros((80, 80, 3), np.uint8) if images else agent.observation_space.sample()
+    assert agent.action_space.contains(agent.act(observation))
 
 
 def test_a_value_keeps_its_digits() -> None:

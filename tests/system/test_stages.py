@@ -113,6 +113,11 @@ def test_a_checkpoint_that_has_gone_is_missed(whole: Path, tmp_path: Path, capfd
     assert "--model.rnn_steps=4: expected 3, as in the checkpoint: stage rnn has begun, and there is no" in err
 
 
+def test_an_evaluation_has_no_stage(whole: Path, capfd: pytest.CaptureFixture) -> None:
+    assert main(["validate", f"--ckpt_path={whole}/checkpoints/last.ckpt", "--stage=vae"]) == 2
+    assert "error: --stage=vae: expected null: validate trains nothing" in capfd.readouterr().err
+
+
 def test_a_run_of_one_stage_has_none_to_name(capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert main([*SAC, "--stage=vae", f"--trainer.default_root_dir={tmp_path}/run"]) == 2
     assert "error: --stage=vae: expected null: a run of SAC has but one stage" in capfd.readouterr().err

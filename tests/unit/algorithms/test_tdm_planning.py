@@ -21,7 +21,7 @@ PLACE, SPEED = slice(4, 6), slice(6, 8)
 
 
 class Dynamics(nn.Module):
-    """What the point mass reaches in one step: the exact model of a horizon that is over after it."""
+    """Predicts the position of the point mass after one step, exactly: the model of a horizon of one."""
 
     def __init__(self, bias: float = 0.0) -> None:
         super().__init__()
