@@ -19,6 +19,8 @@ from lit_mbrl.utils.types import PositiveInt, Rule
 
 _TAKEN = ("replay", "wandb", "tensorboard", "config.yaml", "metrics.csv", ".lock")  # by a run's other files
 
+AFTER = "after_"  # of the checkpoint at a stage's end, `after_vae.ckpt`
+
 
 def _is_free(folder: str) -> bool:
     plain = Path(folder).name == folder != "" and folder.isprintable() and len(folder.encode()) < 200
@@ -112,7 +114,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
                 if best:
                     _replace_by_copy(temporary, folder / "best.ckpt")
                 if stage is not None:
-                    _replace_by_copy(temporary, folder / f"after_{stage}.ckpt")
+                    _replace_by_copy(temporary, folder / f"{AFTER}{stage}.ckpt")
                 os.replace(temporary, folder / "last.ckpt")
                 flush(folder)
                 if hasattr(trainer.datamodule, "prune_replay"):

@@ -16,8 +16,7 @@ from lit_mbrl.app.checkpoints import followed
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.envs.interface import Interface
 from lit_mbrl.training.algorithm import Algorithm
-from lit_mbrl.training.loading import read_agent
-from lit_mbrl.utils.description import make_described
+from lit_mbrl.training.loading import load_agent
 from lit_mbrl.utils.errors import UsageError, require
 from lit_mbrl.utils.trust import only_installed
 
@@ -102,9 +101,9 @@ def load(path: str | Path, device: Any = "cpu", *, trust: bool = False) -> Train
         OptionError: if there is no checkpoint, or it is damaged or another program's.
     """
     file = followed(checkpoint_of(Path(path)))
-    algorithm = Algorithm.load_from_checkpoint(file, device, trust=trust)
+    algorithm, env = load_agent(file, Algorithm, device, trust, {})
     with nullcontext() if trust else only_installed(file):
-        return TrainedAgent(algorithm.eval(), make_described(read_agent(file)[1]["env"], "ckpt_path"))
+        return TrainedAgent(algorithm.eval(), env)
 
 
 def checkpoint_of(path: Path) -> Path:

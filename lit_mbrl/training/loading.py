@@ -44,8 +44,10 @@ def read_agent(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return content, about
 
 
-def load_algorithm(path: str | Path, kind: type, map_location: Any, trust: bool, options: dict[str, Any]) -> Any:
-    """Makes the algorithm of a checkpoint.
+def load_agent(
+    path: str | Path, kind: type, map_location: Any, trust: bool, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Makes the algorithm of a checkpoint, and the configuration of its environment (`envs.EnvConfig`).
 
     Args:
         path: the file.
@@ -62,11 +64,11 @@ def load_algorithm(path: str | Path, kind: type, map_location: Any, trust: bool,
     content, about = read_agent(path)
     description = about["model"] | {"init_args": about["model"]["init_args"] | options}
     with nullcontext() if trust else only_installed(path):
-        algorithm = make_described(description, "ckpt_path")
+        algorithm, env = (make_described(part, "ckpt_path") for part in (description, about["env"]))
         right = f"a checkpoint of {kind.__name__}, not of {type(algorithm).__name__}"
         require(isinstance(algorithm, kind), "ckpt_path", path, right)
-        algorithm.configure(find("ckpt_path", _SPEC_OF)(make_described(about["env"], "ckpt_path")))
+        algorithm.configure(find("ckpt_path", _SPEC_OF)(env))
     algorithm.loaded_clocks = tuple(about["clocks"])
     algorithm.on_load_checkpoint(content)
     algorithm.load_state_dict(content["state_dict"])
-    return algorithm.to(map_location or "cpu")
+    return algorithm.to(map_location or "cpu"), env

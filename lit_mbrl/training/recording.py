@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_mbrl.training.loading import load_algorithm
+from lit_mbrl.training.loading import load_agent
 from lit_mbrl.training.nonfinite import NonFiniteGuard
 from lit_mbrl.training.stages import untrained
 from lit_mbrl.training.update import Update
@@ -207,5 +207,5 @@ class Recording(LightningModule):
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = None, *, trust: bool = False, **options: Any
     ) -> Self:
-        """Makes the algorithm of a checkpoint, on the CPU or where `map_location` says: see `load_algorithm`."""
-        return load_algorithm(checkpoint_path, cls, map_location, trust, options)
+        """Makes the algorithm of a checkpoint, on the CPU or where `map_location` says: see `load_agent`."""
+        return load_agent(checkpoint_path, cls, map_location, trust, options)[0]

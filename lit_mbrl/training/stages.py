@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-AFTER = "after_"  # of the checkpoint at a stage's end, `after_vae.ckpt`
-
 
 @dataclass(frozen=True)
 class Stage:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
 import pytest
 
-from lit_mbrl.app.cli import main
 from lit_mbrl.app.defaults import read_config
 from lit_mbrl.utils.yaml import read_yaml
+from tests.helpers.command_line import rows
+from tests.helpers.paper_configs import short_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "paper" / "naf"
 
@@ -71,25 +71,10 @@ def test_imagination_adds_its_own_numbers() -> None:
 @pytest.mark.parametrize("names", [*([name] for name in TASKS), ["reacher", "imagination"]], ids="-".join)
 def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> None:
     """The networks at the paper's sizes, in its environments; the batches and the run are short."""
-    options = [
-        "--data.total_frames=32",
-        "--data.epoch_frames=32",
-        "--data.learning_starts=30",
-        "--data.batch_size=8",
-        "--data.eval_episodes=1",
-        "--data.env.max_episode_steps=10",
-        "--trainer.accelerator=cpu",
-        "--trainer.logger=null",
-        "--trainer.log_every_n_steps=1",
-        "--checkpoint.every_epochs=100",
-        f"--trainer.default_root_dir={tmp_path}",
-    ]
-    options += ["--model.episodes_per_fit=3"] * ("imagination" in names)
-    assert main(["fit", *[f"--config={FOLDER / name}.yaml" for name in names], *options]) == 0
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    losses = [float(row["loss/critic"]) for row in rows if row["loss/critic"]]
+    options = ["--model.episodes_per_fit=3"] * ("imagination" in names)
+    trained = short_run([FOLDER / f"{name}.yaml" for name in names], tmp_path, 32, 30, *options)
+    losses = [float(row["loss/critic"]) for row in trained]
     assert len(losses) == 2 * UPDATES  # of both environment steps, on real batches
     assert all(map(math.isfinite, losses))
     imagined = 8 * LENGTH if "imagination" in names else 0  # once, from eight states
-    assert float(rows[-1].get("time/model_rollouts") or 0) == imagined
+    assert float(rows(tmp_path)[-1].get("time/model_rollouts") or 0) == imagined

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 import math
 from pathlib import Path
@@ -18,6 +17,7 @@ from lit_mbrl.app.cli import main
 from lit_mbrl.app.defaults import read_config
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig, registered_variants
+from tests.helpers.paper_configs import short_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "paper" / "sac_svg"
 PUBLIC_CODE = "public_code"
@@ -214,24 +214,7 @@ def parameters(cls: type) -> dict[str, Any]:
 )
 def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> None:
     """The networks at the paper's sizes, in its environments; the batches and the run are short."""
-    configs = [f"--config={FOLDER / name}.yaml" for name in names]
-    options = [
-        "--data.total_frames=33",
-        "--data.epoch_frames=33",
-        "--data.learning_starts=30",
-        "--data.batch_size=8",
-        "--data.sequence_batch_size=8",
-        "--data.eval_episodes=1",
-        "--data.env.max_episode_steps=10",
-        "--trainer.accelerator=cpu",
-        "--trainer.logger=null",
-        "--trainer.log_every_n_steps=1",
-        "--checkpoint.every_epochs=100",
-        f"--trainer.default_root_dir={tmp_path}",
-    ]
-    assert main(["fit", *configs, *options]) == 0
-    with (tmp_path / "metrics.csv").open() as file:
-        rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
+    rounds = short_run([FOLDER / f"{name}.yaml" for name in names], tmp_path, 33, 30, "--data.sequence_batch_size=8")
     assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0", "3.0"]
     losses = [name for name in rounds[0] if name.startswith("loss/")]
     assert len(losses) == 6

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
 import pytest
 
-from lit_mbrl.app.cli import main
 from lit_mbrl.app.defaults import read_config
 from lit_mbrl.utils.yaml import read_yaml
+from tests.helpers.paper_configs import short_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "paper" / "steve"
 
@@ -89,24 +88,8 @@ def test_the_baselines_differ_in_the_expansion_alone() -> None:
 @pytest.mark.parametrize("names", [*([name] for name in TASKS), ["hopper", "mve"], ["hopper", "ddpg"]], ids="-".join)
 def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> None:
     """The networks at the paper's sizes, in its environments; the batches and the run are short."""
-    options = [
-        "--data.total_frames=48",
-        "--data.epoch_frames=48",
-        "--data.learning_starts=40",
-        "--data.utd_ratio=0.25",
-        "--data.batch_size=8",
-        "--data.eval_episodes=1",
-        "--data.env.max_episode_steps=10",
-        "--model.pretrain_updates=2",
-        "--trainer.accelerator=cpu",
-        "--trainer.logger=null",
-        "--trainer.log_every_n_steps=1",
-        "--checkpoint.every_epochs=100",
-        f"--trainer.default_root_dir={tmp_path}",
-    ]
-    assert main(["fit", *[f"--config={FOLDER / name}.yaml" for name in names], *options]) == 0
-    with (tmp_path / "metrics.csv").open() as file:
-        rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
+    options = ["--data.utd_ratio=0.25", "--model.pretrain_updates=2"]
+    rounds = short_run([FOLDER / f"{name}.yaml" for name in names], tmp_path, 48, 40, *options)
     assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0"]
     numbers = {"loss/critic", "loss/actor", "q/mean"}
     if "ddpg" not in names:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from lit_mbrl.app.cli import main
 from lit_mbrl.app.defaults import read_config
 from lit_mbrl.envs import EnvConfig, describe
+from tests.helpers.paper_configs import short_run
 
 FOLDER = Path(__file__).parents[2] / "conf" / "paper" / "tdm"
 
@@ -73,25 +72,9 @@ def test_files_equal_the_table(name: str) -> None:
 @pytest.mark.parametrize("names", [*([name] for name in TASKS), ["ant", "public_code"]], ids="-".join)
 def test_every_file_trains_its_networks(names: list[str], tmp_path: Path) -> None:
     """The networks at the paper's sizes, in its environments; the batches and the run are short."""
-    options = [
-        "--data.total_frames=42",
-        "--data.epoch_frames=42",
-        "--data.learning_starts=40",
-        "--data.utd_ratio=1",
-        "--data.batch_size=8",
-        "--data.eval_episodes=1",
-        "--data.env.max_episode_steps=10",
-        "--trainer.accelerator=cpu",
-        "--trainer.logger=null",
-        "--trainer.log_every_n_steps=1",
-        "--checkpoint.every_epochs=100",
-        f"--trainer.default_root_dir={tmp_path}",
-    ]
-    assert main(["fit", *[f"--config={FOLDER / name}.yaml" for name in names], *options]) == 0
+    rounds = short_run([FOLDER / f"{name}.yaml" for name in names], tmp_path, 42, 40, "--data.utd_ratio=1")
     saved = (tmp_path / "config.yaml").read_text()
     assert ("terminations: horizon" in saved) == ("period: 1000" in saved) == ("public_code" in names)
-    with (tmp_path / "metrics.csv").open() as file:
-        rounds = [row for row in csv.DictReader(file) if row["loss/critic"]]
     assert [row["time/train_steps"] for row in rounds] == ["1.0", "2.0"]
     numbers = ("loss/critic", "loss/actor", "q/mean", "q/target")
     assert all(math.isfinite(float(row[name])) for row in rounds for name in numbers)
