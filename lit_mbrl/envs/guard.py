@@ -102,7 +102,8 @@ class Guard(StatefulWrapper):
             self._end_fork(process)
             raise_failure(error, self.name, self._step_name())
         WATCH.running = None
-        self._end_fork(process)
+        if os.getpid() != process:
+            self._end_fork(process)
         if call.late:  # it has swallowed what was to interrupt it
             raise EnvFailed(self.name, self._step_name(), _late(call.late))
         try:

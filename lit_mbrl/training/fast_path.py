@@ -113,17 +113,21 @@ def apply_layers(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
     """
     hooked = nn.modules.module._has_any_global_hook()
     for layer in layers:
-        if hooked or _has_hooks(layer):
+        if (
+            hooked
+            or layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+        ):
             x = layer(x)
-        elif type(layer) is nn.Linear and (weight := layer._parameters.get("weight")) is not None:
+        elif (kind := type(layer)) is nn.Linear and (weight := layer._parameters.get("weight")) is not None:
             x = F.linear(x, weight, layer._parameters["bias"])
+        elif kind is nn.ReLU and not layer.inplace:
+            x = torch.relu(x)
         else:
             x = layer.forward(x)
     return x
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _has_more_to_do(optimizer: Adam, group: dict[str, Any]) -> bool:

@@ -49,7 +49,7 @@ class NonFiniteGuard:
         """
         looked_at = [] if scaled else [gradient for gradient in gradients if gradient is not None]
         if loss.device.type == "cpu" and distributed.world_size() == 1:
-            if math.isfinite(loss.item()) and all(math.isfinite(_square(gradient)) for gradient in looked_at):
+            if math.isfinite(loss.item()) and _are_finite(looked_at):
                 if self._in_a_row:
                     self._in_a_row.pop(name, None)
                 return True
@@ -117,9 +117,17 @@ class NonFiniteGuard:
             )
 
 
-def _square(gradient: Tensor) -> float:
-    """The squared 2-norm, the cheapest reduction; a gradient of 1e19 counts as infinite, which it might as well be."""
-    if gradient.dtype != torch.float32 or not gradient.is_contiguous():
-        return float(gradient.norm())
-    values = gradient.numpy().reshape(-1)
-    return float(values.dot(values))
+def _are_finite(gradients: list[Tensor]) -> bool:
+    """Returns whether all squared 2-norms, the cheapest reductions, are finite: a gradient of 1e19 counts as infinite.
+
+    It might as well be.
+    """
+    for gradient in gradients:
+        if gradient.dtype is torch.float32:
+            values = gradient.numpy().reshape(-1)  # a copy if it is not contiguous
+            square = values.dot(values)
+        else:
+            square = gradient.norm()
+        if not math.isfinite(square):
+            return False
+    return True

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tensordict import TensorDict, TensorDictBase
 
 from lit_mbrl.envs.pool import LocalPool
 from lit_mbrl.envs.spec import EnvConfig
+from lit_mbrl.envs.transition import Transition
 from lit_mbrl.envs.vector import VectorEnv
 from lit_mbrl.envs.wrappers.rendering import fast_rendering, is_gymnasium_mujoco
 from lit_mbrl.utils.errors import OptionError
@@ -43,19 +43,21 @@ class RecordedEnv(VectorEnv):
         """The rate at which the environment runs in real time, as it says itself."""
         return float(self._copy.metadata.get("render_fps") or _FRAMES_PER_SECOND)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **options: Any) -> TensorDict:
-        out = super()._reset(tensordict, **options)
+    def restart(self, rows: np.ndarray | None) -> np.ndarray:
+        """See `VectorEnv.restart`."""
+        observation = super().restart(rows)
         self._film()
-        return out
+        return observation
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        out = super()._step(tensordict)
+    def advance(self, action: np.ndarray) -> Transition:
+        """See `VectorEnv.advance`."""
+        transition = super().advance(action)
         self._film()
-        self._over = self._over or bool(out["done"])
-        return out
+        self._over = self._over or bool(transition.terminated | transition.truncated)
+        return transition
 
     def _film(self) -> None:
-        if self._over:  # TorchRL resets what is done, and that is the next episode's first frame
+        if self._over:  # what is done is reset, and that is the next episode's first frame
             return
         image = self._copy.render()
         if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
