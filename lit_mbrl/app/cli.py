@@ -1,4 +1,4 @@
-"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,list}`.
+"""The command line: `python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,paper,list}`.
 
 What a user can mend is one line on standard error and exit code 2; everything else is a bug and shows its traceback.
 """
@@ -27,6 +27,7 @@ _COMMANDS = {
     "plot": "lit_mbrl.app.commands.plot",
     "model_error": "lit_mbrl.app.commands.model_error",
     "qualify": "lit_mbrl.app.commands.qualify.command",
+    "paper": "lit_mbrl.app.commands.paper.command",
 }
 _ALGORITHMS = Path(__file__).resolve().parents[1] / "algorithms"
 

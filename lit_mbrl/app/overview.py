@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-COMMANDS = ("fit", "validate", "evaluate", "video", "plot", "model_error", "qualify", "list")
+COMMANDS = ("fit", "validate", "evaluate", "video", "plot", "model_error", "qualify", "paper", "list")
 HELP = ("--help", "-h")
-OVERVIEW = """usage: python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,list} ...
+OVERVIEW = """usage: python -m lit_mbrl {fit,validate,evaluate,video,plot,model_error,qualify,paper,list} ...
 
 Model-based and maximum-entropy reinforcement learning.
 
@@ -23,6 +23,8 @@ Model-based and maximum-entropy reinforcement learning.
                  python -m lit_mbrl plot runs/sac_svg runs/sac --out curves
   qualify      does a config dependably learn? many seeds, other roundings
                  python -m lit_mbrl qualify sac_svg --seeds 10-19
+  paper        a table or figure of a paper: its runs, and a report
+                 python -m lit_mbrl paper sac_svg/table_2 --budget laptop
   model_error  how far world models are from the truth, on the data of a run
                  python -m lit_mbrl model_error --ckpt_path runs/.../checkpoints/last.ckpt
   list         the algorithms, their papers and their configs

@@ -114,9 +114,7 @@ def make_curve(
     if len(points) > _MAX_POINTS:
         points = points[np.linspace(0, len(points) - 1, _MAX_POINTS).round().astype(int)]
     values = np.stack([np.interp(points, x, y) for x, y in series])
-    by_step = [_against(run, metric, "step") for run in group.runs]
-    reached = min(steps[-1] for steps, _ in by_step)
-    final = np.array([_final(steps, y, reached) for steps, y in by_step])
+    final, reached = final_values(group.runs, metric)
     y, last = Estimate.of(values, kind), Estimate.of(final, kind)
     if band == "episodes":
         episodes = min(run.eval_episodes for run in group.runs)
@@ -125,6 +123,16 @@ def make_curve(
         y = Estimate(y.value, episodes_interval(values, stds, episodes))
         last = Estimate(last.value, _final_interval(group.runs, metric, reached, episodes))
     return Curve(group.label, group.task, len(group.runs), points, y, values, int(reached), last)
+
+
+def final_values(runs: Sequence[Run], metric: str) -> tuple[np.ndarray, float]:
+    """Each run's mean over the last tenth of the environment steps that all have reached, `[n]`, and these steps.
+
+    It is the mean of its last evaluation at least.
+    """
+    by_step = [_against(run, metric, "step") for run in runs]
+    reached = min(steps[-1] for steps, _ in by_step)
+    return np.array([_final(steps, y, reached) for steps, y in by_step]), float(reached)
 
 
 def _final_interval(

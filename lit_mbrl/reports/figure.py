@@ -102,13 +102,14 @@ def _panel(panel: Axes, curves: Sequence[Curve], axis: str, indices: Sequence[in
     panel.legend(framealpha=0.75, edgecolor="none", fontsize=8, loc="best", handlelength=1.6)
 
 
-def save(figure: Figure, out: Path) -> list[Path]:
-    """Writes `<out>.png` and `<out>.svg`. Equal figures give equal files."""
+def save(figure: Figure, out: Path, pdf: bool = False) -> list[Path]:
+    """Writes `<out>.png` and `<out>.svg`, and `<out>.pdf` if wanted. Equal figures give equal files."""
     import matplotlib
 
     written = []
     with matplotlib.rc_context(matplotlib.rcParamsDefault | RC):
-        for kind, metadata in (("png", None), ("svg", {"Date": None})):
+        kinds = {"png": None, "svg": {"Date": None}} | ({"pdf": {"CreationDate": None}} if pdf else {})
+        for kind, metadata in kinds.items():
             path = out.with_name(f"{out.name}.{kind}")
             figure.savefig(path, dpi=200, metadata=metadata)
             written.append(path)

@@ -65,3 +65,28 @@ def episodes_interval(means: np.ndarray, stds: np.ndarray, episodes: int) -> tup
     variance = (np.square(stds) + np.square(means - means.mean(0))).mean(0)
     half = scipy.stats.t.ppf(0.975, count - 1) * np.sqrt(variance / (count - 1))
     return means.mean(0) - half, means.mean(0) + half
+
+
+def improvement(values: np.ndarray, baseline: np.ndarray) -> dict[str, object]:
+    """The probability that a run is better than one of the baseline, ties counting half (Agarwal et al. 2021, eq. 2).
+
+    Args:
+        values: `[n]`.
+        baseline: `[m]`.
+
+    Returns:
+        `probability`, and `interval_95`, its percentile bootstrap interval over both (None where one has a single
+        value).
+    """
+
+    def probability(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        difference = x[..., :, None] - y[..., None, :]
+        return ((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1))
+
+    found: dict[str, object] = {"probability": float(probability(values, baseline)), "interval_95": None}
+    if len(values) > 1 and len(baseline) > 1:
+        random = np.random.default_rng(0)
+        x = random.choice(values, (_RESAMPLES, len(values)))
+        y = random.choice(baseline, (_RESAMPLES, len(baseline)))
+        found["interval_95"] = np.quantile(probability(x, y), (0.025, 0.975)).tolist()
+    return found

@@ -34,6 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.envs": set(),
     "lit_mbrl.data": {"lit_mbrl.envs"},
     "lit_mbrl.reports": set(),
+    "lit_mbrl.papers": set(),
     "callbacks": set(),
 }
 OPEN_TO_ALL = "lit_mbrl.utils"

@@ -273,10 +273,10 @@ def test_classes_that_cannot_be_run(option: str, name: str, fails: Callable[...,
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "no command: expected one of fit, validate, evaluate, video, plot, model_error, qualify, list"),
+        ([], "no command: expected one of fit, validate, evaluate, video, plot, model_error, qualify, paper, list"),
         (
             ["fut"],
-            "fut: expected one of fit, validate, evaluate, video, plot, model_error, qualify, list "
+            "fut: expected one of fit, validate, evaluate, video, plot, model_error, qualify, paper, list "
             "(did you mean 'fit'?)",
         ),
         (["fit"], "--config: expected a config file, as conf/sac_svg.yaml (`python -m lit_mbrl list` shows them)"),

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from lit_mbrl.app.commands.qualify import sources
-from lit_mbrl.app.commands.qualify.paths import PATHS, FloatPath
 from lit_mbrl.app.commands.qualify.plan import PlannedRun
 from lit_mbrl.app.commands.qualify.report import seed_ranges
 from lit_mbrl.app.commands.qualify.results import Evaluations, read_evaluations, summarize, verdict_of
+from lit_mbrl.app.experiment import sources
+from lit_mbrl.app.experiment.paths import PATHS, FloatPath
 
 
 class Collector:

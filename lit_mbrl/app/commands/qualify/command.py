@@ -10,14 +10,15 @@ from pathlib import Path
 
 from lit_mbrl.app import CONF
 from lit_mbrl.app.commands.options import OptionParser, positive_integer
-from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.collect import Collector
-from lit_mbrl.app.commands.qualify.paths import PATHS, read_paths
-from lit_mbrl.app.commands.qualify.plan import PlannedRun, plan, read_seeds
+from lit_mbrl.app.commands.qualify.plan import PlannedRun, plan
 from lit_mbrl.app.commands.qualify.progress import Progress
 from lit_mbrl.app.commands.qualify.report import as_table, markdown, read_results, verdict, write_results
-from lit_mbrl.app.commands.qualify.status import Status, locked
+from lit_mbrl.app.commands.qualify.status import Status
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
+from lit_mbrl.app.experiment import sources
+from lit_mbrl.app.experiment.paths import PATHS, read_paths
+from lit_mbrl.app.experiment.run import locked, read_seeds
 from lit_mbrl.utils.errors import OptionError, UsageError
 from lit_mbrl.utils.pool import Pool
 
@@ -59,7 +60,7 @@ def qualify(argv: Sequence[str]) -> int:
     with ExitStack() as until_the_end:
         if not options.dry_run:
             for folder in dict.fromkeys(run.folder.parent for run in runs):
-                until_the_end.enter_context(locked(folder))
+                until_the_end.enter_context(locked(folder, "qualify"))
         status = Status.of(runs, options.reuse)
         if options.dry_run:
             print(status.describe())

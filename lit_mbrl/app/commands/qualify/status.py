@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from lit_mbrl.app.commands.qualify import sources
 from lit_mbrl.app.commands.qualify.plan import PlannedRun
 from lit_mbrl.app.commands.qualify.results import read_evaluations
-from lit_mbrl.utils.errors import OptionError, UsageError
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Creates a folder of runs and keeps another `qualify` out of it as long as this process lives.
-
-    Raises:
-        OptionError: if it cannot be written to, or another one has it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    except OSError as error:
-        raise OptionError("out", folder, f"a folder that can be written to ({error.strerror})") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OptionError("out", folder, "a folder in which no other qualify is going on") from error
-        yield
+from lit_mbrl.app.experiment import sources
+from lit_mbrl.utils.errors import UsageError
 
 
 @dataclass

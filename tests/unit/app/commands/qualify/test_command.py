@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.commands.qualify import sources
-from lit_mbrl.app.commands.qualify.paths import PATHS
 from lit_mbrl.app.commands.qualify.plan import plan
 from lit_mbrl.app.commands.qualify.report import as_table, markdown, read_results
 from lit_mbrl.app.commands.qualify.thresholds import read_thresholds
+from lit_mbrl.app.experiment import sources
+from lit_mbrl.app.experiment.paths import PATHS
 from lit_mbrl.utils.pool import Pool
 from tests.helpers.command_line import TINY, rows
 
@@ -147,7 +147,7 @@ def test_other_options_or_configs_are_refused(copied: Path, no_runs: list[str], 
     assert "seed_10: expected the folder of a run of qualify, or none; choose another --out" in capfd.readouterr().err
     (copied / "out" / "sac" / "native" / "seed_10.json").write_text("{}")
     assert main(words) == 2
-    assert "seed_10.json: expected the record of a run of qualify\n" in capfd.readouterr().err
+    assert "seed_10.json: expected the record of an experiment's run\n" in capfd.readouterr().err
     assert no_runs == []
 
 

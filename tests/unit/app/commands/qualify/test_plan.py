@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from lit_mbrl.app.cli import CONF, main
-from lit_mbrl.app.commands.qualify import sources
-from lit_mbrl.app.commands.qualify.paths import PATHS, read_paths
-from lit_mbrl.app.commands.qualify.plan import fingerprint, plan, read_seeds
+from lit_mbrl.app.commands.qualify.plan import plan
 from lit_mbrl.app.commands.qualify.report import seed_ranges
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
 from lit_mbrl.app.defaults import read_config
+from lit_mbrl.app.experiment import sources
+from lit_mbrl.app.experiment.paths import PATHS, FloatPath, read_paths
+from lit_mbrl.app.experiment.run import fingerprint, read_seeds
 
 KNOWN = read_thresholds(CONF / "qualification.yaml")
 
@@ -113,16 +114,20 @@ def test_fingerprint_knows_config_options_and_path_but_no_comments(tmp_path: Pat
     config = tmp_path / "sac.yaml"
     config.write_text((CONF / "sac.yaml").read_text())
     native, options = PATHS["native"], ["--data.total_frames=60"]
-    first = fingerprint(config, native, options)
+
+    def mark(config: Path, path: FloatPath, options: list[str]) -> str:
+        return fingerprint([config], [*options, *path.options], path.variables)
+
+    first = mark(config, native, options)
     config.write_text("# Why.\n" + config.read_text())
-    assert fingerprint(config, native, options) == first
+    assert mark(config, native, options) == first
     others = [
-        fingerprint(config, native, ["--data.total_frames=61"]),
-        fingerprint(config, PATHS["two-threads"], options),
-        fingerprint(config, PATHS["aten-default"], options),
+        mark(config, native, ["--data.total_frames=61"]),
+        mark(config, PATHS["two-threads"], options),
+        mark(config, PATHS["aten-default"], options),
     ]
     config.write_text(config.read_text().replace("1.0e-3", "1.1e-3", 1))
-    others.append(fingerprint(config, native, options))
+    others.append(mark(config, native, options))
     assert len({first, *others}) == 5
 
 

@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import lit_mbrl
-from lit_mbrl.app.commands.qualify.paths import FloatPath
+from lit_mbrl.app.experiment.paths import FloatPath
 from lit_mbrl.utils.errors import UsageError
 
 ROOT = Path(lit_mbrl.__file__).resolve().parent.parent
 _PACKAGES = ("lit_mbrl", "callbacks")
-_NOT_TRAINING = ("lit_mbrl/app/commands", "lit_mbrl/reports", "lit_mbrl/utils/pool.py")
+_NOT_TRAINING = (
+    "lit_mbrl/app/commands",
+    "lit_mbrl/app/experiment",
+    "lit_mbrl/papers",
+    "lit_mbrl/reports",
+    "lit_mbrl/utils/pool.py",
+)
 _VERSIONS = ("torch", "lightning", "torchrl", "tensordict", "gymnasium", "numpy")
 # The instruction sets by which torch and MKL choose their kernels.
 _FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile", "asimd", "sve")
