@@ -81,6 +81,7 @@ class Artefact:
         budgets: by name, some of `BUDGETS`; empty: not yet, see `missing`.
         baseline: variant that the others are compared with.
         metric: column of `metrics.csv`.
+        lower_is_better: of the metric.
         axes: columns that curves are drawn against.
         at: environment steps of bars; empty: curves.
         estimate: `"mean"` or `"iqm"`, of the figure.
@@ -94,6 +95,7 @@ class Artefact:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     baseline: str = ""
     metric: str = "eval/return"
+    lower_is_better: bool = False
     axes: Sequence[str] = ("step",)
     at: tuple[int, ...] = ()
     estimate: Literal["mean", "iqm"] = "mean"

@@ -17,6 +17,7 @@ DYNA_Q = Artefact(
     },
     baseline="n_0",
     metric="train/episode_length",
+    lower_is_better=True,
 )
 _POINT = {"point_mass": Part(options=env("goals/PointMass"), label="point mass")}
 TDM = Artefact(

@@ -180,6 +180,7 @@ FIGURE_7 = Artefact(
         )
     },
     metric="model/mse_1",
+    lower_is_better=True,
 )
 
 ARTEFACTS = (TABLE_2, FIGURE_2, FIGURE_3, FIGURE_4, FIGURE_5, FIGURE_7)

@@ -1,4 +1,4 @@
-"""A pool of local processes: so many at a time, each with its log, stopped by one signal to all."""
+"""A pool of processes: so many at a time, each with its log, started by a launcher, stopped by one signal to all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1
@@ -44,11 +44,66 @@ class Finished:
     seconds: float
 
 
+class Task(Protocol):
+    """A job that has been started."""
+
+    def poll(self) -> int | None:
+        """Returns its exit code (-N: by signal N; `LOST`: nobody knows), None while it runs."""
+
+    def terminate(self) -> None:
+        """Asks it to save and stop."""
+
+    def kill(self) -> None:
+        """Ends it with all that it has started."""
+
+    def wait(self) -> None:
+        """Returns when it has ended."""
+
+
+class Launcher(Protocol):
+    """Starts jobs somewhere."""
+
+    def start(self, job: Job) -> Task:
+        """Starts a job, whose log has been opened with its command."""
+
+
+LOST = -1000  # exit code of a job whose machine has gone
+
+
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen
+    task: Task
     started: float
+
+
+class _Process:
+    """A process of this machine."""
+
+    def __init__(self, job: Job) -> None:
+        with job.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=job.environment,
+                start_new_session=True,
+            )
+        self.poll, self.terminate, self.wait = self._process.poll, self._process.terminate, self._process.wait
+
+    def kill(self) -> None:
+        """Kills the process with those that it has started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class LocalLauncher:
+    """Starts processes on this machine."""
+
+    def start(self, job: Job) -> Task:
+        """See `Launcher`."""
+        return _Process(job)  # type: ignore[return-value]
 
 
 class Pool:
@@ -60,13 +115,14 @@ class Pool:
 
     Args:
         size: number of processes at a time.
+        launcher: starts them; None: on this machine.
 
     Attributes:
         stopped: number of the signal that stopped the pool, None if none did.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, launcher: Launcher | None = None) -> None:
+        self.size, self._launcher = size, launcher or LocalLauncher()
         self.stopped: int | None = None
         self._interrupted = False
         self._running: list[_Running] = []
@@ -86,27 +142,31 @@ class Pool:
         # Only after an exception is there anything left.
         self._terminate()
         for running in self._running:
-            running.process.wait()
+            running.task.wait()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Finished]:
-        """Yields each job as its process ends. A job is taken from `jobs` when there is a process free for it."""
+        """Yields each job as its process ends. A job is taken from `jobs` when there is a process free for it.
+
+        `jobs` is asked again after each job that ends, so that it may have more then than before.
+        """
         waiting = iter(jobs)
-        exhausted = False
+        asked = True
         while True:
-            while not exhausted and self.stopped is None and len(self._running) < self.size:
+            while asked and self.stopped is None and len(self._running) < self.size:
                 job = next(waiting, None)
                 if job is None:
-                    exhausted = True
+                    asked = False
                 else:
                     self._start(job)
             if not self._running:
                 return
-            ended = [running for running in self._running if running.process.poll() is not None]
-            for running in ended:
+            ended = [(running, code) for running in self._running if (code := running.task.poll()) is not None]
+            for running, code in ended:
                 self._running.remove(running)
-                yield Finished(running.job, running.process.returncode, time.monotonic() - running.started)
+                yield Finished(running.job, code, time.monotonic() - running.started)
+                asked = True
             if not ended:
                 time.sleep(_POLL_SECONDS)
 
@@ -114,18 +174,10 @@ class Pool:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             log.write(f"$ {shlex.join(job.command)}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                job.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=job.environment,
-                start_new_session=True,
-            )
-        self._running.append(_Running(job, process, time.monotonic()))
+        task = self._launcher.start(job)
+        self._running.append(_Running(job, task, time.monotonic()))
         if self.stopped is not None:  # the signal came before this process was on the list
-            process.terminate()
+            task.terminate()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.stopped is None:
@@ -133,15 +185,9 @@ class Pool:
             self._terminate()
         elif number == signal.SIGINT and self._interrupted:
             for running in self._running:
-                _kill_group(running.process)
+                running.task.kill()
         self._interrupted = self._interrupted or number == signal.SIGINT
 
     def _terminate(self) -> None:
         for running in self._running:
-            running.process.terminate()
-
-
-def _kill_group(process: subprocess.Popen) -> None:
-    """Kills a process with those that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+            running.task.terminate()

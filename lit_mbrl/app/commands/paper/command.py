@@ -19,6 +19,7 @@ from lit_mbrl.app.commands.paper.report import write_report
 from lit_mbrl.app.commands.paper.results import left_out
 from lit_mbrl.app.commands.qualify.report import duration
 from lit_mbrl.app.experiment import sources
+from lit_mbrl.app.experiment.launchers import LAUNCHERS, make_launcher
 from lit_mbrl.app.experiment.run import locked, read_seeds
 from lit_mbrl.papers.artefact import BUDGETS, Artefact, Budget
 from lit_mbrl.papers.index import ARTEFACTS
@@ -61,19 +62,22 @@ def paper(argv: Sequence[str]) -> int:
     artefact = ARTEFACTS[options.artefact]
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     budget = cut(choose_budget(artefact, options.budget), options.tasks, options.variants, seeds)
-    size = sources.cores() if options.jobs is None else positive_integer("jobs", options.jobs)
     out = Path(options.out)
+    launcher = None if options.dry_run else make_launcher(options.launcher, options.launcher_options, out / "launcher")
+    here = options.launcher == "local"
+    most = sources.cores() if here else len(list(budget.cells())) * len(budget.seeds)  # a cluster has its own queue
+    size = most if options.jobs is None else positive_integer("jobs", options.jobs)
     runs = plan(artefact, budget, out, overrides)
     with ExitStack() as until_the_end:
         if not options.dry_run:
             for folder in dict.fromkeys(run.folder.parent for run in runs):
                 until_the_end.enter_context(locked(folder, "paper"))
         todo = _unfinished(runs)
-        costs = {} if options.no_timing or options.budget == "smoke" else _costs(runs, todo)
+        costs = {} if options.no_timing or not here or options.budget == "smoke" else _costs(runs, todo)
         print(_plan_text(artefact, options.budget, budget.note, runs, todo, costs, size, out), flush=True)
         if options.dry_run:
             return 0
-        with Pool(size) as pool:
+        with Pool(size, launcher) as pool:
             progress = Progress(todo, len(runs) - len(todo), size, costs)
             for finished in pool.run(progress.jobs()):
                 progress.add(finished, pool.stopped is not None)
@@ -194,7 +198,19 @@ def _parser() -> OptionParser:
     parser.add_argument("--tasks", help="some of its tasks, with commas in between (default: all)")
     parser.add_argument("--variants", help="some of its variants (default: all)")
     parser.add_argument("--seeds", help="other seeds than the budget's, as 10-19,25")
-    parser.add_argument("--jobs", help="processes at a time (default: one per core)")
+    parser.add_argument("--jobs", help="runs at a time (default: one per core)")
+    parser.add_argument(
+        "--launcher",
+        default="local",
+        help=f"where runs go on: {', '.join(LAUNCHERS)}; a cluster gets all of them at once, or --jobs (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--launcher-options",
+        default="",
+        metavar="KEY=VALUE,...",
+        help="of submitit's executor, as timeout_min=600,slurm_partition=gpu; of Ray address, num_cpus, num_gpus",
+    )
     parser.add_argument("--out", default="runs/paper", help="folder of runs and reports (default: %(default)s)")
     parser.add_argument("--no-timing", action="store_true", help="do not time the first steps of each kind of run")
     parser.add_argument("--dry-run", action="store_true", help="show the plan, and do nothing")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lit_mbrl.app.commands.paper.plan import PaperRun
 from lit_mbrl.app.commands.qualify.report import duration
 from lit_mbrl.app.commands.qualify.results import Evaluations, read_evaluations
-from lit_mbrl.utils.pool import Finished, Job
+from lit_mbrl.utils.pool import LOST, Finished, Job
 
 _ANY = float("-inf")  # no threshold
+_MAX_LOST = 3  # times that a run may lose its machine
 
 
 def evaluations_of(run: PaperRun) -> Evaluations | None:
@@ -23,6 +25,19 @@ def is_finished(run: PaperRun) -> bool:
     """Returns whether the last evaluation of a run has been made."""
     found = evaluations_of(run)
     return found is not None and found.finished
+
+
+class _Jobs(Iterator[Job]):
+    """An iterator that may have more after it had none."""
+
+    def __init__(self, following: Callable[[], Job | None]) -> None:
+        self._following = following
+
+    def __next__(self) -> Job:
+        job = self._following()
+        if job is None:
+            raise StopIteration
+        return job
 
 
 class Progress:
@@ -43,6 +58,8 @@ class Progress:
         self, waiting: Sequence[PaperRun], done: int, size: int, costs: Mapping[tuple[str, str], float]
     ) -> None:
         self._waiting = {run.name: run for run in waiting}
+        self._queue = deque(waiting)
+        self._lost: dict[str, int] = {}
         self._total, self._size = len(waiting) + done, size
         self._costs = dict(costs)
         self._measured: dict[tuple[str, str], list[float]] = {}
@@ -51,13 +68,17 @@ class Progress:
         self.failed: dict[str, str] = {}
 
     def jobs(self) -> Iterator[Job]:
-        """The processes, each made when its turn comes."""
-        for run in list(self._waiting.values()):
+        """The processes, each made when its turn comes; a run that has lost its machine comes once more."""
+        return _Jobs(self._next_job)
+
+    def _next_job(self) -> Job | None:
+        while self._queue:
+            run = self._queue.popleft()
             if run.unchanged():
                 self._started[run.name] = time.monotonic()
-                yield run.job()
-            else:
-                self._fail(run, "a config has changed since the command began")
+                return run.job()
+            self._fail(run, "a config has changed since the command began")
+        return None
 
     def add(self, finished: Finished, stopped: bool) -> None:
         """Notes and prints how a run ended.
@@ -73,6 +94,10 @@ class Progress:
             self.done += 1
             self._measured.setdefault(_kind(run), []).append(finished.seconds)
             self._say(f"{run.name}: {_last_return(run)}, {duration(finished.seconds)}")
+        elif not stopped and finished.exit_code == LOST and self._lost.get(run.name, 0) < _MAX_LOST:
+            self._lost[run.name] = self._lost.get(run.name, 0) + 1
+            self._queue.append(run)
+            self._say(f"{run.name}: its machine has gone, it will go on elsewhere")
         elif not stopped:
             self._fail(run, f"exit code {finished.exit_code}, {_last_line(run.log)}")
         if not stopped and self._started:

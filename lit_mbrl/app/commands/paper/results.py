@@ -73,7 +73,8 @@ def _cell(
         cell[kind] = float(estimate(values, kind))
         cell[f"{kind}_interval_95"] = None if bounds is None else [float(bound) for bound in bounds]
     if baseline is not None and variant != artefact.baseline:
-        cell["improvement"] = improvement(values, baseline[2])
+        sign = -1.0 if artefact.lower_is_better else 1.0
+        cell["improvement"] = improvement(sign * values, sign * baseline[2])
     cell["env_steps"] = min(run.env_steps for run in read)
     for name, column in _COSTS.items():
         last = [run.series(column)[1][-1] for run in read if len(run.series(column)[1])]

@@ -56,6 +56,8 @@ def test_statistics_of_the_finished_runs(runs: list[PaperRun]) -> None:
     assert ours["seeds"] == [10, 11] and ours["mean"] == 6.0
     # 4 is better than 1 and 2, 8 than all: five pairs of six.
     assert ours["improvement"]["probability"] == pytest.approx(5 / 6) and "improvement" not in base
+    lower = collect(replace(ARTEFACT, lower_is_better=True), BUDGET, runs)[1]
+    assert lower["improvement"]["probability"] == pytest.approx(1 / 6)
     assert base["reported"] is None and ours["reported"] == {"mean": 5.0, "std": 1.5}
     assert ours["env_steps"] == 200 and ours["seconds"] == 100.0 and ours["policy_updates"] is None
     assert base["commits"] == ["c10", "c11", "c12"]
