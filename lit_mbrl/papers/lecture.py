@@ -5,6 +5,7 @@ from __future__ import annotations
 from lit_mbrl.papers.artefact import Artefact, Budget, Part, env
 
 _PLANNING = {f"n_{n}": Part("dyna_q", (f"--model.planning_steps={n}",), f"n = {n}") for n in (0, 5, 50)}
+_LONG = ("--data.total_frames=20000", "--data.epoch_frames=5000")  # some fifty episodes without planning
 _MAZE = {"maze": Part(label="maze of example 8.1")}
 DYNA_Q = Artefact(
     "lecture/dyna_q",
@@ -12,8 +13,12 @@ DYNA_Q = Artefact(
     "Sutton and Barto 2018, figure 8.2",
     {
         "smoke": Budget(_MAZE, _PLANNING, (10, 11), ("--data.total_frames=3000", "--data.epoch_frames=1500")),
-        "laptop": Budget(_MAZE, _PLANNING, tuple(range(10, 20)), note="against steps, where the book has episodes"),
-        "paper": Budget(_MAZE, _PLANNING, tuple(range(10, 40)), note="against steps, where the book has episodes"),
+        "laptop": Budget(
+            _MAZE, _PLANNING, tuple(range(10, 20)), _LONG, note="against steps, where the book has episodes"
+        ),
+        "paper": Budget(
+            _MAZE, _PLANNING, tuple(range(10, 40)), _LONG, note="against steps, where the book has episodes"
+        ),
     },
     baseline="n_0",
     metric="train/episode_length",

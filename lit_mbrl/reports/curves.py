@@ -167,7 +167,12 @@ def _final(steps: np.ndarray, values: np.ndarray, reached: float) -> float:
 
 
 def _last_part(steps: np.ndarray, reached: float) -> np.ndarray:
-    """Selects the rows that lie in the last tenth of the steps that all have reached: the last of them at least."""
+    """Selects the rows that lie in the last tenth of the steps that all have reached: the last of them at least.
+
+    Of a run that has its first row later than another its last one it is the first.
+    """
     within = steps <= reached
     last = within & (steps > (1 - _LAST_PART) * reached)
-    return last if last.any() else steps == steps[within][-1]
+    if last.any():
+        return last
+    return steps == (steps[within][-1] if within.any() else steps[0])

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from lit_mbrl.app.commands.qualify.report import duration
 from lit_mbrl.app.experiment import sources
 from lit_mbrl.papers.artefact import Artefact, Budget
 from lit_mbrl.reports.bars import draw_bars, make_bars
-from lit_mbrl.reports.curves import make_curve, usable
+from lit_mbrl.reports.curves import Curve, make_curve, usable
 from lit_mbrl.reports.figure import draw, save
 from lit_mbrl.reports.runs import Group, read_run
 from lit_mbrl.reports.table import numbers
+from lit_mbrl.utils.errors import UsageError
 
 HEADER = ("task", "variant", "seeds", "mean", "std", "IQM [95 %]", "better than {}", "paper", "env steps", "time")
 
@@ -179,11 +181,20 @@ def _draw(artefact: Artefact, budget: Budget, runs: Sequence[PaperRun], out: Pat
         ]
         return save(draw_bars(bars, artefact.metric, artefact.estimate), out, pdf=True) if bars else []
     curves = {
-        axis: [make_curve(group, artefact.metric, axis, artefact.estimate) for group in having(axis)]
+        axis: [curve for group in having(axis) if (curve := _curve(group, artefact, axis)) is not None]
         for axis in artefact.axes
     }
     curves = {axis: lines for axis, lines in curves.items() if lines}
     return save(draw(curves, artefact.metric, artefact.estimate, each=True), out, pdf=True) if curves else []
+
+
+def _curve(group: Group, artefact: Artefact, axis: str) -> Curve | None:
+    """The curve of a group, None if its runs have no range in common."""
+    try:
+        return make_curve(group, artefact.metric, axis, artefact.estimate)
+    except UsageError as error:
+        print(f"not drawn: {error}", file=sys.stderr)
+        return None
 
 
 def _plain(value: Any) -> Any:

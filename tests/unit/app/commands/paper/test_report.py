@@ -16,6 +16,8 @@ from lit_mbrl.app.commands.paper.plan import PaperRun, plan
 from lit_mbrl.app.commands.paper.report import HEADER, latex, markdown, write_report
 from lit_mbrl.app.commands.paper.results import collect, left_out
 from lit_mbrl.papers.artefact import Artefact, Budget, Part
+from lit_mbrl.reports.curves import final_values
+from lit_mbrl.reports.runs import read_run
 from lit_mbrl.reports.statistics import improvement
 from tests.unit.app.commands.test_plot import evaluations, make_run
 
@@ -134,3 +136,12 @@ def test_tables_as_markdown_and_latex() -> None:
     assert r"x\_1 & 95 \% & 1 $\pm$ 2 \\" in text and text.startswith(r"\begin{tabular}{llr}")
     assert not re.search(r"(?<!\\)[%_]", text)
     assert len(set(HEADER)) == len(HEADER)
+
+
+def test_values_of_runs_that_have_no_steps_in_common(tmp_path: Path) -> None:
+    planned = plan(ARTEFACT, BUDGET, tmp_path, [])[:2]
+    for run, rows in zip(planned, ("100,4,50,\n", "200,6,100,\n"), strict=True):
+        header = "step,eval/return,time/seconds,loss/critic\n50,,25,1\n"
+        make_run(run.folder, header + rows, run.seed, data={"total_frames": 100})
+    values, reached = final_values([read_run(run.folder) for run in planned], "eval/return")
+    assert values.tolist() == [4.0, 6.0] and reached == 100
