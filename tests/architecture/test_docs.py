@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lit_mbrl.app.commands.qualify.report import markdown, read_results
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
@@ -73,6 +75,27 @@ def test_every_metric_is_explained() -> None:
     assert {"eval/return", "loss/actor", "loss/dynamics", "policy/alpha"} <= names
     text = (ROOT / "docs" / "metrics.md").read_text()
     assert [name for name in sorted(names) if f"`{name}" not in text] == []
+
+
+def test_results_are_those_of_their_files() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = re.search(r"<!-- qualify --table docs/results -->\n(.*?)\n<!-- end of the table -->", page, re.DOTALL)
+    assert table is not None
+    assert table[1] == markdown(read_results(ROOT / "docs" / "results"))
+
+
+def test_readme_s_returns_are_those_of_the_files() -> None:
+    found = {each["config"]: each["paths"]["native"] for each in read_results(ROOT / "docs" / "results")}
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"\|.*\.py\).*\(conf/", line)]
+    assert len(lines) > 20
+    for line in lines:
+        *_, configs, cell = (each.strip() for each in line.strip().removesuffix("|").split("|"))
+        qualified = [found[name] for name in re.findall(r"\(conf/(\w+)\.yaml\)", configs) if name in found]
+        summaries = [path["summary"] for path in qualified if path["summary"]["qualified"]]
+        means = [f"{each['mean']:.0f}" if abs(each["mean"]) >= 100 else f"{each['mean']:.1f}" for each in summaries]
+        seeds = dict.fromkeys(str(each["seeds"]) for each in summaries)
+        each = " each" if len(means) > 1 and len(seeds) == 1 else ""
+        assert cell == (f"{'; '.join(means)}, {'; '.join(seeds)} seeds{each}" if means else ""), line
 
 
 RUN_EXAMPLE = """

@@ -67,9 +67,6 @@ class Collector:
             "random": random,
             "verdict": verdict_of(paths),
             "commands": dict.fromkeys(paths, self._command(goal.config)),
-            "date": time.strftime("%Y-%m-%d"),
-            "versions": sources.versions(),
-            "processor": sources.processor(),
             "paths": paths,
         }
 
@@ -91,6 +88,9 @@ class Collector:
             "options": list(path.options),
             **self._probes[path.name],
             "commits": commits,
+            "date": time.strftime("%Y-%m-%d"),
+            "versions": sources.versions(),
+            "processor": sources.processor(),
             "summary": summarize(ended, len(runs), goal.threshold, random, goal.floor),
             "runs": [
                 {"seed": run.seed} | (finished[run.name].as_dict() if run.name in finished else {"failed": True})

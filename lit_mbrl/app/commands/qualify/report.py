@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_mbrl.app.commands.qualify.results import verdict_of
+from lit_mbrl.app.experiment.sources import short
 from lit_mbrl.reports.table import numbers, table
 from lit_mbrl.utils.errors import OptionError, UsageError
 
-# What two results of a config have in common if they differ in their floating-point paths alone.
-_SAME = ("config", "environment", "total_frames", "eval_episodes", "threshold", "floor", "versions", "processor")
+# What two results of a config have in common if they differ in their floating-point paths and machines alone.
+_SAME = ("config", "environment", "total_frames", "eval_episodes", "threshold", "floor")
 _HEADER = ("config", "path", "reached", "IQM", "95 % interval", "mean", "95 % interval", "worst", "fell back", "time")
 
 
@@ -33,7 +34,7 @@ def results_file(folder: Path, config: str) -> Path:
 def write_results(folder: Path, results: dict[str, Any]) -> Path:
     """Writes the results of a config with seven digits; numbers that JSON does not have become null.
 
-    Floating-point paths that the file has already, of the same configuration on the same machine, stay in it.
+    Other floating-point paths that the file has already of the same configuration stay in it: each says its machine.
 
     Raises:
         OptionError: if the folder cannot be written to.
@@ -110,17 +111,37 @@ def as_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The same as a Markdown table, with environment, threshold and seeds."""
-    header = ("config", "environment, env steps", "threshold (random)", "seeds", "path", *_HEADER[2:])
+    """The same as a Markdown table, with environment, threshold, seeds, machine and each seed's final return."""
+    header = ("config", "environment, env steps", "threshold (random)", "path", "reached", "IQM", "mean", "worst")
+    header += ("fell back", "time", "processor, commit", "seeds", "per seed")
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for each in results:
-        threshold, random = numbers(each["threshold"], each["random"]["return"])
+        threshold, (random,) = f"{each['threshold']:g}", _whole(each["random"]["return"])
         task = f"{each['environment']}, {each['total_frames']:,}".replace(",", " ").replace("  ", ", ")
         for name, path in each["paths"].items():
+            reached, *cells = _cells(path["summary"], _whole)
+            statistics = [f"{cells[0]} {cells[1]}", f"{cells[2]} {cells[3]}", *cells[4:]]
             seeds = seed_ranges([run["seed"] for run in path["runs"]])
-            cells = (each["config"], task, f"{threshold} ({random})", seeds, name, *_cells(path["summary"]))
-            lines.append("| " + " | ".join(cells) + " |")
+            row = [f"`{each['config']}`", task, f"{threshold} ({random})", f"`{name}`", reached, *statistics]
+            lines.append("| " + " | ".join([*row, _machine(path), seeds, _finals(path["runs"])]) + " |")
     return "\n".join(lines)
+
+
+def _whole(*values: float) -> list[str]:
+    """As `numbers`, but hundreds without decimals."""
+    return [f"{value:.0f}" for value in values] if max(map(abs, values)) >= 100 else numbers(*values)
+
+
+def _machine(path: dict[str, Any]) -> str:
+    """`AMD EPYC (AVX512), 7b24ed1`."""
+    name = path["processor"]["name"].replace("(R)", "").replace("(TM)", "")
+    return f"{name} ({path['cpu_capability']}), {', '.join(map(short, path['commits']))}"
+
+
+def _finals(runs: Sequence[dict[str, Any]]) -> str:
+    finals = [run["final"] for run in runs if "final" in run]
+    failed = [f"{len(runs) - len(finals)} failed"] if len(finals) < len(runs) else []
+    return ", ".join([*(_whole(*finals) if finals else ()), *failed])
 
 
 def verdict(results: dict[str, Any]) -> str:
@@ -135,11 +156,11 @@ def verdict(results: dict[str, Any]) -> str:
     return f"{line}{floor}: does not qualify on {', '.join(short)}"
 
 
-def _cells(summary: dict[str, Any]) -> tuple[str, ...]:
+def _cells(summary: dict[str, Any], form: Callable[..., list[str]] = numbers) -> tuple[str, ...]:
     reached = f"{summary['reached']} of {summary['seeds']}"
     if "iqm" not in summary:
         return (reached, *["-"] * 5, str(summary["deep_fall_backs"]), "-")
-    iqm, mean, worst, *bounds = numbers(
+    iqm, mean, worst, *bounds = form(
         *(summary[name] for name in ("iqm", "mean", "worst")),
         *(summary["iqm_interval_95"] or ()),
         *(summary["mean_interval_95"] or ()),

@@ -98,7 +98,8 @@ def test_two_seeds_and_what_is_said_of_them(qualified: tuple[Path, str]) -> None
         "python -m lit_mbrl qualify sac --seeds=10-11 --paths=native --thresholds="
     )
     assert results["commands"]["native"].endswith(" -- " + " ".join(f"'{o}'" if "[" in o else o for o in TINY))
-    assert results["processor"]["name"] and {"torch", "lit_mbrl", "python"} <= results["versions"].keys()
+    native = results["paths"]["native"]
+    assert native["processor"]["name"] and {"torch", "lit_mbrl", "python"} <= native["versions"].keys()
 
 
 def test_runs_are_those_of_fit_alone(qualified: tuple[Path, str], work: Path) -> None:
@@ -245,7 +246,9 @@ def test_markdown_has_a_row_per_config_and_path(qualified: tuple[Path, str], cap
     assert len(header) == len(rule) == len(row)
     cells = dict(zip((name.strip() for name in header), (cell.strip() for cell in row), strict=True))
     summary = results["paths"]["native"]["summary"]
-    assert cells["config"] == "sac" and cells["environment, env steps"] == "Pendulum-v1, 60"
-    assert cells["seeds"] == "10-11" and cells["path"] == "native" and cells["reached"] == "2 of 2"
-    assert cells["threshold (random)"] == f"-5000.0 ({results['random']['return']:.1f})"
-    assert cells["worst"] == f"{summary['worst']:.1f}" and cells["fell back"] == "0"
+    assert cells["config"] == "`sac`" and cells["environment, env steps"] == "Pendulum-v1, 60"
+    assert cells["seeds"] == "10-11" and cells["path"] == "`native`" and cells["reached"] == "2 of 2"
+    assert cells["threshold (random)"] == f"-5000 ({results['random']['return']:.0f})"
+    assert cells["worst"] == f"{summary['worst']:.0f}" and cells["fell back"] == "0"
+    assert cells["per seed"] == ", ".join(f"{run['final']:.0f}" for run in results["paths"]["native"]["runs"])
+    assert cells["processor, commit"].endswith(f", {sources.short(sources.commit())}")
