@@ -31,10 +31,10 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from benchmarks.harness.pairs import spread
-from callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
 from lit_mbrl.algorithms import PPO, SAC
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.output import silence_libraries
+from lit_mbrl.callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
 from lit_mbrl.data import OffPolicy, OnPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.training import fast_path

@@ -34,13 +34,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from scipy.stats import bootstrap
 
-import callbacks.progress
-from callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
+import lit_mbrl.callbacks.progress
 from lit_mbrl.algorithms import SAC, SACSVG
 from lit_mbrl.app.csv_logger import CsvLogger
 from lit_mbrl.app.loggers import WandbLogger
 from lit_mbrl.app.output import silence_libraries
 from lit_mbrl.app.watchdog import Watchdog
+from lit_mbrl.callbacks import Checkpoint, GracefulStop, ProgressBar, SoftTargetUpdate
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
 
@@ -149,7 +149,7 @@ def main() -> None:
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     # A bar that nobody sees, as if there were a terminal.
     nowhere = open(os.devnull, "w")  # noqa: SIM115
-    callbacks.progress._has_terminal, callbacks.progress._terminal = lambda: True, lambda: nowhere
+    lit_mbrl.callbacks.progress._has_terminal, lit_mbrl.callbacks.progress._terminal = lambda: True, lambda: nowhere
     print("| algorithm | part | ms per round without | CPU time | wall-clock |\n|---|---|---|---|---|")
     for part in options.parts:
         with tempfile.TemporaryDirectory() as folder, silence_libraries():

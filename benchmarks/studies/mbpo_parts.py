@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from benchmarks.suites.mbpo import EPOCHS, LEARNING_STARTS, TASK, UPDATES
-from callbacks import SoftTargetUpdate
 from lit_mbrl import models
 from lit_mbrl.algorithms import MBPO
+from lit_mbrl.callbacks import SoftTargetUpdate
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig
 from lit_mbrl.training import model_fit

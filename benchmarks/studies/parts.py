@@ -26,8 +26,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from benchmarks.contenders.ours import fit
 from benchmarks.harness.report import Table
 from benchmarks.harness.worker import Finished
-from callbacks import Checkpoint, SoftTargetUpdate
 from lit_mbrl.app.application import run_command
+from lit_mbrl.callbacks import Checkpoint, SoftTargetUpdate
 from lit_mbrl.data.loaders import CollectorPolicy
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.training import fast_path

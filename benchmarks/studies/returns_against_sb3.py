@@ -32,8 +32,8 @@ def run_lit_mbrl(algorithm: str, env: str, steps: int, seed: int) -> list[float]
 
     from lightning.pytorch import Callback, Trainer, seed_everything
 
-    from callbacks import SoftTargetUpdate
     from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3
+    from lit_mbrl.callbacks import SoftTargetUpdate
     from lit_mbrl.data import OffPolicy, OnPolicy
     from lit_mbrl.envs import EnvConfig
 

@@ -22,8 +22,8 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import DQN, PPO, TD3, TRPO
+from lit_mbrl.callbacks import SoftTargetUpdate
 from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.training import fast_path
 from lit_mbrl.training.optim import clip_

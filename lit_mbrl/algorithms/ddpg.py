@@ -27,7 +27,7 @@ from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveF
 
 @options
 class DDPG(Algorithm):
-    """One critic and a deterministic actor. Needs `callbacks.SoftTargetUpdate`."""
+    """One critic and a deterministic actor. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Lillicrap et al. 2015, arXiv 1509.02971"
     takes_relabelled = True

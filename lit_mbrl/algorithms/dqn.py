@@ -10,8 +10,8 @@ correction for the actions in between); proportional priorities (Schaul et al. 2
 
 Readings and departures:
 
-- The paper copies the target every C updates: `callbacks.SoftTargetUpdate(tau=1, period=C)`. A smaller tau follows
-  softly, as DDPG's.
+- The paper copies the target every C updates: `lit_mbrl.callbacks.SoftTargetUpdate(tau=1, period=C)`. A smaller tau
+  follows softly, as DDPG's.
 - The paper cuts the temporal-difference error to [-1, 1] in the update; that is the gradient of the Huber loss with
   `huber_delta=1`, its reading in today's implementations.
 - Adam, where the paper has RMSProp.
@@ -63,7 +63,7 @@ Exponents = Annotated[tuple[float, float], Rule("two numbers >= 0, as [0.4,1]", 
 
 @options
 class DQN(Algorithm):
-    """Values of discrete actions and an epsilon-greedy policy. Needs `callbacks.SoftTargetUpdate`."""
+    """Values of discrete actions and an epsilon-greedy policy. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Mnih et al. 2015, doi 10.1038/nature14236"
     takes_relabelled = True

@@ -56,8 +56,8 @@ class Visited(NamedTuple):
 class MaxEntExploration(Dreamer):
     """Dreamer v1 that explores by the entropy of the states to come.
 
-    Needs `callbacks.SoftTargetUpdate` (section 5.1: 0.1); `callbacks.EntropyAnnealing` on the attribute `entropy_coeff`
-    lowers beta (section 5.1: linearly from 0.2 to 0.0001).
+    Needs `lit_mbrl.callbacks.SoftTargetUpdate` (section 5.1: 0.1); `lit_mbrl.callbacks.EntropyAnnealing` on the
+    attribute `entropy_coeff` lowers beta (section 5.1: linearly from 0.2 to 0.0001).
     """
 
     paper = "Svidchenko and Shpilman 2021, arXiv 2112.01195"

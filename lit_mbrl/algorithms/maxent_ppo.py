@@ -67,7 +67,7 @@ Standardization = Literal["before", "after_constant", "after_differentiated"]
 class EntropyBonusPPO(PPO):
     """`L^REG`: PPO with an entropy bonus (eq. 9 of arXiv 1707.06347v2).
 
-    `callbacks.EntropyAnnealing` with `attribute: bonus_coeff` moves the coefficient.
+    `lit_mbrl.callbacks.EntropyAnnealing` with `attribute: bonus_coeff` moves the coefficient.
     """
 
     paper = "Schulman et al. 2017, arXiv 1707.06347, eq. 9"
@@ -94,7 +94,7 @@ class EntropyBonusPPO(PPO):
 class MaxEntPPO(PPO):
     """`L^MAX` with the one-step approximation of section 4: the first step of each advantage is paid for entropy.
 
-    `callbacks.EntropyAnnealing` with `attribute: entropy_coeff` moves the coefficient.
+    `lit_mbrl.callbacks.EntropyAnnealing` with `attribute: entropy_coeff` moves the coefficient.
     """
 
     paper = "On-Policy Maximum Entropy Deep Reinforcement Learning"

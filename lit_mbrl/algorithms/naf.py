@@ -71,7 +71,7 @@ _READ = ("observation", "action", ("next", "observation"), ("next", "reward"), (
 
 @options
 class NAF(Algorithm):
-    """An action-value that is quadratic in the action. Needs `callbacks.SoftTargetUpdate`.
+    """An action-value that is quadratic in the action. Needs `lit_mbrl.callbacks.SoftTargetUpdate`.
 
     With a `rollout_length` it imagines, and the options below that one count.
     """

@@ -34,7 +34,8 @@ from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveF
 class SAC(Algorithm):
     """Twin critics, a tanh-Gaussian actor and an adaptive temperature.
 
-    Needs `callbacks.SoftTargetUpdate`; `callbacks.EntropyAnnealing` may move the target entropy (SVG eq. 14).
+    Needs `lit_mbrl.callbacks.SoftTargetUpdate`; `lit_mbrl.callbacks.EntropyAnnealing` may move the target entropy (SVG
+    eq. 14).
     """
 
     paper = "Haarnoja et al. 2018, arXiv 1812.05905"

@@ -224,7 +224,7 @@ class EnsembleExpansion(Algorithm):
 
 @options
 class STEVE(EnsembleExpansion, DDPG):
-    """STEVE on DDPG, as in the paper. Needs `callbacks.SoftTargetUpdate`."""
+    """STEVE on DDPG, as in the paper. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Buckman et al. 2018, arXiv 1807.01675"
 
@@ -260,7 +260,7 @@ class STEVE(EnsembleExpansion, DDPG):
 
 @options
 class STEVESAC(EnsembleExpansion, SAC):
-    """STEVE on SAC: soft candidates, a member of the critic is a pair. Needs `callbacks.SoftTargetUpdate`."""
+    """STEVE on SAC: soft candidates, a member of the critic is a pair. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Buckman et al. 2018, arXiv 1807.01675"
     twins = 2
@@ -288,7 +288,7 @@ class STEVESAC(EnsembleExpansion, SAC):
 
 @options
 class MVEDDPG(STEVE):
-    """MVE on DDPG: one model, one critic, one horizon. Needs `callbacks.SoftTargetUpdate`."""
+    """MVE on DDPG: one model, one critic, one horizon. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Feinberg et al. 2018, arXiv 1803.00101"
     num_critics: ClassVar[int] = 1  # type: ignore[misc]  # no option here

@@ -1,7 +1,8 @@
 """Twin delayed deep deterministic policy gradient.
 
 Fujimoto et al. 2018 (arXiv 1802.09477v3): DDPG with the smaller of two target critics, smoothed target actions and a
-policy that is updated (and targets that follow, `callbacks.SoftTargetUpdate(period=2)`) every second training step.
+policy that is updated (and targets that follow, `lit_mbrl.callbacks.SoftTargetUpdate(period=2)`) every second training
+step.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ Readings and departures:
 - Terminations of the environment are ignored, as the code's documentation says; its code takes them for the end of the
   horizon: `model.terminations: horizon`.
 - The targets follow softly, as the code's examples ask for; its DDPG copies them every 1000 updates all the same:
-  `callbacks.SoftTargetUpdate(tau=1, period=1000)`.
+  `lit_mbrl.callbacks.SoftTargetUpdate(tau=1, period=1000)`.
 - The squared error, as algorithm 1 has it; the code's examples take the Huber loss, `model.huber_delta: 1`.
 - Networks read all entries of the observation, which include the achieved goal, and `tau / max_tau`; the code reads
   `tau` as it is. With `normalize_observations` f predicts goals in the units of the normalised achieved goal, and
@@ -305,7 +305,7 @@ def _distance_reward(achieved: Tensor, desired: Tensor) -> Tensor:
 
 @options
 class TDM(GoalConditioned, DDPG):
-    """Temporal difference models on DDPG, as in the paper. Needs `callbacks.SoftTargetUpdate`."""
+    """Temporal difference models on DDPG, as in the paper. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Pong et al. 2018, arXiv 1802.09081"
     gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no option here: a horizon ends, and nothing is discounted
@@ -313,7 +313,7 @@ class TDM(GoalConditioned, DDPG):
 
 @options
 class TDMTD3(GoalConditioned, TD3):
-    """Temporal difference models on TD3. Needs `callbacks.SoftTargetUpdate`."""
+    """Temporal difference models on TD3. Needs `lit_mbrl.callbacks.SoftTargetUpdate`."""
 
     paper = "Pong et al. 2018, arXiv 1802.09081"
     gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no option here

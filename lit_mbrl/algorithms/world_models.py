@@ -328,7 +328,7 @@ class WorldModels(Algorithm):
     # ------------------------------------------------------------------ to look at
     @torch.no_grad()
     def reconstruct(self, sequence: TensorDictBase, context: int) -> dict[str, Tensor]:
-        """Images uint8 `[B, T, C, 64, 64]` for `callbacks.OpenLoopPredictions`: see `LatentAgent.reconstruct`.
+        """Images uint8 `[B, T, C, 64, 64]` for `lit_mbrl.callbacks.OpenLoopPredictions`: see `LatentAgent.reconstruct`.
 
         The dream sees `context` images, and from there on draws codes given the real actions.
         """

@@ -2,4 +2,6 @@
 
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# The installed library has the configs inside: beside it, `conf` may be somebody else's.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"

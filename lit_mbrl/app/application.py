@@ -17,7 +17,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import GracefulStop, Interrupted, duration
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import slurm
 from lit_mbrl.app.arguments import option_values, resume_command, with_config_of_checkpoint
@@ -47,6 +46,7 @@ from lit_mbrl.app.resume import with_changes
 from lit_mbrl.app.run_folder import claim, existing_parent, locked, make_folder, require_no_run
 from lit_mbrl.app.stages import StopAfterStage, check_stage
 from lit_mbrl.app.trainer_options import check_callbacks
+from lit_mbrl.callbacks import GracefulStop, Interrupted, duration
 from lit_mbrl.envs.tasks.procgen_games import is_game
 from lit_mbrl.training.checks import check_device, check_precision, check_targets
 from lit_mbrl.training.ddp import ManualDDPStrategy, check_names, check_trainer, register

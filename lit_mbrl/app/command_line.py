@@ -11,13 +11,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
-from callbacks import Checkpoint, ProgressBar
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app import CONF
 from lit_mbrl.app.components import check_config
 from lit_mbrl.app.messages import ParseError, explain
 from lit_mbrl.app.parser import Parser
 from lit_mbrl.app.trainer_options import check_options
+from lit_mbrl.callbacks import Checkpoint, ProgressBar
 from lit_mbrl.utils.errors import OptionError, UsageError
 
 

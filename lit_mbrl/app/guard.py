@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import Aborted
 from lit_mbrl.app.env_errors import with_traceback
 from lit_mbrl.app.output import silence_libraries
+from lit_mbrl.callbacks import Aborted
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.errors import OptionError, TrainingError, UsageError, printable
 

@@ -23,7 +23,7 @@ from lit_mbrl.utils.types import expected as expected_of
 
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string", "NoneType": "null"}
 # Where an option's short class names come from.
-_HOMES = {"model": "lit_mbrl.algorithms", "data": "lit_mbrl.data", "trainer.callbacks": "callbacks"}
+_HOMES = {"model": "lit_mbrl.algorithms", "data": "lit_mbrl.data", "trainer.callbacks": "lit_mbrl.callbacks"}
 
 
 class ParseError(Exception):
@@ -176,8 +176,8 @@ def _explain_class(key: str, chain: Sequence[BaseException]) -> str | None:
     home = next((module for option, module in _HOMES.items() if key.startswith(option)), None)
     known = [] if home is None else [name for name in importlib.import_module(home).__all__ if name[0].isupper()]
     hint = did_you_mean(wrong[1].rpartition(".")[2], known)
-    if home == "callbacks" and hint:
-        hint = hint.replace("'", "'callbacks.", 1)
+    if home == "lit_mbrl.callbacks" and hint:
+        hint = hint.replace("'", "'lit_mbrl.callbacks.", 1)
     return f"--{key}={wrong[1]}: expected the name of a class{hint}"
 
 

@@ -111,7 +111,7 @@ def _formatted(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """A warning of ours is one line for the user; where in the code it stands is for those of others."""
-    if Path(filename).is_relative_to(_HERE) or Path(filename).is_relative_to(_HERE.parent / "callbacks"):
+    if Path(filename).is_relative_to(_HERE):
         return f"warning: {printable(str(message))}\n"
     return _FORMAT(message, category, filename, lineno, line)
 

@@ -11,10 +11,10 @@ import psutil
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.algorithms import Algorithm
 from lit_mbrl.app.checkpoints import CheckpointInfo, weight_shapes
 from lit_mbrl.app.trainer_options import monitors
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.data.buffers.disk import COPIES, check_disk
 from lit_mbrl.training.stages import Stage, untrained
 from lit_mbrl.utils.errors import did_you_mean, require

@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.checkpoint import AFTER
 from lit_mbrl.app.checkpoints import CheckpointInfo, read_checkpoint, require_replay
+from lit_mbrl.callbacks.checkpoint import AFTER
 from lit_mbrl.training.algorithm import Algorithm
 from lit_mbrl.utils.errors import OptionError, require
 

@@ -48,7 +48,7 @@ _CALLBACKS = {
     GradientAccumulationScheduler: "data.batch_size",
     LearningRateFinder: "the learning rates of model",
     OnExceptionCheckpoint: "checkpoint.every_epochs: what a failed run has learnt is in last.ckpt",
-    StochasticWeightAveraging: "callbacks.SoftTargetUpdate",
+    StochasticWeightAveraging: "lit_mbrl.callbacks.SoftTargetUpdate",
 }
 
 

@@ -228,7 +228,7 @@ def raise_failure(error: BaseException, name: str, where: str) -> NoReturn:
     if isinstance(error, Overdue):
         raise EnvFailed(name, where, _late(str(error))) from error
     ours = isinstance(error, TrainingError | OptionError | KeyboardInterrupt)
-    if ours or type(error).__module__.partition(".")[0] == "callbacks":  # of a signal handler
+    if ours or type(error).__module__.startswith("lit_mbrl.callbacks"):  # of a signal handler
         raise error
     kind, text = type(error).__name__, one_line(error)
     problem = f"it called sys.exit({text})" if isinstance(error, SystemExit) else f"it raised {kind}: {text}"

@@ -112,7 +112,7 @@ class Algorithm(ManualOptimization):
         """Forgets what is summed over running episodes, where new ones begin in these environments; nothing here."""
 
     def targets(self) -> Iterator[tuple[nn.Module, nn.Module]]:
-        """Pairs `(online, target)` for `callbacks.SoftTargetUpdate`; none by default."""
+        """Pairs `(online, target)` for `lit_mbrl.callbacks.SoftTargetUpdate`; none by default."""
         yield from ()
 
     def sampling(self) -> SequenceBatchSpec:

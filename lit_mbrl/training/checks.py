@@ -79,5 +79,5 @@ def check_targets(algorithm: Any, callbacks: Sequence[Any], given: Any) -> None:
         or any(getattr(callback, "moves_targets", False) for callback in callbacks),
         "trainer.callbacks",
         given,
-        f"a list with callbacks.SoftTargetUpdate, since {type(algorithm).__name__} has target networks",
+        f"a list with lit_mbrl.callbacks.SoftTargetUpdate, since {type(algorithm).__name__} has target networks",
     )

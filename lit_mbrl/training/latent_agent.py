@@ -288,7 +288,7 @@ class LatentAgent(Algorithm):
     # ------------------------------------------------------------------ to look at
     @torch.no_grad()
     def reconstruct(self, sequence: TensorDictBase, context: int) -> dict[str, Tensor]:
-        """Images as the model sees them, uint8 `[B, T, C, 64, 64]`, for `callbacks.OpenLoopPredictions`.
+        """Images as the model sees them, uint8 `[B, T, C, 64, 64]`, for `lit_mbrl.callbacks.OpenLoopPredictions`.
 
         `"reconstruction"`: decoded from posterior states, which have seen each image. `"imagined"`: the same for the
         first `context` images, and from there on by the prior, with the real actions.

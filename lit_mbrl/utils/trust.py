@@ -22,8 +22,6 @@ from typing import Any
 
 from lit_mbrl.utils.errors import UsageError
 
-_OURS = ("lit_mbrl", "callbacks")
-
 
 class Untrusted(ModuleNotFoundError):
     """A module that a saved configuration asks for is neither ours nor installed."""
@@ -38,7 +36,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or "." in fullname or fullname in _OURS:
+        if path is not None or "." in fullname or fullname == "lit_mbrl":
             return None
         foreign = [entry for entry in sys.path if not entry or os.path.realpath(entry) in self.foreign]
         found = PathFinder.find_spec(fullname, foreign)
@@ -104,7 +102,7 @@ def needs_trust(config: Any) -> bool:
     if not isinstance(config, str) or not (":" in config or "." in config):
         return False
     root = config.removeprefix("torchrl/").partition(":")[0].partition(".")[0]
-    if not root.isidentifier() or root in _OURS or root not in sys.modules:  # what a run has named is imported
+    if not root.isidentifier() or root == "lit_mbrl" or root not in sys.modules:  # what a run has named is imported
         return False
     file = getattr(sys.modules[root], "__file__", None)
     return file is not None and _root_of(Path(file), root) in _foreign()

@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "lit_mbrl.data": {"lit_mbrl.envs"},
     "lit_mbrl.reports": set(),
     "lit_mbrl.papers": set(),
-    "callbacks": set(),
+    "lit_mbrl.callbacks": set(),
 }
 OPEN_TO_ALL = "lit_mbrl.utils"
 # The command line and what Python programs use see everything; nobody sees them but the package itself.
@@ -134,8 +134,8 @@ def file_of(name: str, names: Mapping[str, str]) -> str | None:
 
 def files() -> list[tuple[Path, str]]:
     """Our Python files and their dotted names; a package's `__init__` keeps that last part."""
-    paths = [path for top in ("lit_mbrl", "callbacks") for path in (ROOT / top).rglob("*.py")]
-    return [(path, ".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in sorted(paths)]
+    paths = sorted((ROOT / "lit_mbrl").rglob("*.py"))
+    return [(path, ".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in paths]
 
 
 @pytest.mark.parametrize(("path", "module"), files(), ids=lambda value: value if isinstance(value, str) else "")
@@ -185,15 +185,15 @@ def names_a_paper(source: str) -> bool:
         ("lit_mbrl.data.off_policy", "from lit_mbrl.training.algorithm import Algorithm"),
         ("lit_mbrl.algorithms.sac", "from lit_mbrl.data import OffPolicy"),
         ("lit_mbrl.algorithms.sac", "import lit_mbrl.app.cli"),
-        ("lit_mbrl.algorithms.sac", "from callbacks import SoftTargetUpdate"),
+        ("lit_mbrl.algorithms.sac", "from lit_mbrl.callbacks import SoftTargetUpdate"),
         ("lit_mbrl.training.algorithm", "from lit_mbrl.algorithms import SAC"),
         ("lit_mbrl.training.algorithm", "from lit_mbrl.data import OffPolicy"),
         ("lit_mbrl.models.base", "from lit_mbrl.training.optim import Adam"),
         ("lit_mbrl.reports.curves", "from lit_mbrl.app.messages import explain"),
-        ("callbacks.soft_target_update", "from lit_mbrl.algorithms import SAC"),
+        ("lit_mbrl.callbacks.soft_target_update", "from lit_mbrl.algorithms import SAC"),
         ("lit_mbrl.__init__", "from lit_mbrl.algorithms import SAC"),
         ("lit_mbrl.envs.make", "import mujoco"),
-        ("callbacks.wandb_run", "from wandb.sdk import login"),
+        ("lit_mbrl.callbacks.wandb_run", "from wandb.sdk import login"),
     ],
 )
 def test_violations_are_seen(module: str, source: str) -> None:
@@ -207,10 +207,10 @@ def test_violations_are_seen(module: str, source: str) -> None:
         ("lit_mbrl.algorithms.mve", "from lit_mbrl.algorithms.sac_svg import SACSVG"),
         ("lit_mbrl.algorithms.sac", "from lit_mbrl.training.algorithm import Algorithm"),
         ("lit_mbrl.models.recurrent", "from ..networks.mlp import MLP"),
-        ("lit_mbrl.app.cli", "from lit_mbrl import algorithms, data\nimport callbacks"),
+        ("lit_mbrl.app.cli", "from lit_mbrl import algorithms, callbacks, data"),
         ("lit_mbrl.envs.make", "def f():\n    import mujoco"),
-        ("callbacks.wandb_run", "if TYPE_CHECKING:\n    import wandb"),
-        ("callbacks.wandb_run", "import torch\nfrom lit_mbrl.utils.errors import OptionError"),
+        ("lit_mbrl.callbacks.wandb_run", "if TYPE_CHECKING:\n    import wandb"),
+        ("lit_mbrl.callbacks.wandb_run", "import torch\nfrom lit_mbrl.utils.errors import OptionError"),
     ],
 )
 def test_what_is_allowed_passes(module: str, source: str) -> None:

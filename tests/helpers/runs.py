@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.algorithms import Algorithm
+from lit_mbrl.callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.data import OffPolicy, OnPolicy
 from lit_mbrl.envs import EnvConfig
 

@@ -56,7 +56,7 @@ def test_files_equal_the_numbers(name: str) -> None:
     assert data["utd_ratio"] == UPDATES
     assert (data["batch_size"], data["capacity"]) == (DDPG["batch_size"], DDPG["capacity"])
     (target,) = config["trainer"]["callbacks"]
-    assert target == {"class_path": "callbacks.SoftTargetUpdate", "init_args": {"tau": DDPG["tau"]}}
+    assert target == {"class_path": "lit_mbrl.callbacks.SoftTargetUpdate", "init_args": {"tau": DDPG["tau"]}}
 
 
 def test_imagination_adds_its_own_numbers() -> None:

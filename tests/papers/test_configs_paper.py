@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from callbacks.entropy_annealing import EntropyAnnealing
-from callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.algorithms import SAC, SACSVG
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.defaults import read_config
+from lit_mbrl.callbacks.entropy_annealing import EntropyAnnealing
+from lit_mbrl.callbacks.soft_target_update import SoftTargetUpdate
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig, registered_variants
 from tests.helpers.paper_configs import short_run
@@ -111,7 +111,7 @@ def test_every_task_has_its_file_and_every_file_its_task() -> None:
 def test_file_equals_the_tables(name: str) -> None:
     task = TABLE_4[name]
     model: dict[str, Any] = {**TABLE_3_MODEL, "horizon": task.printed_horizon - 1}
-    targets = {"class_path": "callbacks.SoftTargetUpdate", "init_args": TABLE_3_TARGETS}
+    targets = {"class_path": "lit_mbrl.callbacks.SoftTargetUpdate", "init_args": TABLE_3_TARGETS}
     callbacks = [targets]
     if task.beta is None:
         assert task.initial == task.final
@@ -123,7 +123,7 @@ def test_file_equals_the_tables(name: str) -> None:
             "exponent": task.beta,
             "schedule_steps": task.timesteps,
         }
-        callbacks.append({"class_path": "callbacks.EntropyAnnealing", "init_args": schedule})
+        callbacks.append({"class_path": "lit_mbrl.callbacks.EntropyAnnealing", "init_args": schedule})
     data = {
         **TABLE_3_DATA,
         **CODE_DATA,

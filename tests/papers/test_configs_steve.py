@@ -70,7 +70,7 @@ def test_files_equal_the_table(name: str) -> None:
         "eval_episodes": 10,
     }
     (target,) = config["trainer"]["callbacks"]
-    assert target == {"class_path": "callbacks.SoftTargetUpdate", "init_args": {"tau": 1.0, "period": 500}}
+    assert target == {"class_path": "lit_mbrl.callbacks.SoftTargetUpdate", "init_args": {"tau": 1.0, "period": 500}}
 
 
 def test_the_baselines_differ_in_the_expansion_alone() -> None:

@@ -66,7 +66,9 @@ def test_files_equal_the_table(name: str) -> None:
         "batch_size": 128,
         "capacity": 1_000_000,
     }
-    assert config["trainer"]["callbacks"] == [{"class_path": "callbacks.SoftTargetUpdate", "init_args": {"tau": 0.001}}]
+    assert config["trainer"]["callbacks"] == [
+        {"class_path": "lit_mbrl.callbacks.SoftTargetUpdate", "init_args": {"tau": 0.001}}
+    ]
 
 
 @pytest.mark.parametrize("names", [*([name] for name in TASKS), ["ant", "public_code"]], ids="-".join)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
+from lit_mbrl.callbacks import Checkpoint
 from tests.helpers.command_line import SAC, load, rows, same
 
 GO_ON = [*SAC, "--trainer.default_root_dir=run", "--ckpt_path=last"]
@@ -156,7 +156,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
 
     monkeypatch.setattr(Path, "open", full)
     if target.endswith(".tmp"):
-        monkeypatch.setattr("callbacks.checkpoint.flush", lambda path: flush_without_room(path, target))
+        monkeypatch.setattr("lit_mbrl.callbacks.checkpoint.flush", lambda path: flush_without_room(path, target))
 
 
 def flush_without_room(path: Path, target: str) -> None:

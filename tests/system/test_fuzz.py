@@ -196,7 +196,7 @@ UNKNOWN = [
     *("--progress.x=1", "--model.horizons=3", "--gamma=0.9", "--modle.gamma=0.9", "--data.env.name.x=1", "stray"),
     *("--model=Nope", "--data=Nope", "--model=lit_mbrl.nope.SAC", "--model=os.path", "--model=1", "--model=null"),
     *(
-        "--trainer.callbacks+=callbacks.Nope",
+        "--trainer.callbacks+=lit_mbrl.callbacks.Nope",
         "--model.gamma",
         "--config",
         "--",
@@ -259,9 +259,10 @@ FILES = {
     "range": "model:\n  class_path: SAC\n  init_args: {gamma: 2}\n",
     "field": "data:\n  init_args:\n    env: {nam: x}\n",
     "env is a string": "data:\n  init_args:\n    env: Pendulum-v1\n",
-    "callbacks is a map": "trainer:\n  callbacks: {class_path: callbacks.Nope}\n",
-    "callback": "trainer:\n  callbacks:\n  - class_path: callbacks.Nope\n",
-    "callback argument": "trainer:\n  callbacks:\n  - {class_path: callbacks.SoftTargetUpdate, init_args: {tua: 3}}\n",
+    "callbacks is a map": "trainer:\n  callbacks: {class_path: lit_mbrl.callbacks.Nope}\n",
+    "callback": "trainer:\n  callbacks:\n  - class_path: lit_mbrl.callbacks.Nope\n",
+    "callback argument": "trainer:\n  callbacks:\n  - class_path: lit_mbrl.callbacks.SoftTargetUpdate\n"
+    "    init_args: {tua: 3}\n",
     "trainer is a list": "trainer: [1]\n",
     "trainer argument": "trainer: {max_epoch: 1}\n",
     "number as a key": "1: 2\n",

@@ -20,8 +20,9 @@ FILES = {
     "section.yaml": "modl:\n  class_path: SAC\n",
     "field.yaml": "data:\n  init_args:\n    env:\n      nam: x\n",
     "parameter.yaml": "model:\n  class_path: SAC\n  init_args:\n    gama: 3\n",
-    "callback.yaml": "trainer:\n  callbacks:\n  - class_path: callbacks.SoftTargetUpdat\n",
-    "tau.yaml": "trainer:\n  callbacks:\n  - class_path: callbacks.SoftTargetUpdate\n    init_args: {tua: 3}\n",
+    "callback.yaml": "trainer:\n  callbacks:\n  - class_path: lit_mbrl.callbacks.SoftTargetUpdat\n",
+    "tau.yaml": "trainer:\n  callbacks:\n  - class_path: lit_mbrl.callbacks.SoftTargetUpdate\n"
+    "    init_args: {tua: 3}\n",
     "foreign.ckpt": "not a checkpoint",
     "null.yaml": "checkpoint: null\n",
     "circle.yaml": "model: &a {class_path: SAC, init_args: *a}\n",
@@ -67,12 +68,15 @@ MISTAKES = [
     ("--seed_everything=-3", "--seed_everything=-3: expected a seed (-3 is not in bounds"),
     # unknown classes
     ("--model=SACC", "--model=SACC: expected the name of a class (did you mean 'SAC'?)"),
-    ("--model=callbacks.SoftTargetUpdate", "--model=callbacks.SoftTargetUpdate: expected the name of a class"),
+    (
+        "--model=lit_mbrl.callbacks.SoftTargetUpdate",
+        "--model=lit_mbrl.callbacks.SoftTargetUpdate: expected the name of a class",
+    ),
     ("--data=foo.Bar", "--data=foo.Bar: expected the name of a class"),
     (
-        "--trainer.callbacks+=callbacks.SoftTargetUpdat",
-        "--trainer.callbacks=callbacks.SoftTargetUpdat: expected the name of a class "
-        "(did you mean 'callbacks.SoftTargetUpdate'?)",
+        "--trainer.callbacks+=lit_mbrl.callbacks.SoftTargetUpdat",
+        "--trainer.callbacks=lit_mbrl.callbacks.SoftTargetUpdat: expected the name of a class "
+        "(did you mean 'lit_mbrl.callbacks.SoftTargetUpdate'?)",
     ),
     # the trainer
     ("--trainer.accelerator=foo", "--trainer.accelerator=foo: You selected an invalid accelerator name"),
@@ -82,7 +86,7 @@ MISTAKES = [
     ("--trainer.max_epochs=-7", "--trainer.max_epochs=-7: `max_epochs` must be a non-negative integer or -1."),
     (
         "--trainer.callbacks=null",
-        "--trainer.callbacks=None: expected a list with callbacks.SoftTargetUpdate, since SAC has target networks",
+        "--trainer.callbacks=None: expected a list with lit_mbrl.callbacks.SoftTargetUpdate, since SAC has target",
     ),
     (
         "--trainer.default_root_dir=broken.yaml/x",
@@ -121,7 +125,10 @@ MISTAKES = [
     ("--config=section.yaml", "--modl.class_path: no such option (did you mean '--model'?)"),
     ("--config=field.yaml", "--data.env.nam: OffPolicy has no such option (did you mean '--data.env.name'?)"),
     ("--config=parameter.yaml", "--model.gama: SAC has no such option (did you mean '--model.gamma'?)"),
-    ("--config=callback.yaml", "--trainer.callbacks=callbacks.SoftTargetUpdat: expected the name of a class (did you"),
+    (
+        "--config=callback.yaml",
+        "--trainer.callbacks=lit_mbrl.callbacks.SoftTargetUpdat: expected the name of a class (did you",
+    ),
     ("--config=tau.yaml", "--trainer.callbacks.tua: SoftTargetUpdate has no such option"),
     ("--config=null.yaml", "--checkpoint=null: expected a mapping, or its entries as --checkpoint.<name>=<value>"),
     (

@@ -237,7 +237,7 @@ def test_every_value_of_every_sweep_arrives(
         values = {name: given[i % len(given)] for name, given in choices.items()}
         trial = resolved(config, values, capsys)
         *callbacks, recorder = trial["trainer"]["callbacks"]
-        assert recorder["class_path"] == "callbacks.WandbRun"
+        assert recorder["class_path"] == "lit_mbrl.callbacks.WandbRun"
         for name, value in values.items():
             section, _, option = name.rpartition(".")
             found = {

@@ -17,7 +17,7 @@ from lit_mbrl.app.experiment.paths import FloatPath
 from lit_mbrl.utils.errors import UsageError
 
 ROOT = Path(lit_mbrl.__file__).resolve().parent.parent
-_PACKAGES = ("lit_mbrl", "callbacks")
+_PACKAGE = "lit_mbrl"
 _NOT_TRAINING = (
     "lit_mbrl/app/commands",
     "lit_mbrl/app/experiment",
@@ -47,12 +47,12 @@ def commit() -> str:
 
     Without git it is that checksum alone.
     """
-    training = [*_PACKAGES, *(f":(exclude){path}" for path in _NOT_TRAINING)]
+    training = [_PACKAGE, *(f":(exclude){path}" for path in _NOT_TRAINING)]
     name = _git("log", "-1", "--format=%H", "--", *training)
     if name and not _git("status", "--porcelain", "--untracked-files=all", "--", *training):
         return name
     digest = hashlib.sha256()
-    for path in sorted(path for package in _PACKAGES for path in (ROOT / package).rglob("*.py")):
+    for path in sorted((ROOT / _PACKAGE).rglob("*.py")):
         name_of_file = path.relative_to(ROOT).as_posix()
         if not name_of_file.startswith(_NOT_TRAINING):
             digest.update(name_of_file.encode() + b"\0" + path.read_bytes() + b"\0")

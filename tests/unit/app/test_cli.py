@@ -167,11 +167,11 @@ def test_command_line_goes_before_config_before_base(capfd: pytest.CaptureFixtur
 
 
 def test_callbacks_are_appended(capfd: pytest.CaptureFixture) -> None:
-    more = ["--trainer.callbacks+=callbacks.EntropyAnnealing", "--trainer.callbacks.initial=0"]
+    more = ["--trainer.callbacks+=lit_mbrl.callbacks.EntropyAnnealing", "--trainer.callbacks.initial=0"]
     more += ["--trainer.callbacks.final=-1", "--trainer.callbacks.schedule_steps=10"]
     config = printed_config(capfd, "--config", "conf/sac.yaml", *more)
     names = [callback["class_path"] for callback in config["trainer"]["callbacks"]]
-    assert names == ["callbacks.SoftTargetUpdate", "callbacks.EntropyAnnealing"]
+    assert names == ["lit_mbrl.callbacks.SoftTargetUpdate", "lit_mbrl.callbacks.EntropyAnnealing"]
 
 
 @pytest.mark.parametrize(

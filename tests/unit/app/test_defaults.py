@@ -15,7 +15,7 @@ from lit_mbrl.utils.errors import OptionError
 COMMON = """\
 model: {class_path: SAC, init_args: {gamma: 0.9, hidden_sizes: [8, 8], actor_lr: 1.0e-3}}
 data: {init_args: {env: {name: Pendulum-v1, num_envs: 2}, total_frames: 400}}
-trainer: {callbacks: [{class_path: callbacks.SoftTargetUpdate}]}
+trainer: {callbacks: [{class_path: lit_mbrl.callbacks.SoftTargetUpdate}]}
 """
 
 

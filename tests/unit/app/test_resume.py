@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.resume import config_diff
 from lit_mbrl.app.run_folder import locked
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.command_line import SAC, load, rows
 from tests.helpers.frames import ALGORITHMS

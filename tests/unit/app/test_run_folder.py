@@ -12,9 +12,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.run_folder import claim, find_checkpoint, folder_of, locked, require_no_run, run_name
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.data.buffers.files import ReplayFiles
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.command_line import SAC, load, rows

@@ -12,15 +12,15 @@ import pytest
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.wandb_run import WandbRun
 from lit_mbrl.app import loggers
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.loggers import WandbLogger
 from lit_mbrl.app.tolerant import Tolerant, within
+from lit_mbrl.callbacks.wandb_run import WandbRun
 from tests.helpers.command_line import TINY, rows
 
 RUN = ["fit", "--config", "conf/sac.yaml", *TINY, "--trainer.default_root_dir=run", "--progress.enabled=false"]
-RECORD = "--trainer.callbacks+=callbacks.WandbRun"
+RECORD = "--trainer.callbacks+=lit_mbrl.callbacks.WandbRun"
 
 
 class FakeRun:

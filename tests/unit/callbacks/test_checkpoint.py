@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.utils.errors import OptionError, TrainingError
 from tests.helpers.command_line import load
 from tests.helpers.runs import fit, make_data

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 
-from callbacks import EntropyAnnealing
 from lit_mbrl.algorithms import SAC, TD3
+from lit_mbrl.callbacks import EntropyAnnealing
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.runs import SaveAndStop, Stop, fit, make_data
 

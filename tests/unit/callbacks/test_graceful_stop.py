@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from callbacks import GracefulStop, SoftTargetUpdate
 from lit_mbrl.app.application import Application
 from lit_mbrl.app.cli import CONF, main
 from lit_mbrl.app.output import silence_libraries
+from lit_mbrl.callbacks import GracefulStop, SoftTargetUpdate
 from lit_mbrl.data import OffPolicy
 from tests.helpers.command_line import SAC, load, rows, run_folders, same
 

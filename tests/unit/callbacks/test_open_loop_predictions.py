@@ -10,8 +10,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from callbacks import OpenLoopPredictions
-from callbacks.open_loop_predictions import save_strip
+from lit_mbrl.callbacks import OpenLoopPredictions
+from lit_mbrl.callbacks.open_loop_predictions import save_strip
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.runs import everything, fit
 from tests.helpers.sequence_learner import LIGHT, Remembers, make_sequences

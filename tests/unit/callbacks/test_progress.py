@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import callbacks.progress
-from callbacks import ProgressBar, duration
+import lit_mbrl.callbacks.progress
 from lit_mbrl.algorithms import SAC
 from lit_mbrl.app.cli import CONF
+from lit_mbrl.callbacks import ProgressBar, duration
 from tests.helpers.dyna import make
 from tests.helpers.runs import SaveAndStop, Stop, fit, make_data
 
@@ -44,9 +44,9 @@ class Bar:
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     """The bars that were made, as if there were a terminal."""
     made: list[Bar] = []
-    monkeypatch.setattr(callbacks.progress, "_has_terminal", lambda: True)
-    monkeypatch.setattr(callbacks.progress, "_terminal", lambda: sys.stderr)
-    monkeypatch.setattr(callbacks.progress, "tqdm", lambda **options: made.append(Bar(**options)) or made[-1])
+    monkeypatch.setattr(lit_mbrl.callbacks.progress, "_has_terminal", lambda: True)
+    monkeypatch.setattr(lit_mbrl.callbacks.progress, "_terminal", lambda: sys.stderr)
+    monkeypatch.setattr(lit_mbrl.callbacks.progress, "tqdm", lambda **options: made.append(Bar(**options)) or made[-1])
     return made
 
 
@@ -77,7 +77,7 @@ def test_the_bar_goes_to_the_terminal_past_those_who_copy_standard_error() -> No
     code = """
 import sys
 from tqdm import tqdm
-from callbacks.progress import _has_terminal, _terminal
+from lit_mbrl.callbacks.progress import _has_terminal, _terminal
 copied = []
 sys.stderr.write = copied.append
 assert _has_terminal()
@@ -130,7 +130,7 @@ def test_log_has_a_line_every_half_a_minute_of_a_long_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     clock = iter(range(0, 10**6, 12))  # every look at the clock finds it twelve seconds on
-    monkeypatch.setattr(callbacks.progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(lit_mbrl.callbacks.progress.time, "monotonic", lambda: float(next(clock)))
     algorithm, data = make("mbpo", model_train_freq=100)
     algorithm.fitter.options |= {"max_epochs": 9, "patience": 9}
     fit(algorithm, data, ProgressBar())

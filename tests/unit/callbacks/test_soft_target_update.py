@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from callbacks import SoftTargetUpdate
 from lit_mbrl.algorithms import DDPG, PPO, SAC, TD3, Algorithm
+from lit_mbrl.callbacks import SoftTargetUpdate
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.runs import SHORT, fit, make_data, make_rollouts
 
@@ -91,7 +91,7 @@ def train(algorithm: Algorithm, data: Any, callbacks: list[Callback]) -> None:
 
 def test_a_script_without_it_is_refused_before_a_step_is_taken() -> None:
     data = make_data()
-    line = r"--trainer.callbacks=\[\]: expected a list with callbacks.SoftTargetUpdate, since SAC has target networks"
+    line = r"--trainer.callbacks=\[\]: expected a list with lit_mbrl.callbacks.SoftTargetUpdate, since SAC has target"
     with pytest.raises(OptionError, match=line):
         train(SAC(hidden_sizes=[8]), data, [])
     assert data.env_steps == 0

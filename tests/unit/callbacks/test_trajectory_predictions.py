@@ -9,9 +9,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from callbacks import TrajectoryPredictions
-from callbacks.trajectory_predictions import draw_trajectories
 from lit_mbrl.algorithms import SAC
+from lit_mbrl.callbacks import TrajectoryPredictions
+from lit_mbrl.callbacks.trajectory_predictions import draw_trajectories
 from lit_mbrl.planners.propagation import TrajectorySampler
 from lit_mbrl.utils.errors import OptionError
 from tests.helpers.planning import contradicting, make_pets

@@ -15,11 +15,11 @@ import pytest
 import torch
 import wandb
 
-from callbacks.wandb_run import git_state
 from lit_mbrl.app.cli import main
+from lit_mbrl.callbacks.wandb_run import git_state
 from tests.helpers.command_line import TINY, load, rows
 
-WANDB_RUN = ["--trainer.callbacks+=callbacks.WandbRun"]
+WANDB_RUN = ["--trainer.callbacks+=lit_mbrl.callbacks.WandbRun"]
 RUN = ["fit", "--config", "conf/sac.yaml", *TINY, "--trainer.default_root_dir=run"]
 
 
@@ -197,7 +197,7 @@ def test_filming_changes_nothing_else(runs: list[FakeRun]) -> None:
     [
         (
             ["--trainer.logger=null"],
-            "--trainer.logger=['CsvLogger']: expected a list with lit_mbrl.app.loggers.WandbLogger, where callbacks",
+            "--trainer.logger=['CsvLogger']: expected a list with lit_mbrl.app.loggers.WandbLogger, where lit_mbrl.callbacks",
         ),
         (
             ["--trainer.callbacks.upload_best=true", "--trainer.enable_checkpointing=false"],

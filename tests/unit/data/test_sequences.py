@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.data import SequenceReplay
 from lit_mbrl.data.buffers.episodes import frame_bytes
 from lit_mbrl.envs import EnvConfig, PixelConfig

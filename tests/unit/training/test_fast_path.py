@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from callbacks import Checkpoint, GracefulStop, ProgressBar
 from lit_mbrl.algorithms import PPO, SAC
 from lit_mbrl.app.cli import main
+from lit_mbrl.callbacks import Checkpoint, GracefulStop, ProgressBar
 from lit_mbrl.training.fast_path import EpochLoop, step
 from lit_mbrl.training.optim import Adam
 from tests.helpers.command_line import SAC as RUN

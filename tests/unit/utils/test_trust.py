@@ -22,7 +22,7 @@ EVIL = "from pathlib import Path\nPath('was-run').touch()\nfrom lit_mbrl.algorit
 WAYS = {
     "model": ("class_path: lit_mbrl.algorithms.SAC", "class_path: {0}.Evil"),
     "data": ("class_path: lit_mbrl.data.OffPolicy", "class_path: {0}.Evil"),
-    "callback": ("class_path: callbacks.SoftTargetUpdate", "class_path: {0}.Evil"),
+    "callback": ("class_path: lit_mbrl.callbacks.SoftTargetUpdate", "class_path: {0}.Evil"),
     "environment": ("name: Pendulum-v1", "name: {0}:Pendulum-v1"),
     "logger": ("logger: null", "logger: {{class_path: {0}.Evil}}"),
     "strategy": ("strategy: auto", "strategy: {{class_path: {0}.Evil}}"),
@@ -164,7 +164,7 @@ def test_the_line_at_the_end_says_trust(work: Path, capfd: pytest.CaptureFixture
     (work / "mine_at_the_end.py").write_text("from lit_mbrl.algorithms import SAC\n\n\nclass Mine(SAC):\n    pass\n")
     sys.path.insert(0, str(work))
     try:
-        targets = "--trainer.callbacks+=callbacks.SoftTargetUpdate"
+        targets = "--trainer.callbacks+=lit_mbrl.callbacks.SoftTargetUpdate"
         assert main(["fit", "--model=mine_at_the_end.Mine", *SAC[3:], targets]) == 0
     finally:
         sys.path.remove(str(work))

@@ -35,7 +35,10 @@ def make_run(
     folder.mkdir(parents=True)
     config = {
         "seed_everything": seed,
-        "trainer": {"precision": None, "callbacks": [{"class_path": "callbacks.SoftTargetUpdate", "init_args": {}}]},
+        "trainer": {
+            "precision": None,
+            "callbacks": [{"class_path": "lit_mbrl.callbacks.SoftTargetUpdate", "init_args": {}}],
+        },
         "model": {"class_path": f"lit_mbrl.algorithms.{algorithm}", "init_args": {"gamma": 0.99, **options}},
         "data": {"class_path": "lit_mbrl.data.OffPolicy", "init_args": {"env": {"name": task}, **(data or {})}},
     }

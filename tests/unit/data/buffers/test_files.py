@@ -10,8 +10,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks import Checkpoint
 from lit_mbrl.algorithms import SAC
+from lit_mbrl.callbacks import Checkpoint
 from lit_mbrl.data import Replay
 from lit_mbrl.data.buffers.files import ReplayFiles
 from tests.helpers.runs import everything, fit, make_data

@@ -130,7 +130,7 @@ def test_a_wrong_dictionary_in_the_middle_of_a_run_is_one_line(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     argv = ["fit", "--model=SAC", "--data=OffPolicy", f"--data.env.name={GOAL}", "--data.env.kwargs={wrong_after: 7}"]
     argv += ["--data.total_frames=60", "--data.learning_starts=30", "--data.batch_size=8", "--trainer.logger=false"]
-    assert main([*argv, "--trainer.callbacks+=callbacks.SoftTargetUpdate"]) == 1
+    assert main([*argv, "--trainer.callbacks+=lit_mbrl.callbacks.SoftTargetUpdate"]) == 1
     error = capsys.readouterr().err
     assert "step 7 of an episode: its observation is ['achieved_goal', 'observation'], not a dictionary of" in error
     assert "Traceback" not in error

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import GracefulStop
+from lit_mbrl.callbacks import GracefulStop
 
 
 class InterruptParent(Callback):

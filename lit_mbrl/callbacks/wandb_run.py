@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import lightning.pytorch.loggers
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.checkpoint import Checkpoint
+from lit_mbrl.callbacks.checkpoint import Checkpoint
 from lit_mbrl.utils.errors import OptionError
 from lit_mbrl.utils.options import options
 from lit_mbrl.utils.types import NonNegativeInt
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "gymnasium", "mujoco")
 COLUMNS = ("env_steps", "return", "return_std", "length")
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @options
@@ -183,7 +183,9 @@ def _logger(trainer: Trainer) -> lightning.pytorch.loggers.WandbLogger:
             return logger
     names = [type(logger).__name__ for logger in trainer.loggers]
     raise OptionError(
-        "trainer.logger", names, "a list with lit_mbrl.app.loggers.WandbLogger, where callbacks.WandbRun records"
+        "trainer.logger",
+        names,
+        "a list with lit_mbrl.app.loggers.WandbLogger, where lit_mbrl.callbacks.WandbRun records",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.checkpoint import Checkpoint
+from lit_mbrl.callbacks.checkpoint import Checkpoint
 from lit_mbrl.utils import distributed
 from lit_mbrl.utils.overdue import WATCH
 

@@ -54,7 +54,7 @@ class OpenLoopPredictions(Callback):
             data.spec.pixels,
             "trainer.callbacks",
             "OpenLoopPredictions",
-            "data.env.pixels; for vectors there is callbacks.TrajectoryPredictions",
+            "data.env.pixels; for vectors there is lit_mbrl.callbacks.TrajectoryPredictions",
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
