@@ -189,6 +189,22 @@ def test_three_trials_one_of_them_killed_and_resumed(server: WandbServer, shell:
     assert server.unknown == []
 
 
+@pytest.mark.slow  # a minute
+def test_agents_make_the_runs_of_a_table_and_the_command_reports_them(server: WandbServer, shell: Shell) -> None:
+    paper = ["python", "-m", "lit_mbrl", "paper", "lecture/dyna_q", "--budget=smoke", "--variants=n_0,n_5"]
+    written = shell(*paper, "--launcher=wandb")
+    shell.run_sweep(shell.folder / re.findall(r"written: (\S+)", written)[0], [2, 2])
+    assert server.unknown == []
+    wanted = [{"seeds": seed, "tasks": "maze", "variants": variant} for seed in (10, 11) for variant in ("n_0", "n_5")]
+    assert sorted(server.given.values(), key=str) == wanted
+    for trial, given in server.given.items():
+        config = server.runs[trial].config
+        planning = int(given["variants"].removeprefix("n_"))
+        assert (config["seed_everything"], config["model.planning_steps"]) == (given["seeds"], planning)
+    assert "all runs are finished" in shell(*paper)
+    assert (shell.folder / "runs/paper/report/lecture/dyna_q/smoke/index.html").is_file()
+
+
 @pytest.mark.slow  # half a minute each
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
 def test_three_trials(file: Path, server: WandbServer, shell: Shell) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from lit_mbrl.utils.errors import OptionError, UsageError
 from lit_mbrl.utils.pool import LOST, Job, Launcher, LocalLauncher, Task
 
-LAUNCHERS = ("local", "slurm", "ray")
+LAUNCHERS = ("local", "slurm", "ray", "wandb")
 _OWN = ("SLURM", "SUBMITIT", "RAY")  # variables that say where a process runs
 
 
@@ -27,7 +27,7 @@ def make_launcher(name: str, options: str, folder: Path) -> Launcher:
     """Makes a launcher by its name.
 
     Args:
-        name: one of `LAUNCHERS`.
+        name: one of `LAUNCHERS` but the last, whose agents nothing starts from here.
         options: `key=value` with commas in between: parameters of submitit's executor and `cluster` (`slurm`, or
             `local` to try it); of Ray `address`, `num_cpus` and `num_gpus` (of a run).
         folder: for the launcher's own files.

@@ -8,12 +8,13 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lit_mbrl.app import CONF
 from lit_mbrl.app.defaults import read_config
@@ -58,6 +59,26 @@ class ExperimentRun:
         """File of what the run was made with."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
+    @property
+    def logger(self) -> str:
+        """Returns the value of `trainer.logger`: none, but W&B's in a trial of a sweep."""
+        return "lit_mbrl.app.loggers.WandbLogger" if "WANDB_SWEEP_ID" in self.environment else "false"
+
+    def hold(self) -> IO[str] | None:
+        """Keeps other processes of the command from making this run until the returned file is closed.
+
+        Returns:
+            The file; None if another process has it.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        file = self.folder.with_name(f"{self.folder.name}.lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
     def unchanged(self) -> bool:
         """Returns whether the config is still that of the fingerprint."""
         return fingerprint(self.configs, self.options, self.shown_variables) == self.fingerprint
@@ -75,7 +96,7 @@ class ExperimentRun:
         words += [
             f"--seed_everything={self.seed}",
             f"--trainer.default_root_dir={self.folder}",
-            "--trainer.logger=false",
+            f"--trainer.logger={self.logger}",
             *self.options,
         ]
         return [*words, "--ckpt_path=last"] if resume else words
@@ -165,6 +186,16 @@ def read_seeds(text: str) -> list[int]:
         require(valid, "seeds", text, "seeds, as 10-19,25")
         seeds |= set(range(int(numbers[0]), int(numbers[1]) + 1))
     return sorted(seeds)
+
+
+def check_folder(folder: Path) -> None:
+    """Creates the folder of an experiment; raises `OptionError` if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError("out", folder, f"a folder that can be written to ({error.strerror})") from error
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""Estimates the time of runs that have not been made, from the first training steps of one of each kind."""
+"""Estimates time and disk space of runs that have not been made, from the first training steps of one of each kind."""
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lit_mbrl.app.commands.paper.plan import PaperRun
@@ -22,14 +24,35 @@ _PATIENCE = 180.0  # for the first ones
 _POLL = 0.5
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes.
+
+    Attributes:
+        seconds: of the clock; NaN: unknown.
+        disk: bytes of its files; NaN: unknown.
+    """
+
+    seconds: float
+    disk: float
+
+
+UNKNOWN = Cost(math.nan, math.nan)
+
+
+def disk_of(run: PaperRun) -> float:
+    """Bytes of the files of a run."""
+    return float(sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()))
+
+
 class CostError(UsageError):
     """A run that failed while it was timed."""
 
 
-def measure(run: PaperRun) -> float:
-    """Seconds that a run takes, from its first training steps in a folder that is then removed.
+def measure(run: PaperRun) -> Cost:
+    """What a run takes, from its first training steps in a folder that is then removed.
 
-    Its metrics are logged often for that, so it is a little too much; evaluations that come later are not in it.
+    Metrics are logged often for that, so the time is a little too long; evaluations that come later are not in it.
 
     Raises:
         CostError: if the run fails.
@@ -59,8 +82,9 @@ def measure(run: PaperRun) -> float:
                 last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
                 raise CostError(f"{run.name} fails: {' '.join(last)}")
             if process.returncode == 0:  # so short that it is over
-                return elapsed
-            return _extrapolate(_points(trial.folder), _frames(trial.folder), elapsed)
+                return Cost(elapsed, disk_of(trial))
+            seconds = _extrapolate(_points(trial.folder), _frames(trial.folder), elapsed)
+            return Cost(seconds, _files(log.read_text(errors="replace")))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -73,6 +97,16 @@ def _points(folder: Path) -> list[tuple[float, float]]:
     except UsageError:
         return []  # it has not come so far
     return list(zip(steps.tolist(), seconds.tolist(), strict=True))
+
+
+def _files(printed: str) -> float:
+    """Bytes of two checkpoints, of which the last has the replay, by what a run prints at its start."""
+    parameters = re.search(r"([\d,]+) parameters,", printed)
+    replays = re.findall(r"([\d,.]+) MB in \S+ when full", printed)
+    if parameters is None:
+        return math.nan
+    weights = 4 * int(parameters[1].replace(",", ""))
+    return 2 * 3 * weights + 1e6 * sum(float(size.replace(",", "")) for size in replays)  # with Adam's two moments
 
 
 def _frames(folder: Path) -> int:

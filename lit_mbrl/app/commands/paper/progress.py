@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from lit_mbrl.app.commands.paper.plan import PaperRun
 from lit_mbrl.app.commands.qualify.report import duration
@@ -41,7 +42,7 @@ class _Jobs(Iterator[Job]):
 
 
 class Progress:
-    """Counts the runs as they end.
+    """Counts the runs as they end; its context keeps other processes from making them at the same time.
 
     Args:
         waiting: what is to be run.
@@ -52,6 +53,7 @@ class Progress:
     Attributes:
         done: number of finished runs, earlier ones included.
         failed: names of the runs that failed, and why.
+        elsewhere: names of the runs that another process of the command is making.
     """
 
     def __init__(
@@ -60,12 +62,21 @@ class Progress:
         self._waiting = {run.name: run for run in waiting}
         self._queue = deque(waiting)
         self._lost: dict[str, int] = {}
+        self._held: dict[str, IO[str]] = {}
         self._total, self._size = len(waiting) + done, size
         self._costs = dict(costs)
         self._measured: dict[tuple[str, str], list[float]] = {}
         self._started: dict[str, float] = {}
         self.done = done
         self.failed: dict[str, str] = {}
+        self.elsewhere: list[str] = []
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for lock in self._held.values():
+            lock.close()
 
     def jobs(self) -> Iterator[Job]:
         """The processes, each made when its turn comes; a run that has lost its machine comes once more."""
@@ -74,11 +85,32 @@ class Progress:
     def _next_job(self) -> Job | None:
         while self._queue:
             run = self._queue.popleft()
+            if not self._take(run):
+                continue
             if run.unchanged():
                 self._started[run.name] = time.monotonic()
                 return run.job()
             self._fail(run, "a config has changed since the command began")
         return None
+
+    def _take(self, run: PaperRun) -> bool:
+        """Returns whether a run is still to be made here: another process may be making it, or have made it."""
+        if run.name in self._held:  # it has lost its machine
+            return True
+        lock = run.hold()
+        if lock is None:
+            del self._waiting[run.name]
+            self.elsewhere.append(run.name)
+            self._say(f"{run.name}: another process is making it")
+            return False
+        if is_finished(run):
+            lock.close()
+            del self._waiting[run.name]
+            self.done += 1
+            self._say(f"{run.name}: another process has made it")
+            return False
+        self._held[run.name] = lock
+        return True
 
     def add(self, finished: Finished, stopped: bool) -> None:
         """Notes and prints how a run ended.
@@ -100,6 +132,8 @@ class Progress:
             self._say(f"{run.name}: its machine has gone, it will go on elsewhere")
         elif not stopped:
             self._fail(run, f"exit code {finished.exit_code}, {_last_line(run.log)}")
+        if run.name not in self._waiting or stopped:
+            self._held.pop(run.name).close()
         if not stopped and self._started:
             self._say(f"running: {'; '.join(self._describe(self._waiting[name]) for name in self._started)}")
 

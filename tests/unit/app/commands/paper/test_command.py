@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lit_mbrl.app.cli import main
 from lit_mbrl.app.commands.paper import cost
@@ -84,6 +85,50 @@ def test_other_options_make_other_runs_and_leave_the_old_ones(
     assert {name: after[name] for name in before} == before and len(after) > len(before)
 
 
+def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    artefact = ARTEFACTS["lecture/dyna_q"]
+    mine, other, made = plan(artefact, choose_budget(artefact, "smoke"), tmp_path, [])[:3]
+    lock = other.hold()
+    assert lock is not None and other.hold() is None
+    make_run(made.folder, evaluations(1.0), data={"total_frames": 100})  # since the plan was made
+    progress = Progress([other, made, mine], 0, 1, {})
+    with Pool(1) as pool:
+        for ended in pool.run(progress.jobs()):
+            assert mine.hold() is None  # until it has been added
+            progress.add(ended, False)
+    assert progress.elsewhere == [other.name] and progress.done == 2 and not progress.failed
+    assert not other.folder.exists() and is_finished(mine)
+    again = mine.hold()
+    assert again is not None
+    again.close()
+    lock.close()
+
+
+def test_a_sweep_has_a_trial_for_every_run(work: Path, capfd: pytest.CaptureFixture, no_runs: list[str]) -> None:
+    assert main(["paper", "sac_svg/table_2", "--launcher=wandb", "--seeds=10-11", "--", "--num_threads=1"]) == 0
+    printed = capfd.readouterr().out
+    path = Path("runs/paper/sweeps/sac_svg-table_2-laptop.yaml")
+    assert f"wandb sweep {path}" in printed and "sac_svg/table_2 --budget=laptop --seeds=10-11 -- --num" in printed
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["parameters"]["variants"] == {"values": ["sac", "svg_2"]} and no_runs == []
+    assert sweep["metric"] == {"name": "eval/return", "goal": "maximize"}
+    # A trial's command makes one run, the one of its values, and no report.
+    arguments = ["--seeds=11", "--tasks=swimmer", "--variants=svg_2"]
+    words = [word for part in sweep["command"][4:] for word in (arguments if part == "${args}" else [part])]
+    assert main(words) == 0
+    assert no_runs == ["swimmer svg_2 seed 11"] and not Path("runs/paper/report").exists()
+
+
+def test_runs_in_a_trial_of_a_sweep_are_logged_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = ARTEFACTS["lecture/dyna_q"]
+    alone = plan(artefact, choose_budget(artefact, "smoke"), tmp_path, [])[0]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep0")
+    trial = plan(artefact, choose_budget(artefact, "smoke"), tmp_path, [])[0]
+    assert "--trainer.logger=false" in alone.command(False)
+    assert "--trainer.logger=lit_mbrl.app.loggers.WandbLogger" in trial.command(False)
+    assert (trial.folder, trial.fingerprint) == (alone.folder, alone.fingerprint)
+
+
 def test_a_failing_run_does_not_stop_the_others(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     artefact = ARTEFACTS["lecture/dyna_q"]
     runs = plan(artefact, choose_budget(artefact, "smoke"), tmp_path, ["--model.no_such_option=1"])[:1]
@@ -99,11 +144,12 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path, capfd: pytest.Ca
 def test_the_plan_says_how_many_runs_there_are_and_how_long_they_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("lit_mbrl.app.commands.paper.command.measure", lambda run: 120.0)
+    monkeypatch.setattr("lit_mbrl.app.commands.paper.command.measure", lambda run: cost.Cost(120.0, 5e8))
     words = ["paper", "sac_svg/table_2", "--tasks=swimmer", "--seeds=10-12", "--jobs=2", "--dry-run"]
     assert main([*words, f"--out={tmp_path}"]) == 0
     out = capfd.readouterr().out
-    assert "6 runs to make, 2 at a time: about 6 min 0 s on this machine" in out and "GB" in out
+    assert "6 runs to make, 2 at a time: about 6 min 0 s on this machine" in out
+    assert "disk: about 3 GB more; free disk space there: " in out
     assert out.count("about 2 min 0 s") == 2 and "petscheetah" not in out and not list(tmp_path.iterdir())
 
 
