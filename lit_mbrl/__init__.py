@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_mbrl.api.agent import TrainedAgent, load
     from lit_mbrl.api.algorithms import list_algorithms
+    from lit_mbrl.api.capabilities import Capabilities, capabilities
     from lit_mbrl.api.runs import Run, evaluate, fit, make_env
 
 __version__ = "0.1.0"
 _HOMES = {
+    "Capabilities": "lit_mbrl.api.capabilities",
     "TrainedAgent": "lit_mbrl.api.agent",
+    "capabilities": "lit_mbrl.api.capabilities",
     "load": "lit_mbrl.api.agent",
     "list_algorithms": "lit_mbrl.api.algorithms",
     "Run": "lit_mbrl.api.runs",
@@ -29,7 +32,17 @@ _HOMES = {
     "fit": "lit_mbrl.api.runs",
     "make_env": "lit_mbrl.api.runs",
 }
-__all__ = ["Run", "TrainedAgent", "evaluate", "fit", "list_algorithms", "load", "make_env"]
+__all__ = [
+    "Capabilities",
+    "Run",
+    "TrainedAgent",
+    "capabilities",
+    "evaluate",
+    "fit",
+    "list_algorithms",
+    "load",
+    "make_env",
+]
 
 
 def __getattr__(name: str) -> Any:

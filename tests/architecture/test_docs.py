@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_mbrl.app.commands.qualify.report import markdown, read_results
+from lit_mbrl.api.capabilities import capability_table
+from lit_mbrl.app.commands.qualify.report import by_task, markdown, read_results
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -82,6 +83,13 @@ def test_results_are_those_of_their_files() -> None:
     table = re.search(r"<!-- qualify --table docs/results -->\n(.*?)\n<!-- end of the table -->", page, re.DOTALL)
     assert table is not None
     assert table[1] == markdown(read_results(ROOT / "docs" / "results"))
+
+
+def test_choosing_has_the_library_s_own_tables() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text()
+    results = read_results(ROOT / "docs" / "results")
+    assert f"<!-- capabilities -->\n{capability_table()}\n<!-- end" in page
+    assert f"<!-- qualify --table docs/results --by-task -->\n{by_task(results)}\n<!-- end" in page
 
 
 def test_readme_s_returns_are_those_of_the_files() -> None:

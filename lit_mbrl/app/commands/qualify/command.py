@@ -13,7 +13,7 @@ from lit_mbrl.app.commands.options import OptionParser, positive_integer
 from lit_mbrl.app.commands.qualify.collect import Collector
 from lit_mbrl.app.commands.qualify.plan import PlannedRun, plan
 from lit_mbrl.app.commands.qualify.progress import Progress
-from lit_mbrl.app.commands.qualify.report import as_table, markdown, read_results, verdict, write_results
+from lit_mbrl.app.commands.qualify.report import as_table, by_task, markdown, read_results, verdict, write_results
 from lit_mbrl.app.commands.qualify.status import Status
 from lit_mbrl.app.commands.qualify.thresholds import choose, read_thresholds
 from lit_mbrl.app.experiment import sources
@@ -49,7 +49,7 @@ def qualify(argv: Sequence[str]) -> int:
     end = words.index("--") if "--" in words else len(words)
     options, overrides = _parser().parse_intermixed_args(words[:end]), words[end + 1 :]
     if options.table is not None:
-        print(markdown(read_results(Path(options.table))))
+        print((by_task if options.by_task else markdown)(read_results(Path(options.table))))
         return 0
     goals = choose(read_thresholds(Path(options.thresholds)), options.configs)
     paths, seeds = read_paths(options.paths), read_seeds(options.seeds)
@@ -144,4 +144,5 @@ def _parser() -> OptionParser:
     parser.add_argument("--reuse", action="store_true", help="keep runs of other sources of lit_mbrl")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run, and do nothing")
     parser.add_argument("--table", metavar="DIR", help="print the JSON files of a folder as a Markdown table instead")
+    parser.add_argument("--by-task", action="store_true", help="with --table: what qualified configs need, by task")
     return parser

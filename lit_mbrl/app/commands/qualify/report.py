@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lit_mbrl.app.commands.qualify.results import verdict_of
@@ -125,6 +126,27 @@ def markdown(results: Iterable[dict[str, Any]]) -> str:
             row = [f"`{each['config']}`", task, f"{threshold} ({random})", f"`{name}`", reached, *statistics]
             lines.append("| " + " | ".join([*row, _machine(path), seeds, _finals(path["runs"])]) + " |")
     return "\n".join(lines)
+
+
+def by_task(results: Iterable[dict[str, Any]]) -> str:
+    """What qualified configs need on each environment, as a Markdown table: fewest environment steps first.
+
+    Steps to the threshold are the median over seeds of the first evaluation that reaches it, so they are multiples of
+    the steps between evaluations; time is the whole run's.
+    """
+    rows = []
+    for each in results:
+        path = each["paths"].get("native")
+        if path is None or not path["summary"]["qualified"]:
+            continue
+        steps = median(run["first_reached_at"] for run in path["runs"] if run.get("first_reached_at") is not None)
+        (mean,) = _whole(path["summary"]["mean"])
+        whole = f"{steps:,.0f} of {each['total_frames']:,}".replace(",", " ")
+        task = f"{each['environment']}, {each['threshold']:g}"
+        time = duration(path["summary"]["median_seconds"])
+        rows.append((task, steps, f"| {task} | `{each['config']}` | {whole} | {mean} | {time} |"))
+    header = "| environment, threshold | config | env steps to it, of | mean at the end | time of a run |"
+    return "\n".join([header, "|---" * 5 + "|", *(row for *_, row in sorted(rows))])
 
 
 def _whole(*values: float) -> list[str]:
