@@ -1,5 +1,6 @@
 """Algorithms: one file per paper, each a LightningModule."""
 
+from lit_mbrl.algorithms.a2c import A2C
 from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.dqn import DQN
 from lit_mbrl.algorithms.dreamer import Dreamer
@@ -26,6 +27,7 @@ from lit_mbrl.algorithms.world_models import WorldModels
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
+    "A2C",
     "DDPG",
     "DQN",
     "MBPO",

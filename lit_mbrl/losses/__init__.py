@@ -26,6 +26,7 @@ from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemb
 from lit_mbrl.losses.max_entropy import max_entropy_advantage
 from lit_mbrl.losses.mdn import mixture_nll, vae_loss
 from lit_mbrl.losses.normalized_advantage import precision_noise, precision_scale, quadratic_advantage
+from lit_mbrl.losses.policy_gradient import policy_gradient_loss
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -77,6 +78,7 @@ __all__ = [
     "normalized_by_max",
     "normalized_by_mean",
     "pixel_loss",
+    "policy_gradient_loss",
     "precision_noise",
     "precision_scale",
     "q_loss",

@@ -13,9 +13,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.networks import CategoricalActor, GaussianActor, RewardNormalizer
+from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, RewardNormalizer
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm
+from lit_mbrl.utils.errors import require
 
 _ROWS = 1024  # frames that are evaluated at a time after a rollout
 
@@ -39,6 +40,7 @@ class RolloutAgent(Algorithm):
         gamma: discount.
         lmbda: lambda of the generalised advantages.
         reward_normalizer: divides rewards; None: they stay as they are.
+        encoder_options: of images, the encoder that was asked for.
     """
 
     learns_from = "rollouts"
@@ -50,6 +52,29 @@ class RolloutAgent(Algorithm):
     gamma: float
     lmbda: float
     reward_normalizer: RewardNormalizer | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder_options: ImpalaEncoder | None = None
+
+    # ------------------------------------------------------------------ construction
+    def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
+        """Makes the layers that policy and value share, and counts their features; none for vectors."""
+        if not spec.pixels:
+            return nn.Identity(), spec.observation_dim
+        network = (self.encoder_options or ImpalaEncoder()).build(spec.observation_shape)
+        return network, network.features
+
+    def check(self, spec: Any) -> None:
+        """See `Algorithm.check`; vectors need no encoder."""
+        super().check(spec)
+        right = f"null: the observations of {spec.name} are no images"
+        require(self.encoder_options is None or spec.pixels, "model.encoder", self.encoder_options, right)
+
+    def lower_lr(self, lr: float) -> None:
+        """Lets the learning rate fall linearly, with each rollout, from `lr` to 0 at `data.total_frames`."""
+        data = self.trainer.datamodule
+        self.trainer.optimizers[0].param_groups[0]["lr"] = lr * (1.0 - data.rollout_start / data.total_frames)
 
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:

@@ -28,6 +28,10 @@ TINY = [
 _ROLLOUTS = ["--data.env.num_envs=2", "--data.rollout_steps=10", "--data.num_epochs=2", "--data.batch_size=4"]
 _OFF_POLICY = ("--data.learning_starts", "--data.batch_size")
 TINY_ON_POLICY = [option for option in TINY if not option.startswith(_OFF_POLICY)] + _ROLLOUTS
+# The same for A2C, which takes one step on a whole rollout: thirty rollouts of two frames.
+_WHOLE = ("--data.rollout_steps=", "--data.num_epochs=", "--data.batch_size=")
+TINY_A2C = [option for option in TINY_ON_POLICY if not option.startswith(_WHOLE)]
+TINY_A2C += ["--data.rollout_steps=1", "--data.num_epochs=1", "--data.batch_size=2"]
 # The same for models with a latent state, on the pictures of their configs.
 TINY_LATENT = [
     *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size=", "--trainer.log_"))),
@@ -89,6 +93,8 @@ def tiny(config: Path | str) -> list[str]:
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
     if path.stem in TABULAR:  # their batches and networks are those of their configs: none
         return [option for option in TINY if not option.startswith((*_OFF_POLICY, "--model."))]
+    if path.stem == "a2c":
+        return TINY_A2C
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
     if "train_steps_per_collection" in path.read_text():
