@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lit_mbrl.losses.classification import class_loss, distillation_loss, frame_loss
 from lit_mbrl.losses.clip import (
     approx_kl,
     clip_fraction,
@@ -52,16 +53,19 @@ __all__ = [
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
+    "class_loss",
     "clip_fraction",
     "clip_objective",
     "clipped_value_loss",
     "discounted_weights",
+    "distillation_loss",
     "double_q_value",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
     "expectation_over_future",
+    "frame_loss",
     "free_nats",
     "free_nats_of_steps",
     "future_weights",

@@ -7,6 +7,7 @@ from lit_mbrl.models.base import ModelLoss, Step, TerminationRule, WorldModel, W
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
 from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
 from lit_mbrl.models.fitting import FitResult, GradientStep, fit, fit_epochs
+from lit_mbrl.models.frame_model import Cells, CopyModel, FrameModel, to_planes
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
 from lit_mbrl.models.mdn_rnn import MDNRNN, Memory
@@ -21,10 +22,13 @@ __all__ = [
     "MDNRNN",
     "RSSM",
     "VAE",
+    "Cells",
+    "CopyModel",
     "EnsembleConfig",
     "EnsembleDynamics",
     "EnsembleWorldModel",
     "FitResult",
+    "FrameModel",
     "GradientStep",
     "Latent",
     "LatentWorldModel",
@@ -50,4 +54,5 @@ __all__ = [
     "fit",
     "fit_epochs",
     "open_loop_errors",
+    "to_planes",
 ]
