@@ -27,7 +27,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
-from lit_mbrl.networks import ImpalaEncoder, RewardNormalizer, orthogonal_mlp
+from lit_mbrl.networks import GridEncoder, ImpalaEncoder, RewardNormalizer, orthogonal_mlp
 from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.training.rollouts import RolloutAgent, make_actor
 from lit_mbrl.utils import distributed
@@ -45,8 +45,9 @@ class PPO(RolloutAgent):
 
     hidden_sizes: Sizes | None = None
     """Hidden layers, tanh, of policy and value each; null: [64, 64], and after `encoder` none."""
-    encoder: ImpalaEncoder | None = None
-    """Of images only: the network that policy and value share; null: IMPALA's with the sizes of its paper."""
+    encoder: ImpalaEncoder | GridEncoder | None = None
+    """Of images only: the network that policy and value share, IMPALA's (`features`, `channels`) or one for images of a
+    few pixels (`convolutions`, `units`); null: IMPALA's with the sizes of its paper."""
     gamma: ClosedUnitInterval = 0.99
     """Discount."""
     lmbda: ClosedUnitInterval = 0.95

@@ -5,10 +5,12 @@ from __future__ import annotations
 from lit_mbrl.networks.actors import DeterministicActor, TanhGaussianActor
 from lit_mbrl.networks.advantage import NormalizedAdvantage
 from lit_mbrl.networks.conv import ConvDecoder, ConvEncoder, glorot_, normalize_image, quantize_image, to_uint8
+from lit_mbrl.networks.conv_lstm import ConvLSTM
 from lit_mbrl.networks.critics import BatchedQEnsemble, QEnsemble
 from lit_mbrl.networks.dreamer_actor import DeterministicLatentActor, DreamerActor
 from lit_mbrl.networks.ensemble import EnsembleMLP
 from lit_mbrl.networks.gaussian import DiagonalGaussian
+from lit_mbrl.networks.grid import Grid, GridEncoder, grid_convolutions, orthogonal_layer
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
@@ -21,12 +23,15 @@ __all__ = [
     "CategoricalActor",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvLSTM",
     "DeterministicActor",
     "DeterministicLatentActor",
     "DiagonalGaussian",
     "DreamerActor",
     "EnsembleMLP",
     "GaussianActor",
+    "Grid",
+    "GridEncoder",
     "Impala",
     "ImpalaEncoder",
     "NormalizedAdvantage",
@@ -35,8 +40,10 @@ __all__ = [
     "RunningNormalizer",
     "TanhGaussianActor",
     "glorot_",
+    "grid_convolutions",
     "normalize_image",
     "orthogonal_",
+    "orthogonal_layer",
     "orthogonal_mlp",
     "quantize_image",
     "to_uint8",

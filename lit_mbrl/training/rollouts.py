@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.networks import CategoricalActor, GaussianActor, ImpalaEncoder, RewardNormalizer
+from lit_mbrl.networks import CategoricalActor, GaussianActor, GridEncoder, ImpalaEncoder, RewardNormalizer
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm
 from lit_mbrl.utils.errors import require
@@ -55,7 +55,7 @@ class RolloutAgent(Algorithm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.encoder_options: ImpalaEncoder | None = None
+        self.encoder_options: ImpalaEncoder | GridEncoder | None = None
 
     # ------------------------------------------------------------------ construction
     def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
