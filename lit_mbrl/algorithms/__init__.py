@@ -5,6 +5,7 @@ from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.dqn import DQN
 from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.dyna_q import DynaQ, DynaQPlus
+from lit_mbrl.algorithms.i2a import I2A
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
@@ -30,6 +31,7 @@ __all__ = [
     "A2C",
     "DDPG",
     "DQN",
+    "I2A",
     "MBPO",
     "MEMR",
     "METRPO",

@@ -99,9 +99,12 @@ class A2C(RolloutAgent):
 
     def updates(self) -> Iterator[Update]:
         """One step of all networks on the rollout."""
-        step = partial(torch.optim.RMSprop if self.torch_rmsprop else RMSProp, alpha=self.alpha)
-        networks = [self.encoder, self.actor, self.critic]
-        yield Update("a2c", networks, self.loss, self.lr, max_grad_norm=self.max_grad_norm, step=step, eps=self.eps)
+        networks, clip = [self.encoder, self.actor, self.critic], self.max_grad_norm
+        yield Update("a2c", networks, self.loss, self.lr, max_grad_norm=clip, step=self.rmsprop(), eps=self.eps)
+
+    def rmsprop(self) -> partial:
+        """Returns the kind of step that the options ask for."""
+        return partial(torch.optim.RMSprop if self.torch_rmsprop else RMSProp, alpha=self.alpha)
 
     # ------------------------------------------------------------------ algorithm S3
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
@@ -120,7 +123,10 @@ class A2C(RolloutAgent):
 
     def loss(self, batch: TensorDictBase) -> Tensor:
         """Computes policy gradient, value and entropy (section 4) of frames with `advantage` and `value` `[B, 1]`."""
-        log_prob, entropy, value = self.evaluate(batch["observation"], batch["action"])
+        return self.objective(batch, *self.evaluate_frames(batch))
+
+    def objective(self, batch: TensorDictBase, log_prob: Tensor, entropy: Tensor, value: Tensor) -> Tensor:
+        """Computes the loss from what the networks say of the batch, `[B, 1]` each."""
         advantage = batch["advantage"]
         returns = advantage + batch["value"]
         weight = standardized(advantage) if self.standardize_advantages else advantage

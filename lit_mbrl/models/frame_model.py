@@ -18,11 +18,37 @@ is added to its input, which the paper puts beside it. Both are smaller, for fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lit_mbrl.utils.options import options
+from lit_mbrl.utils.types import PositiveInt, Rule
+
+
+@options(frozen=True, eq=True, repr=True)
+class FrameModelConfig:
+    """The sizes of a `FrameModel`, as a configuration says them; by default those of the paper's MiniPacman."""
+
+    section: ClassVar[str] = "model.frame_model"
+
+    channels: PositiveInt = 64
+    """Channels of the stack, n3 of the paper."""
+    wide: PositiveInt = 16
+    """Channels of a block's path with a wide kernel, n1."""
+    narrow: PositiveInt = 32
+    """Channels of a block's path with a kernel of 3, n2."""
+    blocks: PositiveInt = 2
+    """Blocks."""
+    kernel: Annotated[int, Rule("an odd integer > 0", lambda side: side > 0 and side % 2 == 1)] = 7
+    """Side of the wide kernel."""
+
+    def build(self, classes: int, actions: int, rewards: Sequence[float]) -> FrameModel:
+        """The model of frames with so many classes."""
+        sizes = self.channels, self.wide, self.narrow, self.blocks, self.kernel
+        return FrameModel(classes, actions, rewards, *sizes)
 
 
 class Prediction(NamedTuple):
@@ -112,9 +138,9 @@ class FrameModel(nn.Module):
         return Prediction(self.frame(x), self.reward(torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], -1)))
 
     def step(self, planes: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the most probable next frame `[N, h, w]` uint8, and the most probable reward `[N]`."""
+        """Returns the most probable next frame `[N, h, w]` and the most probable reward `[N]`, classes, uint8."""
         frame, reward = self(planes, action)
-        return frame.argmax(1).to(torch.uint8), self.rewards[reward.argmax(-1)]
+        return frame.argmax(1).to(torch.uint8), reward.argmax(-1).to(torch.uint8)
 
     def reward_class(self, reward: Tensor) -> Tensor:
         """Returns the class of the nearest reward that there is, `[...]` int64."""
@@ -122,11 +148,11 @@ class FrameModel(nn.Module):
 
 
 class CopyModel(nn.Module):
-    """A model without prediction, of the paper's ablation: the next frame is this one, the reward 0."""
+    """A model without prediction, of the paper's ablation: the next frame is this one, the reward that of class 0."""
 
     def step(self, planes: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """See `FrameModel.step`."""
-        return planes.argmax(1).to(torch.uint8), planes.new_zeros(len(planes))
+        return planes.argmax(1).to(torch.uint8), torch.zeros(len(planes), dtype=torch.uint8, device=planes.device)
 
 
 def to_planes(cells: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,11 +14,13 @@ from lit_mbrl.networks.grid import Grid, GridEncoder, grid_convolutions, orthogo
 from lit_mbrl.networks.impala import Impala, ImpalaEncoder
 from lit_mbrl.networks.mlp import MLP, orthogonal_
 from lit_mbrl.networks.normalizer import RunningNormalizer
-from lit_mbrl.networks.policies import CategoricalActor, GaussianActor, orthogonal_mlp
+from lit_mbrl.networks.policies import ActorCritic, CategoricalActor, GaussianActor, orthogonal_mlp
 from lit_mbrl.networks.reward_normalizer import RewardNormalizer
+from lit_mbrl.networks.rollout_encoder import ImaginationEncoder, RolloutEncoder
 
 __all__ = [
     "MLP",
+    "ActorCritic",
     "BatchedQEnsemble",
     "CategoricalActor",
     "ConvDecoder",
@@ -32,11 +34,13 @@ __all__ = [
     "GaussianActor",
     "Grid",
     "GridEncoder",
+    "ImaginationEncoder",
     "Impala",
     "ImpalaEncoder",
     "NormalizedAdvantage",
     "QEnsemble",
     "RewardNormalizer",
+    "RolloutEncoder",
     "RunningNormalizer",
     "TanhGaussianActor",
     "glorot_",

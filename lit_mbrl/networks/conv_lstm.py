@@ -18,11 +18,13 @@ class ConvLSTM(nn.Module):
         channels: C.
         hidden: D.
         kernel: side of the convolutions, odd.
+        numbers: V, which each step has beside its map; they are the same at every pixel.
     """
 
-    def __init__(self, channels: int, hidden: int, kernel: int = 3) -> None:
+    def __init__(self, channels: int, hidden: int, kernel: int = 3, numbers: int = 0) -> None:
         super().__init__()
         self.hidden = hidden
+        self.numbers = nn.Linear(numbers, 4 * hidden, bias=False) if numbers else None
         self.input = nn.Conv2d(channels, 4 * hidden, kernel, padding=kernel // 2)
         self.state = nn.Conv2d(hidden, 4 * hidden, kernel, padding=kernel // 2, bias=False)
         with torch.no_grad():  # the state is kept at first
@@ -30,10 +32,12 @@ class ConvLSTM(nn.Module):
             self.input.bias.zero_()
             self.input.bias[hidden : 2 * hidden] = 1.0
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Returns `h` `[N, D, h, w]` after the last of `[N, T, C, h, w]`."""
+    def forward(self, maps: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """Returns `h` `[N, D, h, w]` after the last of `[N, T, C, h, w]`, and of numbers `[N, T, V]`, if it has any."""
         # What inputs add to the gates is one convolution of all steps.
         inputs = self.input(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        if self.numbers is not None:
+            inputs = inputs + self.numbers(numbers)[..., None, None]
         hidden = cell = None
         for t in range(maps.shape[1]):
             gates = inputs[:, t] if hidden is None else inputs[:, t] + self.state(hidden)

@@ -29,7 +29,8 @@ def test_features_of_images_of_any_batch_shape() -> None:
 @torch.no_grad()
 def test_a_convolutional_lstm_is_the_plain_one() -> None:
     torch.manual_seed(0)
-    net, maps = ConvLSTM(2, 3).double(), torch.randn(2, 4, 2, 5, 4, dtype=torch.float64)
+    net, maps = ConvLSTM(2, 3, numbers=2).double(), torch.randn(2, 4, 2, 5, 4, dtype=torch.float64)
+    numbers = torch.randn(2, 4, 2, dtype=torch.float64)
 
     def at(weight: Tensor, x: Tensor, i: int, j: int) -> Tensor:
         total = torch.zeros(len(weight), dtype=torch.float64)
@@ -46,11 +47,12 @@ def test_a_convolutional_lstm_is_the_plain_one() -> None:
             for i in range(5):
                 for j in range(4):
                     gates = at(net.input.weight, maps[row, t], i, j) + net.input.bias + at(net.state.weight, h, i, j)
+                    gates += net.numbers.weight @ numbers[row, t]
                     write, keep, show, new = gates.split(3)
                     c[:, i, j] = keep.sigmoid() * c[:, i, j] + write.sigmoid() * new.tanh()
                     after[:, i, j] = show.sigmoid() * c[:, i, j].tanh()
             h = after
-        torch.testing.assert_close(net(maps)[row], h)
+        torch.testing.assert_close(net(maps, numbers)[row], h)
 
 
 @pytest.mark.parametrize(
