@@ -15,6 +15,7 @@ from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.naf import NAF
 from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
+from lit_mbrl.algorithms.policy_distillation import PolicyDistillation
 from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
@@ -61,6 +62,7 @@ __all__ = [
     "MaxEntExploration",
     "MaxEntPPO",
     "PlaNet",
+    "PolicyDistillation",
     "RevisedDreamer",
     "WorldModels",
 ]

@@ -12,6 +12,7 @@ from lit_mbrl.losses.clip import (
     value_loss,
 )
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
+from lit_mbrl.losses.distillation import categorical_kl, diagonal_normal_kl
 from lit_mbrl.losses.elbo import (
     discounted_weights,
     free_nats,
@@ -53,10 +54,12 @@ __all__ = [
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
+    "categorical_kl",
     "class_loss",
     "clip_fraction",
     "clip_objective",
     "clipped_value_loss",
+    "diagonal_normal_kl",
     "discounted_weights",
     "distillation_loss",
     "double_q_value",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_mbrl.algorithms import PPO
 from lit_mbrl.app.cli import CONF
+from tests.helpers.runs import fit, make_rollouts
 
 TINY = [
     "--data.total_frames=60",
@@ -94,7 +98,7 @@ TINY_WORLD_MODELS = [
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 TABULAR = ("dyna_q", "dyna_q_plus")
-DISCRETE = ("dqn", "her_bit_flip", "i2a")  # learn no continuous actions
+DISCRETE = ("dqn", "her_bit_flip", "i2a", "policy_distillation")  # of discrete actions alone, or as a teacher's
 GOALS = ("tdm", "tdm_td3")  # learn tasks with goals alone
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
@@ -107,6 +111,8 @@ def tiny(config: Path | str) -> list[str]:
         return [option for option in TINY if not option.startswith((*_OFF_POLICY, "--model."))]
     if path.stem in ("a2c", "i2a"):
         return TINY_A2C if path.stem == "a2c" else TINY_I2A
+    if path.stem == "policy_distillation":
+        return [*TINY_ON_POLICY, f"--model.teacher={teacher()}"]
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
     if "train_steps_per_collection" in path.read_text():
@@ -118,6 +124,14 @@ def tiny(config: Path | str) -> list[str]:
     if "rollout_length" in path.read_text():
         return TINY + TINY_IMAGINATION
     return TINY + TINY_PLANNING * (path.stem in PLANNING)
+
+
+@cache
+def teacher() -> Path:
+    """The checkpoint of an agent for CartPole, hardly trained."""
+    path = Path(tempfile.mkdtemp()) / "teacher.ckpt"
+    fit(PPO(hidden_sizes=[8]), make_rollouts()).save_checkpoint(path)
+    return path
 
 
 class SendSignal(Callback):
