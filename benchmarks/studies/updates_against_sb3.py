@@ -1,4 +1,4 @@
-"""Training steps of TD3, DQN, PPO and TRPO beside Stable-Baselines3's, with the same networks, batches and noise.
+"""Training steps of TD3, DQN, PPO, A2C and TRPO beside Stable-Baselines3's, with the same networks, batches and noise.
 
 pip install -e '.[peers]'
 python -m benchmarks.studies.updates_against_sb3
@@ -22,7 +22,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from lit_mbrl.algorithms import DQN, PPO, TD3, TRPO
+from lit_mbrl.algorithms import A2C, DQN, PPO, TD3, TRPO
 from lit_mbrl.callbacks import SoftTargetUpdate
 from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.training import fast_path
@@ -152,9 +152,13 @@ def dqn() -> None:
 def same_networks(ours: Any, peer: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The weights of policy and value, which are the same in both from now on."""
     body, policy = peer.policy.mlp_extractor, peer.policy
-    theirs = [*body.policy_net.parameters(), *policy.action_net.parameters(), policy.log_std]
+    theirs = [*body.policy_net.parameters(), *policy.action_net.parameters()]
     theirs += [*body.value_net.parameters(), *policy.value_net.parameters()]
-    mine = [*ours.actor.mean.parameters(), ours.actor.log_std, *ours.critic.parameters()]
+    if ours.spec.discrete:
+        mine = [*ours.actor.parameters(), *ours.critic.parameters()]
+    else:
+        mine = [*ours.actor.mean.parameters(), *ours.critic.parameters(), ours.actor.log_std]
+        theirs += [policy.log_std]
     with torch.no_grad():
         torch._foreach_copy_(mine, theirs)
     return mine, theirs
@@ -192,6 +196,40 @@ def ppo() -> None:
         optimizer.step()
     difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
     print(f"PPO: largest difference of a weight after {ROUNDS} minibatches {difference:.1e}")
+
+
+def a2c() -> None:
+    """Rollouts of 80 made-up frames on CartPole's and HalfCheetah-v5's sizes, with SB3's own `train`."""
+    for env in ("CartPole-v1", "HalfCheetah-v5"):
+        torch.manual_seed(0)
+        peer = stable_baselines3.A2C("MlpPolicy", gymnasium.make(env), 7e-4, ent_coef=0.01, device="cpu")
+        peer.set_logger(configure(None, []))
+        ours = A2C(hidden_sizes=[64, 64], lr=7e-4, torch_rmsprop=True)
+        spec = describe(EnvConfig(env))
+        ours.configure(spec)
+        mine, theirs = same_networks(ours, peer)
+        (optimizer,), (update,) = ours.configure_optimizers(), ours.update_list
+        for _ in range(ROUNDS):
+            observation = torch.randn(80, spec.observation_dim)
+            with torch.no_grad():
+                action = ours.explore(observation, torch.zeros(80, 1, dtype=torch.bool))
+                _, _, value = ours.evaluate(observation, action)
+            frames = {"observation": observation, "action": action, "value": value}
+            frames |= {"advantage": 3 * torch.randn(80, 1)}
+            sample = SimpleNamespace(
+                observations=observation,
+                actions=action.unsqueeze(-1).float() if spec.discrete else action,
+                advantages=frames["advantage"][:, 0],
+                returns=(value + frames["advantage"])[:, 0],
+            )
+            peer.rollout_buffer.get = lambda *_, sample=sample, **__: iter([sample])
+            peer.train()
+            optimizer.zero_grad()
+            update.loss(TensorDict(frames, [80])).backward(inputs=update.parameters())
+            clip_([parameter.grad for parameter in update.parameters()], ours.max_grad_norm)
+            optimizer.step()
+        difference = max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
+        print(f"A2C, {env}: largest difference of a weight after {ROUNDS} rollouts {difference:.1e}")
 
 
 def trpo() -> None:
@@ -258,4 +296,5 @@ if __name__ == "__main__":
     td3()
     dqn()
     ppo()
+    a2c()
     trpo()

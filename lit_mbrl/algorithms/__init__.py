@@ -1,9 +1,11 @@
 """Algorithms: one file per paper, each a LightningModule."""
 
+from lit_mbrl.algorithms.a2c import A2C
 from lit_mbrl.algorithms.ddpg import DDPG
 from lit_mbrl.algorithms.dqn import DQN
 from lit_mbrl.algorithms.dreamer import Dreamer
 from lit_mbrl.algorithms.dyna_q import DynaQ, DynaQPlus
+from lit_mbrl.algorithms.i2a import I2A
 from lit_mbrl.algorithms.maxent_exploration import MaxEntDreamer, MaxEntExploration
 from lit_mbrl.algorithms.maxent_ppo import EntropyBonusPPO, FullMaxEntPPO, MaxEntBonusPPO, MaxEntPPO
 from lit_mbrl.algorithms.mbpo import MBPO
@@ -13,6 +15,7 @@ from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.naf import NAF
 from lit_mbrl.algorithms.pets import PETS
 from lit_mbrl.algorithms.planet import PlaNet
+from lit_mbrl.algorithms.policy_distillation import PolicyDistillation
 from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
 from lit_mbrl.algorithms.revised_dreamer import RevisedDreamer
@@ -26,8 +29,10 @@ from lit_mbrl.algorithms.world_models import WorldModels
 from lit_mbrl.training.algorithm import Algorithm
 
 __all__ = [
+    "A2C",
     "DDPG",
     "DQN",
+    "I2A",
     "MBPO",
     "MEMR",
     "METRPO",
@@ -57,6 +62,7 @@ __all__ = [
     "MaxEntExploration",
     "MaxEntPPO",
     "PlaNet",
+    "PolicyDistillation",
     "RevisedDreamer",
     "WorldModels",
 ]

@@ -24,14 +24,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_mbrl.losses import approx_kl, clip_fraction, clip_objective, clipped_value_loss, standardized, value_loss
-from lit_mbrl.networks import ImpalaEncoder, RewardNormalizer, orthogonal_mlp
+from lit_mbrl.networks import GridEncoder, ImpalaEncoder, RewardNormalizer, orthogonal_mlp
 from lit_mbrl.training.algorithm import Algorithm, Update
 from lit_mbrl.training.rollouts import RolloutAgent, make_actor
 from lit_mbrl.utils import distributed
-from lit_mbrl.utils.errors import require
 from lit_mbrl.utils.options import options, take
 from lit_mbrl.utils.types import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, Sizes
 
@@ -46,8 +45,9 @@ class PPO(RolloutAgent):
 
     hidden_sizes: Sizes | None = None
     """Hidden layers, tanh, of policy and value each; null: [64, 64], and after `encoder` none."""
-    encoder: ImpalaEncoder | None = None
-    """Of images only: the network that policy and value share; null: IMPALA's with the sizes of its paper."""
+    encoder: ImpalaEncoder | GridEncoder | None = None
+    """Of images only: the network that policy and value share, IMPALA's (`features`, `channels`) or one for images of a
+    few pixels (`convolutions`, `units`); null: IMPALA's with the sizes of its paper."""
     gamma: ClosedUnitInterval = 0.99
     """Discount."""
     lmbda: ClosedUnitInterval = 0.95
@@ -89,23 +89,6 @@ class PPO(RolloutAgent):
         self.actor = make_actor(spec, features, hidden, self.init_log_std)
         self.critic = orthogonal_mlp(features, hidden, 1, gain=1.0)
 
-    def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
-        """Makes the layers that policy and value share, and counts their features; none for vectors."""
-        if not spec.pixels:
-            return nn.Identity(), spec.observation_dim
-        network = (self.encoder_options or ImpalaEncoder()).build(spec.observation_shape)
-        return network, network.features
-
-    def check(self, spec: Any) -> None:
-        """See `Algorithm.check`; vectors need no encoder."""
-        super().check(spec)
-        require(
-            self.encoder_options is None or spec.pixels,
-            "model.encoder",
-            self.encoder_options,
-            f"null: the observations of {spec.name} are no images",
-        )
-
     def updates(self) -> Iterator[Update]:
         """One step of everything: algorithm 1's optimisation, a minibatch at a time."""
         networks = [self.encoder, self.actor, self.critic]
@@ -130,8 +113,7 @@ class PPO(RolloutAgent):
     def training_step(self, batch: dict[str, TensorDictBase], batch_idx: int) -> None:
         """One minibatch; none after `target_kl` has ended the rollout's epochs."""
         if self.anneal_lr:
-            data = self.trainer.datamodule
-            self.trainer.optimizers[0].param_groups[0]["lr"] = self.lr * (1.0 - data.rollout_start / data.total_frames)
+            self.lower_lr(self.lr)
         if self._stopped is None:
             super().training_step(batch, batch_idx)
         elif self.logs_now():

@@ -175,6 +175,7 @@ class Application(CommandLine):
         twin = networks(self.model, spec)
         require_memory(twin, self.datamodule, vars(self._get(self.config, "model").init_args))
         if self.subcommand == "fit":
+            self.model.check_start(spec)
             check_device(self.model, self.trainer.strategy.root_device)
             check_precision(twin, self.trainer.precision_plugin)
             given = self._get(self.config, "trainer").callbacks
@@ -255,8 +256,7 @@ class Application(CommandLine):
             print_rank_zero(f"changed since the checkpoint: {', '.join(self.changed)}")
         several = self.trainer.strategy if isinstance(self.trainer.strategy, ManualDDPStrategy) else None
         WATCH.last_words = self._last_checkpoint
-        start = time.monotonic()
-        exit_code = 1
+        start, exit_code = time.monotonic(), 1
         try:
             with trainer_errors():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=saved and saved.path, weights_only=True)

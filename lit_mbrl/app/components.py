@@ -100,9 +100,12 @@ def _reject_unknown(key: str, hint: Any, value: Any) -> None:
     kinds = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
     if not kinds or not isinstance(value, jsonargparse.Namespace | dict) or "class_path" in value:
         return  # of a class that is named, jsonargparse complains
-    known = [field.name for field in dataclasses.fields(kinds[0])]
-    hints = typing.get_type_hints(kinds[0])
-    for given, inner in (value if isinstance(value, dict) else vars(value)).items():
+    fields = value if isinstance(value, dict) else vars(value)
+    # Of several kinds the one that is meant: with most of the names.
+    kind = max(kinds, key=lambda kind: len({field.name for field in dataclasses.fields(kind)} & fields.keys()))
+    known = [field.name for field in dataclasses.fields(kind)]
+    hints = typing.get_type_hints(kind)
+    for given, inner in fields.items():
         if given not in known:
             raise UsageError(f"--{key}.{given}: no such option{did_you_mean(given, known)}")
         _reject_unknown(f"{key}.{given}", hints[given], inner)

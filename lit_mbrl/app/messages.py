@@ -84,7 +84,7 @@ def explain(error: BaseException, argv: Sequence[str], options: Iterable[str] = 
         given = next((word for word in argv if word.startswith(match[1]) and "=" not in word), match[1])
         return f"{given}: expected a value"
     if match := re.search(r"Option '([^']+)' is not accepted", leaf):
-        return _unknown_parameter(key, match[1], text)
+        return _unknown_parameter(key, *_refused(match[1], text))
     if re.match(r"the following arguments are required: (fit|validate)\.model", text):
         return "--config: expected a config file, as conf/sac_svg.yaml (`python -m lit_mbrl list` shows them)"
     if re.search(r"invalid choice|expected \"subcommand\"", text):
@@ -139,6 +139,16 @@ def _unknown(argument: str, options: Iterable[str]) -> str:
     if name.split(".")[0] not in roots:
         known, name = sorted(roots), name.split(".")[0]
     return f"{argument}: no such option{did_you_mean(name, known)}"
+
+
+def _refused(option: str, text: str) -> tuple[str, str]:
+    """The first option that a class of a union refused and no other one has, and what was said about it."""
+    refusals = re.findall(r"(Problem with given class_path '([^']+)'):\s+Option '([^']+)' is not accepted", text)
+    if len({refused for _, _, refused in refusals}) < 2:
+        return option, text
+    known = {name for _, path, _ in refusals for name in parameters_of(_resolve(path))}
+    problem, _, refused = next((each for each in reversed(refusals) if each[2] not in known), refusals[-1])
+    return refused, problem
 
 
 def _unknown_parameter(key: str, parameter: str, text: str) -> str:

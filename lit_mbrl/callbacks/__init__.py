@@ -3,6 +3,7 @@
 from lit_mbrl.callbacks.checkpoint import Checkpoint
 from lit_mbrl.callbacks.entropy_annealing import EntropyAnnealing
 from lit_mbrl.callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
+from lit_mbrl.callbacks.imagined_rollouts import ImaginedRollouts
 from lit_mbrl.callbacks.open_loop_predictions import OpenLoopPredictions
 from lit_mbrl.callbacks.progress import ProgressBar, duration
 from lit_mbrl.callbacks.soft_target_update import SoftTargetUpdate
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "EntropyAnnealing",
     "GracefulStop",
+    "ImaginedRollouts",
     "Interrupted",
     "OpenLoopPredictions",
     "ProgressBar",

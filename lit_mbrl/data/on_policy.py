@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lit_mbrl.data.agent import Experience
 from lit_mbrl.data.base import EnvDataModule
-from lit_mbrl.data.buffers.transitions import check_memory
+from lit_mbrl.data.buffers.spec import BufferSpec
+from lit_mbrl.data.buffers.transitions import Replay, check_memory
 from lit_mbrl.data.evaluated import EvalPolicy
 from lit_mbrl.data.schedule import RolloutSchedule
 from lit_mbrl.envs import VectorEnv
@@ -83,13 +84,12 @@ class OnPolicy(EnvDataModule):
     @property
     def rollout_start(self) -> int:
         """Environment steps at the start of the running rollout."""
-        schedule = self.update_schedule
-        return (self.train_steps - 1) // schedule.train_steps_per_rollout * schedule.frames_per_rollout
+        return self.env_steps - self.update_schedule.frames_per_rollout
 
     @property
     def begins_rollout(self) -> bool:
         """Returns whether the running training step is the first one after a rollout."""
-        return (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout == 0
+        return self.update_schedule.position() == 0
 
     def split_across_ranks(self, world_size: int) -> None:
         """Fits the clock to the number of devices, each of which has a rollout."""
@@ -115,11 +115,27 @@ class OnPolicy(EnvDataModule):
         observation = spec.observation_dim * (1 if spec.pixels else 4)
         size = self.frames_per_batch * (3 * observation + 8 * spec.action_dim + 64)
         check_memory(size, "memory", directory, "data.rollout_steps")
+        for buffer in self.buffer_specs.values():
+            check_memory(buffer.nbytes, "memory", directory, buffer.option)
 
     def allocate(self) -> None:
         """Prepares for the large activations of images, if there are any."""
         if self.spec.pixels:
             keep_freed_memory()
+
+    def add_replay(self, name: str, capacity: int, option: str) -> None:
+        """Asks for a replay of transitions beside the rollouts, `buffers[name]` once collection begins.
+
+        Args:
+            capacity: transitions kept, which are in every checkpoint.
+            option: what to lower if it does not fit into memory.
+        """
+        spec = self.spec
+        observation = spec.observation_dim * (1 if spec.pixels else 4)
+        nbytes = capacity * (2 * observation + 8 * (1 if spec.discrete else spec.action_dim) + 6)
+        text = f"{capacity:,} transitions"
+        envs = self.env.num_envs
+        self.buffer_specs[name] = BufferSpec(lambda device: Replay(capacity, envs), nbytes, text, option)
 
     # ------------------------------------------------------------------ training batches
     def collect(self) -> None:
@@ -131,7 +147,7 @@ class OnPolicy(EnvDataModule):
 
     def minibatch_index(self) -> Tensor:
         """Returns this rank's indices `[B]` into the rollout for this training step; shuffled in each epoch."""
-        position = (self.train_steps - 1) % self.update_schedule.train_steps_per_rollout % self.minibatches
+        position = self.update_schedule.position() % self.minibatches
         if position == 0:
             self._order = torch.randperm(self.frames_per_batch).to(self.rollout.device or "cpu")
         size = self.batch_size // distributed.world_size()
@@ -159,7 +175,7 @@ class OnPolicy(EnvDataModule):
     # ------------------------------------------------------------------ checkpoint
     def _own_state(self) -> dict[str, Any]:
         state = super()._own_state()
-        if self.collector is not None and self.train_steps % self.update_schedule.train_steps_per_rollout:
+        if self.collector is not None and self.update_schedule.within_rollout():
             state["rollout"] = {"order": self._order, "frames": dict(self.rollout.items())}
         return state
 

@@ -20,6 +20,7 @@ class UpdateSchedule:
         env_steps: environment steps so far, warm-up included, of all devices together.
         train_steps: training steps so far.
         stage: the running one of several; None: there is but one.
+        epoch_frames: environment steps between evaluations.
 
     Args:
         total_frames: environment steps of the whole run.
@@ -40,7 +41,7 @@ class UpdateSchedule:
         self.env_steps = 0
         self.train_steps = 0
         self.stage: StageSizes | None = None
-        self._total_frames, self._epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
+        self._total_frames, self.epoch_frames, self._utd_ratio = total_frames, epoch_frames, utd_ratio
         # (environment step, training steps due there, and per step from there on): one per ratio that a resume has set.
         self._ratios = [(learning_starts, pretrain_steps, utd_ratio)]
         if pretrain_steps:
@@ -79,7 +80,7 @@ class UpdateSchedule:
     def _epoch_ends(self) -> Iterator[int]:
         """Training step counts at which epochs end, an epoch without a training step being part of the next one."""
         last = 0
-        for boundary in range(self._epoch_frames, self._total_frames + self._epoch_frames, self._epoch_frames):
+        for boundary in range(self.epoch_frames, self._total_frames + self.epoch_frames, self.epoch_frames):
             end = self.train_steps_due(min(boundary, self._total_frames))
             if end > last:
                 yield end
@@ -123,6 +124,14 @@ class RolloutSchedule(UpdateSchedule):
     def train_steps_due(self, env_steps: int) -> int:
         """Training steps that are due after so many environment steps."""
         return env_steps // self.frames_per_rollout * self.train_steps_per_rollout
+
+    def position(self) -> int:
+        """Training steps on the running rollout before the running one."""
+        return (self.train_steps - 1) % self.train_steps_per_rollout
+
+    def within_rollout(self) -> bool:
+        """Returns whether there are training steps to come on the rollout that has been collected last."""
+        return self.train_steps % self.train_steps_per_rollout != 0
 
     def state_dict(self) -> dict[str, Any]:
         """Counters."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lit_mbrl.envs.inspection import describe
 from lit_mbrl.envs.make import make_gym, registered_variants
 from lit_mbrl.envs.spec import EnvConfig, PixelConfig, Spec
+from lit_mbrl.envs.tasks import sokoban  # noqa: F401  registers its id
 
 if TYPE_CHECKING:
     from lit_mbrl.envs.vector import VectorEnv

@@ -19,6 +19,7 @@ from lit_mbrl.envs.guard import EnvFailed
 from lit_mbrl.envs.pool import LocalPool, WorkerPool
 from lit_mbrl.envs.spec import EnvConfig
 from lit_mbrl.envs.tasks.procgen_games import ProcgenPool, is_game
+from lit_mbrl.envs.tasks.sokoban.pool import SokobanPool, is_batched
 from lit_mbrl.envs.transition import Transition
 from lit_mbrl.utils.errors import OptionError
 
@@ -275,9 +276,11 @@ class VectorEnv(EnvBase):
             self._pool.close()
 
 
-def _make_pool(config: EnvConfig, count: int) -> LocalPool | WorkerPool | ProcgenPool:
+def _make_pool(config: EnvConfig, count: int) -> LocalPool | WorkerPool | ProcgenPool | SokobanPool:
     if is_game(config.name) and "render_mode" not in config.kwargs:  # images are drawn one copy at a time
         return ProcgenPool(config, count)
+    if is_batched(config):
+        return SokobanPool(config, count)
     return (WorkerPool if config.workers else LocalPool)(config, count)
 
 

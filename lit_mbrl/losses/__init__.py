@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lit_mbrl.losses.classification import class_loss, distillation_loss, frame_loss
 from lit_mbrl.losses.clip import (
     approx_kl,
     clip_fraction,
@@ -11,6 +12,7 @@ from lit_mbrl.losses.clip import (
     value_loss,
 )
 from lit_mbrl.losses.deterministic import dpg_loss, smoothed_action, td_target
+from lit_mbrl.losses.distillation import categorical_kl, diagonal_normal_kl
 from lit_mbrl.losses.elbo import (
     discounted_weights,
     free_nats,
@@ -26,6 +28,7 @@ from lit_mbrl.losses.ensemble import bound_penalty, bounded_log_variance, ensemb
 from lit_mbrl.losses.max_entropy import max_entropy_advantage
 from lit_mbrl.losses.mdn import mixture_nll, vae_loss
 from lit_mbrl.losses.normalized_advantage import precision_noise, precision_scale, quadratic_advantage
+from lit_mbrl.losses.policy_gradient import policy_gradient_loss
 from lit_mbrl.losses.prioritized import (
     behaviour_loss,
     entropy_priority,
@@ -51,16 +54,21 @@ __all__ = [
     "behaviour_loss",
     "bound_penalty",
     "bounded_log_variance",
+    "categorical_kl",
+    "class_loss",
     "clip_fraction",
     "clip_objective",
     "clipped_value_loss",
+    "diagonal_normal_kl",
     "discounted_weights",
+    "distillation_loss",
     "double_q_value",
     "dpg_loss",
     "dynamics_loss",
     "ensemble_squared_error",
     "entropy_priority",
     "expectation_over_future",
+    "frame_loss",
     "free_nats",
     "free_nats_of_steps",
     "future_weights",
@@ -77,6 +85,7 @@ __all__ = [
     "normalized_by_max",
     "normalized_by_mean",
     "pixel_loss",
+    "policy_gradient_loss",
     "precision_noise",
     "precision_scale",
     "q_loss",

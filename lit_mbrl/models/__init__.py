@@ -7,6 +7,8 @@ from lit_mbrl.models.base import ModelLoss, Step, TerminationRule, WorldModel, W
 from lit_mbrl.models.ensemble import EnsembleDynamics, EnsembleWorldModel
 from lit_mbrl.models.factories import EnsembleConfig, RecurrentConfig
 from lit_mbrl.models.fitting import FitResult, GradientStep, fit, fit_epochs
+from lit_mbrl.models.frame_model import Cells, CopyModel, FrameModel, FrameModelConfig, to_planes
+from lit_mbrl.models.frame_rollouts import FrameRollouts, imagine_frames
 from lit_mbrl.models.latent import LatentWorldModel
 from lit_mbrl.models.mdn import Mixture, MixtureDensityNetwork
 from lit_mbrl.models.mdn_rnn import MDNRNN, Memory
@@ -21,10 +23,15 @@ __all__ = [
     "MDNRNN",
     "RSSM",
     "VAE",
+    "Cells",
+    "CopyModel",
     "EnsembleConfig",
     "EnsembleDynamics",
     "EnsembleWorldModel",
     "FitResult",
+    "FrameModel",
+    "FrameModelConfig",
+    "FrameRollouts",
     "GradientStep",
     "Latent",
     "LatentWorldModel",
@@ -49,5 +56,7 @@ __all__ = [
     "WorldModelFactory",
     "fit",
     "fit_epochs",
+    "imagine_frames",
     "open_loop_errors",
+    "to_planes",
 ]

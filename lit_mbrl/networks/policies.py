@@ -110,5 +110,20 @@ class CategoricalActor(nn.Module):
         return (acted.exp() * (acted - self.distribution(features))).sum(-1, keepdim=True)
 
 
+class ActorCritic(nn.Module):
+    """A categorical policy and a value, linear in the features of an encoder that they share.
+
+    Args:
+        encoder: of observations.
+        features: that it returns.
+        actions: A.
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, actions: int) -> None:
+        super().__init__()
+        self.encoder, self.actor = encoder, CategoricalActor(features, actions, [])
+        self.critic = orthogonal_mlp(features, [], 1, gain=1.0)
+
+
 def _entropy(log_probs: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(-1, keepdim=True)

@@ -83,10 +83,7 @@ class Algorithm(ManualOptimization):
         raise NotImplementedError
 
     def updates(self) -> Iterator[Update]:
-        """The updates of one training step, in the order in which they happen.
-
-        None where all that is learned is fitted around the environment's steps: a training step then reads no batch.
-        """
+        """The updates of one training step, in their order; none, and no batch, where all is fitted between steps."""
         yield from ()
 
     def act(self, observation: Tensor) -> Tensor:
@@ -145,10 +142,7 @@ class Algorithm(ManualOptimization):
         """Does what comes first in a stage, which a run that is resumed within it does not do again; nothing here."""
 
     def before_collect(self, data: Any) -> None:
-        """Does what comes before environment steps; nothing here.
-
-        `data.schedule.due("fit", every=250)` says whether work is due, at first after the warm-up.
-        """
+        """Does what comes before environment steps, as far as `data.schedule.due("fit", every=250)`; nothing here."""
 
     def after_collect(self, data: Any, frames: TensorDictBase) -> None:
         """Does what comes after environment steps, here: takes them into the observations' statistics.
@@ -172,6 +166,9 @@ class Algorithm(ManualOptimization):
 
     def check_data(self, data: Any) -> None:
         """Raises `OptionError` if options of the data module, which is of the right kind, do not suit; they do here."""
+
+    def check_start(self, spec: Any) -> None:
+        """Raises `OptionError` if what training needs besides its data, as a teacher, is not there; nothing here."""
 
     def configure_model(self) -> None:
         """Builds the networks from the environment's sizes (Lightning calls this once the data module is set up)."""
@@ -213,6 +210,7 @@ class Algorithm(ManualOptimization):
     def on_fit_start(self) -> None:
         """Forgets what has been compiled in an earlier fit; raises `OptionError` where training cannot go well."""
         super().on_fit_start()
+        self.check_start(self.spec)
         check_precision(self, self.trainer.precision_plugin)
         callbacks = self.trainer.callbacks
         check_targets(self, callbacks, [type(callback).__name__ for callback in callbacks])

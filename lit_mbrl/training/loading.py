@@ -21,27 +21,65 @@ from lit_mbrl.utils.trust import only_installed
 _SPEC_OF = "lit_mbrl.envs.describe"  # by its name: algorithms know no environments
 
 
-def read_agent(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_agent(path: Path, option: str = "ckpt_path") -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a checkpoint: its entries, and what it says of its agent.
+
+    Args:
+        path: the file.
+        option: what names it, for messages.
 
     Raises:
         OptionError: if it is no such checkpoint.
     """
     folder = "a file, not a folder (lit_mbrl.load takes a run folder)"
-    require(not os.path.isdir(path), "ckpt_path", path, folder)
-    require(os.path.isfile(path), "ckpt_path", path, "a checkpoint, but there is no such file")
+    require(not os.path.isdir(path), option, path, folder)
+    require(os.path.isfile(path), option, path, "a checkpoint, but there is no such file")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # What torch.load raises depends on which of the file's bytes are wrong.
     except Exception as error:
         expected = f"a checkpoint that can be read ({type(error).__name__})"
-        raise OptionError("ckpt_path", path, expected) from error
+        raise OptionError(option, path, expected) from error
     known = isinstance(content, dict) and isinstance(content.get("agent"), dict)
-    require(known, "ckpt_path", path, "a checkpoint of lit_mbrl")
+    require(known, option, path, "a checkpoint of lit_mbrl")
     about = content["agent"]
     own = "a checkpoint whose algorithm's options are plain values; make the algorithm, and load its state_dict"
-    require(about["model"] is not None and about["env"] is not None, "ckpt_path", path, own)
+    require(about["model"] is not None and about["env"] is not None, option, path, own)
     return content, about
+
+
+def load_frozen(path: str | Path, option: str, spec: Any) -> Any:
+    """Makes the algorithm of a checkpoint for an environment that is there already; it is not trained any more.
+
+    Args:
+        path: the file.
+        option: what names it, for messages.
+        spec: the environment (`envs.Spec`).
+
+    Raises:
+        OptionError: if it is no such checkpoint, or one of an agent of other observations or actions.
+        UsageError: if it names a module that is neither ours nor installed.
+    """
+    path = Path(path)
+    content, about = read_agent(path, option)
+    # Its first weights, which are thrown away, shall not move the run's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        with only_installed(path):
+            algorithm = make_described(about["model"], option)
+        name = type(algorithm).__name__
+        other = f"the checkpoint of an agent with the observations and actions of {spec.name}"
+        try:
+            algorithm.check(spec)
+        except OptionError as error:
+            raise OptionError(option, path, f"{other}, not {name}'s") from error
+        algorithm.configure(spec)
+    algorithm.loaded_clocks = tuple(about["clocks"])
+    algorithm.on_load_checkpoint(content)
+    try:
+        algorithm.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise OptionError(option, path, f"{other}, not {name}'s, whose networks have other sizes") from error
+    return algorithm.requires_grad_(False).eval()
 
 
 def load_agent(

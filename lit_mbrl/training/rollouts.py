@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from lit_mbrl.networks import CategoricalActor, GaussianActor, RewardNormalizer
+from lit_mbrl.networks import CategoricalActor, GaussianActor, GridEncoder, ImpalaEncoder, RewardNormalizer
 from lit_mbrl.returns import generalized_advantages
 from lit_mbrl.training.algorithm import Algorithm
+from lit_mbrl.utils.errors import require
 
 _ROWS = 1024  # frames that are evaluated at a time after a rollout
 
@@ -39,6 +40,7 @@ class RolloutAgent(Algorithm):
         gamma: discount.
         lmbda: lambda of the generalised advantages.
         reward_normalizer: divides rewards; None: they stay as they are.
+        encoder_options: of images, the encoder that was asked for.
     """
 
     learns_from = "rollouts"
@@ -50,6 +52,29 @@ class RolloutAgent(Algorithm):
     gamma: float
     lmbda: float
     reward_normalizer: RewardNormalizer | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder_options: ImpalaEncoder | GridEncoder | None = None
+
+    # ------------------------------------------------------------------ construction
+    def make_encoder(self, spec: Any) -> tuple[nn.Module, int]:
+        """Makes the layers that policy and value share, and counts their features; none for vectors."""
+        if not spec.pixels:
+            return nn.Identity(), spec.observation_dim
+        network = (self.encoder_options or ImpalaEncoder()).build(spec.observation_shape)
+        return network, network.features
+
+    def check(self, spec: Any) -> None:
+        """See `Algorithm.check`; vectors need no encoder."""
+        super().check(spec)
+        right = f"null: the observations of {spec.name} are no images"
+        require(self.encoder_options is None or spec.pixels, "model.encoder", self.encoder_options, right)
+
+    def lower_lr(self, lr: float) -> None:
+        """Lets the learning rate fall linearly, with each rollout, from `lr` to 0 at `data.total_frames`."""
+        data = self.trainer.datamodule
+        self.trainer.optimizers[0].param_groups[0]["lr"] = lr * (1.0 - data.rollout_start / data.total_frames)
 
     # ------------------------------------------------------------------ acting
     def act(self, observation: Tensor) -> Tensor:
@@ -64,6 +89,14 @@ class RolloutAgent(Algorithm):
         """Log-probability of an action, entropy of the policy, and value, `[B, 1]` each."""
         features = self.encoder(observation)
         return *self.actor.log_prob_entropy(features, action), self.critic(features)
+
+    def evaluate_frames(self, frames: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of frames of a rollout, with their `further_inputs`."""
+        return self.evaluate(frames["observation"], frames["action"])
+
+    def value(self, observation: Tensor) -> Tensor:
+        """Value of observations, `[B, 1]`."""
+        return self.critic(self.encoder(observation))
 
     # ------------------------------------------------------------------ a rollout
     @torch.no_grad()
@@ -83,21 +116,27 @@ class RolloutAgent(Algorithm):
             reward = self.reward_normalizer(reward, done)
         # In the order of time: [T, N, ...], as they lie in memory.
         observation, action = (x.transpose(0, 1) for x in (self.normalize(frames["observation"]), frames["action"]))
-        log_prob, value = self._evaluate_rollout(observation, action)
+        rollout = {"observation": observation, "action": action} | self.further_inputs(observation)
+        log_prob, value = self._evaluate_rollout(rollout)
         values = value.transpose(0, 1)
         next_value = self._next_values(values, following["observation"], terminated, done)
         advantage = generalized_advantages(reward, values, next_value, terminated, done, self.gamma, self.lmbda)
-        rollout = {"observation": observation, "action": action, "log_prob": log_prob, "value": value}
-        rollout["advantage"] = advantage.transpose(0, 1)
+        rollout |= {"log_prob": log_prob, "value": value, "advantage": advantage.transpose(0, 1)}
         return TensorDict(rollout, observation.shape[:2], device=self.device)
 
-    def _evaluate_rollout(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def further_inputs(self, observation: Tensor) -> dict[str, Tensor]:
+        """Returns what else policy and value have seen of a fresh rollout `[T, N]`; here nothing."""
+        return {}
+
+    def _evaluate_rollout(self, rollout: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         parts = []
+        names, columns = list(rollout), [value.flatten(0, 1).split(_ROWS) for value in rollout.values()]
         with self._precision():
-            for x, u in zip(observation.flatten(0, 1).split(_ROWS), action.flatten(0, 1).split(_ROWS), strict=True):
-                log_prob, _, value = self.evaluate(x, u)
+            for rows in zip(*columns, strict=True):
+                log_prob, _, value = self.evaluate_frames(dict(zip(names, rows, strict=True)))
                 parts.append((log_prob, value))
-        log_probs, values = (torch.cat(part).view(*observation.shape[:2], 1) for part in zip(*parts, strict=True))
+        size = rollout["observation"].shape[:2]
+        log_probs, values = (torch.cat(part).view(*size, 1) for part in zip(*parts, strict=True))
         return log_probs, values
 
     def _next_values(self, values: Tensor, following: Tensor, terminated: Tensor, done: Tensor) -> Tensor:
@@ -107,7 +146,7 @@ class RolloutAgent(Algorithm):
         apart[:, -1] = True
         apart = (apart & ~terminated).squeeze(-1)
         with self._precision():
-            parts = [self.critic(self.encoder(x)) for x in self.normalize(following[apart]).split(_ROWS)]
+            parts = [self.value(x) for x in self.normalize(following[apart]).split(_ROWS)]
         next_values[apart] = torch.cat(parts) if parts else next_values[apart]
         return next_values
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_mbrl.algorithms import PPO
 from lit_mbrl.app.cli import CONF
+from tests.helpers.runs import fit, make_rollouts
 
 TINY = [
     "--data.total_frames=60",
@@ -28,6 +32,22 @@ TINY = [
 _ROLLOUTS = ["--data.env.num_envs=2", "--data.rollout_steps=10", "--data.num_epochs=2", "--data.batch_size=4"]
 _OFF_POLICY = ("--data.learning_starts", "--data.batch_size")
 TINY_ON_POLICY = [option for option in TINY if not option.startswith(_OFF_POLICY)] + _ROLLOUTS
+# The same for A2C, which takes one step on a whole rollout: thirty rollouts of two frames.
+_WHOLE = ("--data.rollout_steps=", "--data.num_epochs=", "--data.batch_size=")
+TINY_A2C = [option for option in TINY_ON_POLICY if not option.startswith(_WHOLE)]
+TINY_A2C += ["--data.rollout_steps=1", "--data.num_epochs=1", "--data.batch_size=2"]
+# The same for I2A's four stages, on the images of its config, or others.
+TINY_I2A = [
+    *(option for option in TINY_A2C if not option.startswith(("--model.", "--trainer.log_"))),
+    "--trainer.log_every_n_steps=3",
+    "--model.model_free_frames=20",
+    "--model.data_frames=20",
+    "--model.model_steps=3",
+    "--model.model_batch_size=4",
+    "--model.frame_model={channels: 2, wide: 1, narrow: 1, kernel: 3}",
+    "--model.encoder={convolutions: [2], units: 4}",
+    *(f"--model.{size}=2" for size in ("depth", "rollout_channels", "encoding", "units", "policy_channels")),
+]
 # The same for models with a latent state, on the pictures of their configs.
 TINY_LATENT = [
     *(option for option in TINY if not option.startswith(("--model.", "--data.batch_size=", "--trainer.log_"))),
@@ -78,7 +98,7 @@ TINY_WORLD_MODELS = [
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 TABULAR = ("dyna_q", "dyna_q_plus")
-DISCRETE = ("dqn", "her_bit_flip")  # learn no continuous actions
+DISCRETE = ("dqn", "her_bit_flip", "i2a", "policy_distillation")  # of discrete actions alone, or as a teacher's
 GOALS = ("tdm", "tdm_td3")  # learn tasks with goals alone
 NO_WANDB = "--trainer.logger=null"
 SAC = ["fit", "--config", "conf/sac.yaml", *TINY, NO_WANDB]
@@ -89,6 +109,10 @@ def tiny(config: Path | str) -> list[str]:
     path = config if isinstance(config, Path) else CONF / f"{config}.yaml"
     if path.stem in TABULAR:  # their batches and networks are those of their configs: none
         return [option for option in TINY if not option.startswith((*_OFF_POLICY, "--model."))]
+    if path.stem in ("a2c", "i2a"):
+        return TINY_A2C if path.stem == "a2c" else TINY_I2A
+    if path.stem == "policy_distillation":
+        return [*TINY_ON_POLICY, f"--model.teacher={teacher()}"]
     if "lit_mbrl.data.OnPolicy" in path.read_text():
         return TINY_ON_POLICY
     if "train_steps_per_collection" in path.read_text():
@@ -100,6 +124,14 @@ def tiny(config: Path | str) -> list[str]:
     if "rollout_length" in path.read_text():
         return TINY + TINY_IMAGINATION
     return TINY + TINY_PLANNING * (path.stem in PLANNING)
+
+
+@cache
+def teacher() -> Path:
+    """The checkpoint of an agent for CartPole, hardly trained."""
+    path = Path(tempfile.mkdtemp()) / "teacher.ckpt"
+    fit(PPO(hidden_sizes=[8]), make_rollouts()).save_checkpoint(path)
+    return path
 
 
 class SendSignal(Callback):

@@ -60,6 +60,83 @@ class SeesThenActs(SAC):
         return super().actor_loss({"observation": self.encoder(batch["observation"])})
 
 
+ROLLOUTS = (
+    Stage("play", (), env_steps=40),
+    Stage("see", ("encoder",), train_steps=7, epoch_steps=5),
+    Stage("act", ("ppo",), env_steps=60),
+)
+
+
+class PlaysThenLearns(PPO):
+    """PPO beside an autoencoder that is trained on a replay of what an untrained policy did."""
+
+    def __init__(self, stages: Sequence[Stage] = ROLLOUTS) -> None:
+        super().__init__(hidden_sizes=[8])
+        self.parts, self.started, self.taken = stages, [], []
+
+    def build(self, spec: Any) -> None:
+        super().build(spec)
+        self.seer, self.decoder = (nn.Linear(spec.observation_dim, spec.observation_dim) for _ in range(2))
+
+    def reconstruction(self, batch: TensorDictBase) -> Tensor:
+        return (self.decoder(self.seer(batch["observation"])) - batch["observation"]).square().mean()
+
+    def updates(self) -> Iterator[Update]:
+        yield Update("encoder", [self.seer, self.decoder], self.reconstruction, 1e-2, "seen")
+        yield from super().updates()
+
+    def stages(self, data: Any) -> Sequence[Stage]:
+        return self.parts
+
+    def add_buffers(self, data: Any) -> None:
+        data.add_replay("seen", 40, "data.total_frames")
+
+    def start_stage(self, data: Any, name: str) -> None:
+        self.started.append(f"{name} {data.env_steps} {data.train_steps}")
+
+    def after_collect(self, data: Any, frames: TensorDictBase) -> None:
+        super().after_collect(data, frames)
+        data.buffers["seen"].extend(frames)
+
+    def sample(self, data: Any) -> dict[str, Any]:
+        sees = data.update_schedule.stage.name == "see"
+        seen = data.buffers["seen"].sample_transitions(4) if sees else None
+        return {"seen": seen} | ({"transitions": None} if sees else super().sample(data))
+
+    def gradient_step(self, update: Update, *args: Any) -> Tensor:
+        self.taken.append((self.train_steps, update.name))
+        return super().gradient_step(update, *args)
+
+
+def test_stages_of_rollouts_are_whole_ones() -> None:
+    algorithm, data = PlaysThenLearns(), make_rollouts(total_frames=100)
+    order: list[Tensor] = []
+    original = data.minibatch_index
+    data.minibatch_index = lambda: order.append(original()) or order[-1]
+    fit(algorithm, data)
+    # Two rollouts of ten training steps without an update, then seven without a rollout, then three rollouts of ten.
+    assert algorithm.started == ["play 0 0", "see 40 21", "act 40 27"]
+    expected = [(step, "encoder") for step in range(21, 28)] + [(step, "ppo") for step in range(28, 58)]
+    assert algorithm.taken == expected
+    assert (data.env_steps, data.train_steps) == (100, 57) and len(data.buffers["seen"]) == 40
+    for epoch in range(0, 50, 5):  # each frame of a rollout once in an epoch
+        assert sorted(torch.cat(order[epoch : epoch + 5]).tolist()) == list(range(20))
+
+
+@pytest.mark.parametrize("at", [5, 10, 20, 24, 27, 33, 57 - 1])
+def test_a_run_on_rollouts_resumes_exactly_in_every_stage(tmp_path: Path, at: int) -> None:
+    whole, data = PlaysThenLearns(), make_rollouts(total_frames=100)
+    fit(whole, data)
+    cut = PlaysThenLearns()
+    with pytest.raises(Stop):
+        fit(cut, make_rollouts(total_frames=100), SaveAndStop(tmp_path / "cut.ckpt", at))
+    rest, rest_data = PlaysThenLearns(), make_rollouts(total_frames=100)
+    fit(rest, rest_data, seed=1, ckpt_path=tmp_path / "cut.ckpt")
+    assert cut.started + rest.started == whole.started
+    first, second = everything(whole, data), everything(rest, rest_data)
+    assert not [key for key in first if not torch.equal(first[key], second[key])]
+
+
 def test_training_steps_are_due_stage_by_stage() -> None:
     schedule = StagedSchedule(STAGES, 20, Fraction(1, 2))
     assert [schedule.train_steps_due(n) for n in (0, 23, 24, 25, 26, 59, 60)] == [0, 0, 13, 13, 14, 30, 31]
@@ -118,10 +195,8 @@ def test_other_stages_than_the_checkpoint_s_are_refused(tmp_path: Path, monkeypa
 def test_what_does_not_add_up_is_told_before_the_run() -> None:
     with pytest.raises(OptionError, match=r"data.total_frames=70: expected 60, the environment steps of its stages"):
         fit(SeesThenActs(hidden_sizes=[8]), make_data(total_frames=70))
-    ppo = PPO(hidden_sizes=[8])
-    ppo.stages = lambda data: STAGES
-    with pytest.raises(OptionError, match=r"--data=OnPolicy: expected lit_mbrl.data.OffPolicy or"):
-        fit(ppo, make_rollouts())
+    with pytest.raises(OptionError, match=r"data.total_frames=24: expected 20 times a whole number, .*, collect too"):
+        fit(PlaysThenLearns(STAGES), make_rollouts())
     with pytest.raises(ValueError, match="different names"):
         StagedSchedule([STAGES[1], STAGES[1]], 20, Fraction(1))
     with pytest.raises(ValueError, match="the last stage, collect, has no training step"):

@@ -22,7 +22,7 @@ EXACT = [
     *("Pendulum-v1", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
     *("FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1"),
     *("dmc/walker-walk", "dmc/reacher-easy", "dmc/finger-turn_hard"),
-    *("HopperBulletEnv-v0", "AntBulletEnv-v0"),
+    *("HopperBulletEnv-v0", "AntBulletEnv-v0", "lit_mbrl/Sokoban-v0"),
     TOY,
     GOAL,
 ]
