@@ -12,6 +12,7 @@ from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.naf import NAF
 from lit_mbrl.algorithms.pets import PETS
+from lit_mbrl.algorithms.pilco import PILCO
 from lit_mbrl.algorithms.planet import PlaNet
 from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
 from lit_mbrl.algorithms.ppo import PPO
@@ -35,6 +36,7 @@ __all__ = [
     "MVEDDPG",
     "NAF",
     "PETS",
+    "PILCO",
     "POPLINA",
     "POPLINP",
     "PPO",

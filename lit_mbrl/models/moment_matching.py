@@ -17,7 +17,7 @@ a known start, and says how `y` varies with whatever `x` is a part of: `Cov[z, y
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -184,14 +184,14 @@ def angle_moments(x: Gaussian) -> Moments:
 
 
 # ---------------------------------------------------------------------- compositions
-def chain(inner: Moments, function: object) -> Moments:
+def chain(inner: Moments, function: Callable[[Gaussian], Moments]) -> Moments:
     """Computes the moments of a function of an output that is taken for Gaussian, with the gain of the first input.
 
     Args:
         inner: of the output.
         function: maps a `Gaussian` to `Moments`.
     """
-    outer: Moments = function(Gaussian(inner.mean, inner.covariance))  # type: ignore[operator]
+    outer = function(Gaussian(inner.mean, inner.covariance))
     return Moments(outer.mean, outer.covariance, inner.gain @ outer.gain)
 
 
