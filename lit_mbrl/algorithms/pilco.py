@@ -38,14 +38,7 @@ from torch import Tensor
 
 from lit_mbrl.losses import KNOWN_COSTS, SaturatingCost, saturating_cost, saturating_cost_moments
 from lit_mbrl.models.gaussian_process import GaussianProcesses, require_gpytorch
-from lit_mbrl.models.moment_matching import (
-    Gaussian,
-    Kernels,
-    add_change,
-    angle_moments,
-    append,
-    kernel_moments,
-)
+from lit_mbrl.models.moment_matching import Gaussian, Kernels, add_change, angle_moments, append, kernel_moments
 from lit_mbrl.models.moment_policies import LinearPolicy, RBFPolicy
 from lit_mbrl.training.algorithm import Algorithm
 from lit_mbrl.training.lbfgs import flat_parameters, minimize_lbfgs, set_parameters
@@ -58,14 +51,7 @@ Numbers = tuple[float, ...]
 
 
 class PredictedStep(NamedTuple):
-    """A step of a predicted trajectory.
-
-    | field | shape | |
-    |---|---|---|
-    | `state` | | distribution of the state after it |
-    | `cost` | `[]` | expected |
-    | `variance` | `[]` | of the cost, without that of actions |
-    """
+    """A step of a predicted trajectory: the state after it, its expected cost, and the variance of the state's part."""
 
     state: Gaussian
     cost: Tensor
@@ -171,7 +157,7 @@ class PILCO(Algorithm):
     def build(self, spec: Any) -> None:
         size, angles, actions = spec.observation_dim, self.angles_of(spec), spec.action_dim
         cost = self.cost_of(spec)
-        self.angle_index, self.state_dim = list(angles), size
+        self.angle_index = list(angles)
         # Positions in (observation, sines, cosines, action): of all but the angles themselves.
         self.policy_inputs = [i for i in range(size + 2 * len(angles)) if i not in angles]
         self.model_inputs = [*self.policy_inputs, *range(size + 2 * len(angles), size + 2 * len(angles) + actions)]
@@ -192,9 +178,8 @@ class PILCO(Algorithm):
         self.register_buffer("cost_matrix", torch.tensor(cost.matrix, **double), persistent=False)
         self.register_buffer("cost_target", torch.tensor(cost.target, **double), persistent=False)
         self.register_buffer("fitted_frames", torch.zeros((), dtype=torch.long))
-        # Mean and standard deviation of the newest prediction's costs and states, to look at.
+        # Mean and standard deviation of the newest prediction's costs, for metrics and pictures.
         self.register_buffer("predicted_cost", torch.full((2, self.horizon), torch.nan, **double))
-        self.register_buffer("predicted_state", torch.full((2, self.horizon, size), torch.nan, **double))
 
     def updates(self) -> Iterator[Update]:
         """None: see `fit_model` and `improve_policy`."""
@@ -284,11 +269,13 @@ class PILCO(Algorithm):
 
     @torch.no_grad()
     def keep_prediction(self, start: Gaussian) -> None:
-        """Keeps what the policy's next episode is predicted to be."""
-        steps = list(self.predict(start))
-        self.predicted_cost.copy_(torch.stack([torch.stack([s.cost, s.variance.sqrt()]) for s in steps], 1))
-        variance = torch.stack([step.state.covariance.diagonal() for step in steps])
-        self.predicted_state.copy_(torch.stack([torch.stack([s.state.mean for s in steps]), variance.sqrt()]))
+        """Keeps what the policy's next episode is predicted to cost."""
+        steps = [torch.stack([step.cost, step.variance.sqrt()]) for step in self.predict(start)]
+        self.predicted_cost.copy_(torch.stack(steps, 1))
+
+    def predict_costs(self) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation `[H]` of the costs that the newest stage has predicted."""
+        return self.predicted_cost[0], self.predicted_cost[1]
 
     def expected_cost(self, start: Gaussian) -> Tensor:
         """Computes `J = sum_t E[c_t]`, a scalar."""

@@ -116,7 +116,9 @@ def test_the_policy_search_finds_the_direction() -> None:
     algorithm.action_weight = 0.0
     algorithm.improve_policy(frames)
     assert (algorithm.act(torch.tensor([[0.0, 0.3], [0.3, 0.1]])) > 0.95).all()
-    predicted = algorithm.predicted_state[0, :, 0]
+    with torch.no_grad():
+        steps = list(algorithm.predict(algorithm.start_states(frames)))
+    predicted = torch.stack([step.state.mean[0] for step in steps]) - steps[0].state.mean[0] + 0.1
     torch.testing.assert_close(predicted, 0.1 * torch.arange(1, 6).double(), atol=0.03, rtol=0)
     assert algorithm._notes["policy/predicted_cost"] == pytest.approx(float(algorithm.predicted_cost[0].mean()))
 
