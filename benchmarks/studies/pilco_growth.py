@@ -17,7 +17,7 @@ import torch
 
 from lit_mbrl.algorithms import PILCO
 from lit_mbrl.envs import Spec
-from lit_mbrl.losses import SaturatingCost
+from lit_mbrl.models.costs import SaturatingCost
 from lit_mbrl.models.moment_matching import Gaussian
 from lit_mbrl.training.lbfgs import value_and_gradient
 

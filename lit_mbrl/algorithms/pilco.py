@@ -19,8 +19,8 @@ A stage, one fit and one improvement, follows the warm-up and the end of each ep
 
 Readings and departures (what the paper leaves out is the thesis' and the authors' public code's):
 
-- The cost of step t is that of the state after it (`losses.saturating`) plus `action_weight |u|^2`, by which the reward
-  of `pets/CartPole` is 1 minus a cost whose expectation is known in closed form. The paper has no cost of actions.
+- The cost of step t is that of the state after it (`losses.saturating`, `models.costs`) plus `action_weight |u|^2`, by
+  which the reward of `pets/CartPole` is 1 minus a cost whose expectation is known. The paper has no cost of actions.
 - A policy is squashed by a sine (as in the paper; the public code has `(9 sin x + sin 3x) / 8`).
 - The distribution of the first state is given, or that of the first states that have been seen.
 - The policy search begins at the present policy and at `policy_restarts - 1` fresh ones; the least cost is kept.
@@ -36,7 +36,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from lit_mbrl.losses import KNOWN_COSTS, SaturatingCost, saturating_cost, saturating_cost_moments
+from lit_mbrl.losses import saturating_cost, saturating_cost_moments
+from lit_mbrl.models.costs import KNOWN_COSTS, SaturatingCost
 from lit_mbrl.models.gaussian_process import GaussianProcesses, require_gpytorch
 from lit_mbrl.models.moment_matching import Gaussian, Kernels, add_change, angle_moments, append, kernel_moments
 from lit_mbrl.models.moment_policies import LinearPolicy, RBFPolicy

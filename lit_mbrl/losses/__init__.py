@@ -38,7 +38,7 @@ from lit_mbrl.losses.prioritized import (
     weighted,
 )
 from lit_mbrl.losses.q_learning import action_value, double_q_value, huber_loss, td_priority
-from lit_mbrl.losses.saturating import KNOWN_COSTS, SaturatingCost, saturating_cost, saturating_cost_moments
+from lit_mbrl.losses.saturating import saturating_cost, saturating_cost_moments
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
 from lit_mbrl.losses.temporal_difference_model import goal_score, goal_value, tdm_target
@@ -47,8 +47,6 @@ from lit_mbrl.losses.value_gradient import value_gradient_loss
 from lit_mbrl.losses.world_model import dynamics_loss, reward_loss, termination_loss
 
 __all__ = [
-    "KNOWN_COSTS",
-    "SaturatingCost",
     "action_value",
     "approx_kl",
     "behaviour_loss",

@@ -14,7 +14,7 @@ from lit_mbrl.algorithms import PILCO
 from lit_mbrl.data import OffPolicy
 from lit_mbrl.envs import EnvConfig, Spec, describe
 from lit_mbrl.envs.spec import Features
-from lit_mbrl.losses import SaturatingCost
+from lit_mbrl.models.costs import SaturatingCost
 from lit_mbrl.models.moment_matching import Gaussian, Kernels
 from lit_mbrl.training.lbfgs import flat_parameters, set_parameters, value_and_gradient
 from lit_mbrl.utils.errors import OptionError
