@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,15 @@ def test_tasks_that_do_not_suit(env: EnvConfig, options: dict[str, Any], line: s
 def test_data_that_do_not_suit(model: dict[str, Any], data: dict[str, Any], line: str) -> None:
     with pytest.raises(OptionError, match=line):
         fit(make_pilco(**model), cart_pole(**data))
+
+
+def test_a_missing_package_is_one_line_and_an_agent_still_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gpytorch", None)
+    algorithm, spec = make_pilco(), describe(EnvConfig("pets/CartPole"))
+    with pytest.raises(OptionError, match=r"--model.class_path=PILCO: expected GPyTorch .*'lit-mbrl\[gp\]'"):
+        algorithm.check(spec)
+    algorithm.configure(spec)
+    assert algorithm.act(torch.randn(3, 4)).shape == (3, 1)
 
 
 def test_several_devices() -> None:

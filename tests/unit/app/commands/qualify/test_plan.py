@@ -49,7 +49,7 @@ def test_every_threshold_lies_between_random_and_best_returns() -> None:
         "maze/Shortcut": (0.37, 1),
     }
     ranges["pets/CartPole"] = (0, 200)
-    shorter = {"pilco": (0, 55)}  # 75 steps, of which the swing takes 20 or more
+    shorter = {"pilco": (0, 57)}  # 75 steps, of which the swing takes 18 or more
     unbounded = {"poplin/HalfCheetah": (-58, 30)}  # mean and standard deviation of random actions, 200 steps
     for goal in KNOWN.values():
         environment = "Pendulum-v1"
