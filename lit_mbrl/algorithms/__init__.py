@@ -14,6 +14,7 @@ from lit_mbrl.algorithms.memr import MEMR
 from lit_mbrl.algorithms.mve import MVE
 from lit_mbrl.algorithms.naf import NAF
 from lit_mbrl.algorithms.pets import PETS
+from lit_mbrl.algorithms.pilco import PILCO
 from lit_mbrl.algorithms.planet import PlaNet
 from lit_mbrl.algorithms.policy_distillation import PolicyDistillation
 from lit_mbrl.algorithms.poplin import POPLINA, POPLINP
@@ -40,6 +41,7 @@ __all__ = [
     "MVEDDPG",
     "NAF",
     "PETS",
+    "PILCO",
     "POPLINA",
     "POPLINP",
     "PPO",

@@ -1,6 +1,7 @@
 """Callbacks of the application. In a config file: `class_path: lit_mbrl.callbacks.SoftTargetUpdate`."""
 
 from lit_mbrl.callbacks.checkpoint import Checkpoint
+from lit_mbrl.callbacks.cost_predictions import CostPredictions
 from lit_mbrl.callbacks.entropy_annealing import EntropyAnnealing
 from lit_mbrl.callbacks.graceful_stop import Aborted, GracefulStop, Interrupted
 from lit_mbrl.callbacks.imagined_rollouts import ImaginedRollouts
@@ -13,6 +14,7 @@ from lit_mbrl.callbacks.wandb_run import WandbRun
 __all__ = [
     "Aborted",
     "Checkpoint",
+    "CostPredictions",
     "EntropyAnnealing",
     "GracefulStop",
     "ImaginedRollouts",

@@ -41,6 +41,7 @@ from lit_mbrl.losses.prioritized import (
     weighted,
 )
 from lit_mbrl.losses.q_learning import action_value, double_q_value, huber_loss, td_priority
+from lit_mbrl.losses.saturating import saturating_cost, saturating_cost_moments
 from lit_mbrl.losses.soft_q import q_loss, soft_policy_loss, soft_q_target, soft_value, temperature_loss
 from lit_mbrl.losses.state_entropy import expectation_over_future, future_weights
 from lit_mbrl.losses.temporal_difference_model import goal_score, goal_value, tdm_target
@@ -93,6 +94,8 @@ __all__ = [
     "raw_action",
     "reward_loss",
     "sampling_mass",
+    "saturating_cost",
+    "saturating_cost_moments",
     "smooth_l1",
     "smoothed_action",
     "soft_policy_loss",

@@ -43,7 +43,7 @@ def spec_of_run(algorithm: Any) -> Any:
 
 def check_device(algorithm: Any, device: torch.device) -> None:
     """Raises `OptionError` if the algorithm cannot be trained there as it is configured."""
-    cpu = f"cpu with {type(algorithm).__name__}, whose tables are updated there, one entry after the other"
+    cpu = f"cpu with {type(algorithm).__name__}, which takes small steps there, one after the other"
     require(not algorithm.cpu_only or device.type == "cpu", "trainer.accelerator", device.type, cpu)
     require(
         algorithm.compile_option != "cudagraphs" or device.type == "cuda",

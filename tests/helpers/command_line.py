@@ -95,6 +95,12 @@ TINY_WORLD_MODELS = [
     "--model.episodes=1",
     "--model.epochs_per_stage=1",
 ]
+# The same for PILCO, whose horizon is in decisions of two steps each.
+TINY_PILCO = [
+    *(option for option in TINY if not option.startswith("--model.")),
+    "--model.horizon=5",
+    *(f"--model.{size}=3" for size in ("num_basis", "policy_iterations", "model_iterations")),
+]
 PLANNING = ("pets", "poplin_a", "poplin_p")
 LATENT = ("dreamer", "dreamer_exploration", "maxent_dreamer", "planet", "revised_dreamer")
 TABULAR = ("dyna_q", "dyna_q_plus")
@@ -119,6 +125,8 @@ def tiny(config: Path | str) -> list[str]:
         return TINY_SWEEPS
     if path.stem == "world_models":
         return TINY_WORLD_MODELS
+    if path.stem == "pilco":
+        return TINY_PILCO
     if path.stem in LATENT:
         return TINY_LATENT + TINY_PLANNER * (path.stem == "planet")
     if "rollout_length" in path.read_text():

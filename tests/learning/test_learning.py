@@ -50,6 +50,17 @@ def test_plan_within_ten_trials(config: str, seed: int, tmp_path: Path) -> None:
     assert max(returns[1:]) > 150
 
 
+@pytest.mark.parametrize("seed", [1, 10])
+def test_swing_up_within_eight_trials(seed: int, tmp_path: Path) -> None:
+    """A pole that stands from the first step on has 75, one that swings through about 20, and random actions 0."""
+    options = [f"--seed_everything={seed}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    assert main(["fit", "--config", "conf/pilco.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float([row["eval/return"] for row in rows if row["eval/return"]][-1]) > 40
+    assert float([row["policy/cost_gap"] for row in rows if row["policy/cost_gap"]][-1]) < 0.1
+
+
 @pytest.mark.parametrize("config", ["mbpo", "memr"])
 def test_balance(config: str, tmp_path: Path) -> None:
     """InvertedPendulum-v5 pays 1 per step, 1000 at most; random actions fall after about 6 steps."""

@@ -132,6 +132,19 @@ def test_poplin_s_methods_equal_the_table(name: str) -> None:
     assert config["data"]["init_args"]["learning_starts"] == 1000
 
 
+def test_pilco_s_file_equals_the_table() -> None:
+    """The paper: 50 basis functions, 4 s; public code: a random trial and 15 more, width 0.25, starts within 0.1."""
+    config = load("pilco", "cartpole")
+    options, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert options["num_basis"] == 50 and options["policy"] == "rbf" and options["cost"]["width"] == 0.25
+    assert options["initial_std"] == [0.1] * 4 and options["initial_mean"] == [0] * 4
+    assert options["policy_iterations"] == 150 and options["policy_restarts"] == options["first_restarts"] == 1
+    decision = data["env"]["action_repeat"] * 0.04
+    assert options["horizon"] * decision == pytest.approx(4.0)
+    steps = describe(EnvConfig(**data["env"])).max_episode_steps
+    assert steps == options["horizon"] == data["learning_starts"] and data["total_frames"] == steps * 16
+
+
 RUNS = [
     *([f"pets/{name}"] for name in PETS),
     *([f"poplin/{method}", "poplin/swimmer"] for method in METHODS),
@@ -163,3 +176,23 @@ def test_every_file_plans_and_fits(names: list[str], tmp_path: Path) -> None:
         found = [row for row in csv.DictReader(file) if row["plan/cost"]]
     assert len(found) == 10 and all(math.isfinite(float(row["plan/cost"])) for row in found)
     assert math.isfinite(float(found[-1]["model/holdout_nll"]))  # of the trial that has ended
+
+
+def test_pilco_s_file_learns(tmp_path: Path) -> None:
+    options = [
+        "--data.total_frames=30",
+        "--data.epoch_frames=15",
+        "--data.learning_starts=10",
+        "--data.eval_episodes=1",
+        "--data.env.max_episode_steps=10",
+        "--model.horizon=5",
+        "--model.policy_iterations=2",
+        "--model.model_iterations=5",
+        "--trainer.logger=null",
+        "--trainer.log_every_n_steps=5",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    assert main(["fit", f"--config={PAPER / 'pilco/cartpole'}.yaml", *options]) == 0
+    with (tmp_path / "metrics.csv").open() as file:
+        found = [float(row["policy/realised_cost"]) for row in csv.DictReader(file) if row["policy/realised_cost"]]
+    assert len(found) == 4 and all(0 < cost < 1.1 for cost in found)

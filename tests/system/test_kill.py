@@ -23,7 +23,7 @@ CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in (
 MUJOCO = ["--data.env.name=HalfCheetah-v5"]
 PENDULUM = ["--data.env.name=Pendulum-v1"]
 OWN_ENV = {"world_models": PENDULUM}  # Box2D's state cannot be restored, so CarRacing's episodes begin anew
-ONE_ENV = (*LATENT, *DISCRETE, *GOALS, *TABULAR, *OWN_ENV)
+ONE_ENV = (*LATENT, *DISCRETE, *GOALS, *TABULAR, *OWN_ENV, "pilco")
 LAST = Path("checkpoints") / "last.ckpt"
 # What a child kills itself in, at the `nth` call: every step of a checkpoint's way to the disk.
 SUICIDE = """

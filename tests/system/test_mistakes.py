@@ -257,6 +257,21 @@ def test_negative_horizon(fails: Callable[..., str]) -> None:
             ["--data.env.name=CarRacing-v3"],
             "--data.env.name=CarRacing-v3: expected an environment with a vector as its observation",
         ),
+        (
+            "pilco",
+            ["--model.horizon=11"],
+            "--model.horizon=11: expected at most 7, the steps of an episode of pets/CartPole",
+        ),
+        (
+            "pilco",
+            ["--data.env.name=CartPole-v1"],
+            "--data.env.name=CartPole-v1: expected an environment with continuous actions, which PILCO needs",
+        ),
+        (
+            "pilco",
+            ["--data.env.name=CarRacing-v3"],
+            "--data.env.name=CarRacing-v3: expected an environment with a vector as its observation, which PILCO needs",
+        ),
         ("ppo", ["--data.batch_size=3"], "--data.batch_size=3: expected a divisor of the 20 frames of a rollout"),
     ],
 )
