@@ -35,7 +35,8 @@ from torch import Tensor
 from lit_mbrl.models import TaskEnsemble
 from lit_mbrl.models.ensemble import default_decays
 from lit_mbrl.networks.ensemble import Activation
-from lit_mbrl.planners import Planner, Search, TruncatedCEM
+from lit_mbrl.planners import ModelObjective, Planner, Search, TruncatedCEM
+from lit_mbrl.planners.derivatives import is_differentiable
 from lit_mbrl.planners.memory import PlanMemory
 from lit_mbrl.planners.propagation import Controller, Propagation, TrajectorySampler, check_particles, open_loop
 from lit_mbrl.training.algorithm import Algorithm
@@ -62,7 +63,8 @@ class PETS(FitsModels, Algorithm):
     normalize_observations: ClassVar[bool] = False  # the model scales its inputs itself
 
     planner: Planner | None = None
-    """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps."""
+    """Any of `lit_mbrl.planners`; null: PETS' cross-entropy method with 400 candidates of 25 steps. `ILQR` plans in the
+    ensemble's mean, `propagation: E`."""
     propagation: Propagation = "TSinf"
     """Propagation of uncertainty, TSinf, TS1, DS, MM or E (`planners.propagation`)."""
     particles: NonNegativeInt | None = None
@@ -96,6 +98,9 @@ class PETS(FitsModels, Algorithm):
         each = f"{layers} numbers >= 0, one for each of model.hidden_sizes and one for the last layer"
         require(len(self.weight_decay) == layers, "model.weight_decay", list(self.weight_decay), each)
         self.planner = type(self).default_planner() if self.planner is None else self.planner
+        plain = f"E with model.planner={type(self.planner).__name__}, which needs a model without random numbers"
+        needs = self.planner.needs_gradient and self.propagation != "E"
+        require(not needs, "model.propagation", self.propagation, plain)
         self.searcher = self.planner  # what searches; the planner's horizon is that of the imagined trajectories
         self.fit_options = {"batch_size": self.model_batch_size, "epochs": self.model_epochs}
         self.fitter = ModelFitter(self)
@@ -109,6 +114,22 @@ class PETS(FitsModels, Algorithm):
         limit = spec.max_episode_steps
         horizon = f"at most {limit}, the steps of an episode of {spec.name}"
         require(limit is None or self.planner.horizon <= limit, "model.planner.horizon", self.planner.horizon, horizon)
+        if self.planner.needs_gradient:
+            self.check_gradient(spec)
+
+    def check_gradient(self, spec: Any) -> None:
+        """Raises `OptionError` if a planner by gradients cannot plan for a task."""
+        size, name, planner = spec.observation_dim, spec.name, type(self.planner).__name__
+        both, infinite = torch.ones(1, size + spec.action_dim), torch.full((1, size), torch.inf)
+        x, u = both[:, :size], both[:, size:]
+        # A rule that lets even an infinite observation pass is that of a task which never terminates.
+        ends = spec.terminated is not None and bool(spec.terminated(x, u, infinite).any())
+        goes_on = f"a planner without gradients, as TruncatedCEM, for {name}, whose terminations have none"
+        require(not ends, "model.planner", planner, goes_on)
+        reward = None if self.reward == "learned" else spec.reward
+        smooth = reward is None or is_differentiable(lambda z: reward(z[:, :size], z[:, size:], z[:, :size]), both)
+        learned = f"learned with model.planner={planner}: the known reward of {name} has no gradient"
+        require(smooth, "model.reward", self.reward, learned)
 
     def check_devices(self, count: int) -> None:
         """Raises `OptionError` for more than one, whose models would each be fitted to other data and drift apart."""
@@ -214,7 +235,19 @@ class PETS(FitsModels, Algorithm):
             return self.sampler.returns(observation, plans(candidates), controller, horizon)
 
         draws = self.searcher.draws(len(observation), memory.shape[-1], observation.device)
+        if self.searcher.needs_gradient:
+            return self.searcher.search(ModelObjective(observation, self.model_step), draws, memory)
         return self.searcher.search(objective, draws, memory)
+
+    def model_step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicts next observations `[R, O]` and rewards `[R]` by the ensemble's mean, for planners by gradients."""
+        self._model_rollouts += len(state)
+        x, u = state[None, :, None], action[None, :, None]
+        following, reward = self.sampler.step(x, u)
+        if self.sampler.reward is not None:
+            reward = self.sampler.reward(x, u, following)
+        assert reward is not None
+        return following[0, :, 0], reward[0, :, 0, 0]
 
     def shift(self, memory: Tensor) -> Tensor:
         """Returns where the next step's search begins, from what this one's has found: the rest of its sequences."""

@@ -106,6 +106,8 @@ class GoalConditioned(Algorithm):
         self.planner = self.planner or CEM(horizon=1, num_candidates=200, num_elites=20, iterations=10)
         one = "1: what is searched for is one action and the goal that it leads to"
         require(self.planner.horizon == 1, "model.planner.horizon", self.planner.horizon, one)
+        without = "a planner without gradients, as CEM: there is no model to differentiate"
+        require(not self.planner.needs_gradient, "model.planner", type(self.planner).__name__, without)
         plain = self.structure == "plain"
         predicts = "difference with model.acting=mpc_direct, which needs the prediction f"
         require(not plain or self.acting != "mpc_direct", "model.structure", self.structure, predicts)

@@ -43,9 +43,11 @@ class Planner:
         horizon: H.
         num_candidates: N of the first iteration.
         iterations: at most.
+        needs_gradient: whether it searches `planners.ModelObjective`s alone, since it differentiates the model.
     """
 
     section: ClassVar[str] = "model.planner"
+    needs_gradient: ClassVar[bool] = False
     horizon: int
     num_candidates: int
     iterations: int
