@@ -60,8 +60,8 @@ def _ask(algorithm: Any) -> Capabilities:
         (kind, discrete)
         for kind, options in kinds.items()
         for discrete in (False, True)
-        if _takes(
-            algorithm.check,
+        if _acts_in(
+            algorithm,
             Spec("an environment", action_dim=2, discrete=discrete, max_episode_steps=100, **options),
         )
     }
@@ -97,6 +97,15 @@ def _takes_hindsight(algorithm: Any) -> bool:
     asked = _Asked()
     algorithm.add_buffers(asked)
     return not asked.buffers
+
+
+def _acts_in(algorithm: Any, spec: Any) -> bool:
+    """Returns whether nothing is wrong with the environment; options of the algorithm's own may have to be given."""
+    try:
+        algorithm.check(spec)
+    except OptionError as error:
+        return not str(error).startswith("--data.env")
+    return True
 
 
 def _takes(check: Any, value: Any) -> bool:
