@@ -75,18 +75,40 @@ PLANET = Artefact(
         ),
     },
 )
-_NOT_YET = "imagination-augmented agents are not in the library yet"
+_SMALL_SOKOBAN = {"sokoban": Part(label="Sokoban, 7 x 7, one box")}
+_SOKOBAN_NOTE = (
+    "levels of 7 x 7 cells with one box and a million steps, where the paper has 10 x 10, four boxes and a billion"
+)
 I2A_DEPTH = Artefact(
     "lecture/i2a_depth",
-    "Imagination-augmented agents over the depth of their roll-outs",
+    "Imagination-augmented agents over the depth of their rollouts",
     "Weber et al. 2017, arXiv 1707.06203, figure 4",
-    missing=_NOT_YET,
+    {
+        "laptop": Budget(
+            _SMALL_SOKOBAN,
+            {f"depth_{depth}": Part("i2a", (f"--model.depth={depth}",), f"depth {depth}") for depth in (1, 3, 5)},
+            (10, 11, 12),
+            note=_SOKOBAN_NOTE,
+        )
+    },
+    baseline="depth_1",
 )
 SOKOBAN = Artefact(
     "lecture/sokoban",
-    "Imagination-augmented and model-free agents on Sokoban",
+    "Imagination-augmented agents and their copy model on Sokoban",
     "Weber et al. 2017, arXiv 1707.06203, figure 3",
-    missing=_NOT_YET,
+    {
+        "laptop": Budget(
+            _SMALL_SOKOBAN,
+            {
+                "copy": Part("i2a", ("--model.environment_model=copy",), "copy model"),
+                "i2a": Part("i2a", label="I2A"),
+            },
+            (10, 11, 12),
+            note=f"{_SOKOBAN_NOTE}; I2A's steps include its model-free agent's and the model's",
+        )
+    },
+    baseline="copy",
 )
 
 ARTEFACTS = (DYNA_Q, CAR_RACING, I2A_DEPTH, SOKOBAN, TDM, PLANET)

@@ -170,7 +170,7 @@ def test_costs_are_extrapolated_from_the_timed_steps(tmp_path: Path) -> None:
             ["sac_svg/table_2", "--budget=huge"],
             "--budget=huge: expected one of smoke, laptop, paper for sac_svg/table_2",
         ),
-        (["lecture/sokoban"], "lecture/sokoban: not yet: "),
+        (["lecture/car_racing"], "lecture/car_racing: not yet: "),
         (["sac_svg/table_2", "--tasks=swimmer,ants"], "--tasks=swimmer,ants: expected some of swimmer, petscheetah"),
         (["sac_svg/table_2", "--variants=svg"], "--variants=svg: expected some of sac, svg_2"),
         (["sac_svg/table_2", "--seeds=a"], "--seeds=a: expected seeds, as 10-19,25"),
